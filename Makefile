@@ -1,0 +1,53 @@
+# Needs make and Python 3.11 or newer with its venv module; everything else is installed into VENV.
+PYTHON ?= python3
+VENV ?= .venv
+
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+# present while `make` is creating VENV, so that one left by a killed install is known and redone
+MAKING := $(VENV)/.making
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run test format clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## create the virtual environment; again only when pyproject.toml changes
+
+$(STAMP): pyproject.toml
+	@if [ -e $(MAKING) ]; then rm -rf $(VENV); fi
+	@if [ ! -x $(PY) ]; then \
+		command -v $(PYTHON) > /dev/null || \
+			{ echo "error: no command '$(PYTHON)'; install Python 3.11 or newer, or name it: make PYTHON=..." >&2; exit 1; }; \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+			{ echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), but 3.11 or newer is needed; name another: make PYTHON=..." >&2; exit 1; }; \
+		$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+			{ echo "error: $(PYTHON) lacks its venv module; install it (Debian and Ubuntu: the package python3-venv)" >&2; exit 1; }; \
+	fi
+	@if [ ! -e $(VENV) ]; then mkdir -p $(VENV) && touch $(MAKING); fi
+	@if [ ! -x $(PY) ]; then echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); fi
+	@echo "installing into $(VENV) (the first time takes some minutes)"
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@rm -f $(MAKING) && touch $@
+
+run test: export HF_HUB_OFFLINE = 1
+
+run: $(STAMP) ## run the demo experiment and write its table
+	$(PY) run.py -m experiment=demo
+	$(PY) -m bigain.results table demo
+
+test: $(STAMP) ## lint, check types and run the tests
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m pytest
+
+format: $(STAMP) ## mend what ruff can and format the code
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean: ## remove caches and Hydra's scratch folders; VENV and results stay
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist outputs multirun *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""BiGain: unified token compression for joint generation and classification (arXiv 2603.12240)."""
+
+from bigain.attach import compress
+
+__all__ = ["compress"]

@@ -1,0 +1,73 @@
+"""Class-conditional DiT (Peebles and Xie 2023) in diffusers' form, in pixel space."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DiTTransformer2DModel
+from torch import Tensor
+
+from bigain.backbones import files
+from bigain.datasets.base import Dataset
+from bigain.errors import BiGainError
+
+
+class DiT:
+    """A DiT on images themselves.
+
+    Args:
+        path: folder with ``transformer/`` and ``scheduler/``, as diffusers saves them.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def identity(self) -> dict[str, Any]:
+        scheduler = json.loads((self.path / "scheduler" / "scheduler_config.json").read_text())
+        return {
+            "transformer": files.digest(files.component(self.path, "transformer")),
+            "scheduler": {k: v for k, v in scheduler.items() if not k.startswith("_")},
+        }
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> "DiT":
+        folder = files.component(self.path, "transformer")
+        try:
+            model = DiTTransformer2DModel.from_pretrained(
+                folder, torch_dtype=dtype, low_cpu_mem_usage=False
+            )
+        except Exception as error:  # diffusers raises many kinds for a damaged file
+            first = str(error).strip().splitlines()[0]
+            raise BiGainError(
+                f"{folder} cannot be loaded ({first}); copy the model there again"
+            ) from error
+        self.denoiser = model.to(device).eval().requires_grad_(False)
+        scheduler = DDIMScheduler.from_pretrained(self.path / "scheduler")
+        # float32 whatever the model's type: half precision shifts the schedule (trap 4)
+        self.alphas_cumprod = scheduler.alphas_cumprod.to(device, torch.float32)
+        return self
+
+    def encode(self, images: Tensor) -> Tensor:
+        config = self.denoiser.config
+        expected = (config.in_channels, config.sample_size, config.sample_size)
+        if tuple(images.shape[1:]) != expected:
+            raise BiGainError(
+                f"the model takes images of {expected} (channels, height, width), the data set "
+                f"gives {tuple(images.shape[1:])}; choose a data set of that size"
+            )
+        return images.to(self.alphas_cumprod.device, torch.float32)
+
+    def condition(self, dataset: Dataset) -> Tensor:
+        known = self.denoiser.config.num_embeds_ada_norm
+        if len(dataset.classes) != known:
+            raise BiGainError(
+                f"the model knows {known} classes, the data set has {len(dataset.classes)}; "
+                "choose the data set that the model was trained on"
+            )
+        return torch.arange(known, device=self.alphas_cumprod.device)
+
+    def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        output = self.denoiser(
+            x.to(self.denoiser.dtype), timestep=t, class_labels=condition, return_dict=False
+        )[0]
+        return output[:, : x.shape[1]].float()  # without the learned-variance channels

@@ -1,0 +1,27 @@
+"""Token compressors: tensors in, tensors out."""
+
+from bigain.compressors.abm import ABM
+from bigain.compressors.base import Compressor, Plan
+from bigain.compressors.compose import Cached, Compose
+from bigain.compressors.iekvd import IEKVD, LinearAlpha
+from bigain.compressors.lgtm import LGTM
+from bigain.compressors.sito import SiTo
+from bigain.compressors.todo import ToDo
+from bigain.compressors.tokens import TokenGrid, TokenMap
+from bigain.compressors.tome import ToMe
+
+__all__ = [
+    "ABM",
+    "IEKVD",
+    "LGTM",
+    "Cached",
+    "Compose",
+    "Compressor",
+    "LinearAlpha",
+    "Plan",
+    "SiTo",
+    "ToDo",
+    "ToMe",
+    "TokenGrid",
+    "TokenMap",
+]

@@ -1,0 +1,62 @@
+"""ABM, adaptive block merging (arXiv 2603.12240, Table 7): L-GTM without matching."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bigain.compressors.base import Compressor, Plan, check_ratio
+from bigain.compressors.matching import cell_tokens
+from bigain.compressors.spectrum import laplacian_l1
+from bigain.compressors.tokens import TokenGrid, TokenMap
+from bigain.randomness import KeyedStream
+
+
+@dataclass(frozen=True)
+class ABM(Compressor):
+    """Average whole cells, the smoothest first; a cell is as rough as its roughest token.
+
+    Args:
+        ratio: share of tokens merged away: the int(ratio*N) // (stride**2 - 1) cells of lowest
+            score (official code). Give this or ``threshold``.
+        threshold: merge every cell whose score is at most this (the paper's wording). Samples
+            then keep different numbers of tokens, and attention masks the empty slots.
+        stride: side of the cells.
+    """
+
+    ratio: float | None = None
+    threshold: float | None = None
+    stride: int = 2
+
+    shortens: ClassVar[frozenset[str]] = frozenset({"queries"})
+
+    def __post_init__(self) -> None:
+        if (self.ratio is None) == (self.threshold is None):
+            raise ValueError(
+                f"ABM: give either ratio or threshold, got ratio={self.ratio} and "
+                f"threshold={self.threshold}"
+            )
+        check_ratio("ABM", 0.0 if self.ratio is None else self.ratio, self.stride)
+
+    def plan(
+        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+    ) -> Plan:
+        grid.check(x)
+        cells = cell_tokens(grid, self.stride, x.device)
+        score = laplacian_l1(x, grid)[:, cells].amax(-1)
+        size = None
+        if self.ratio is None:
+            smooth = score <= self.threshold
+        else:
+            merged = int(self.ratio * grid.tokens) // (self.stride**2 - 1)
+            if not merged:
+                return Plan(queries=TokenMap.identity(x))
+            size = grid.tokens - merged * (self.stride**2 - 1)
+            picked = score.topk(merged, dim=1, largest=False, sorted=False).indices
+            smooth = torch.zeros_like(score, dtype=torch.bool).scatter_(1, picked, True)
+        # every token of a smooth cell follows the cell's first
+        targets = torch.where(smooth.unsqueeze(-1), cells[:, :1], cells)
+        leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
+        leaders[:, cells.flatten()] = targets.flatten(1)
+        return Plan(queries=TokenMap.from_leaders(leaders, size))

@@ -1,0 +1,73 @@
+"""Compressors made of compressors."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bigain.compressors.base import Compressor, Plan
+from bigain.compressors.tokens import TokenGrid
+from bigain.randomness import KeyedStream
+
+
+class Compose(Compressor):
+    """Shorten queries with one compressor and keys and values with another (paper, Table 17).
+
+    Queries merge; keys and values come from the downsampled whole grid.
+
+    Raises:
+        ValueError: if two of them fill the same field of the plan.
+    """
+
+    def __init__(self, *parts: Compressor) -> None:
+        if len(parts) < 2:
+            raise ValueError(f"Compose needs at least two compressors, got {len(parts)}")
+        fields = [field for part in parts for field in part.shortens]
+        if len(set(fields)) < len(fields):
+            raise ValueError(
+                "Compose combines one compressor of queries (ToMe, SiTo, LGTM, ABM) with one of "
+                f"keys and values (ToDo, IEKVD); got {', '.join(map(repr, parts))}"
+            )
+        self.parts = parts
+        self.shortens = frozenset(fields)
+        self.reuse = any(part.reuse for part in parts)
+
+    def __repr__(self) -> str:
+        return f"Compose({', '.join(map(repr, self.parts))})"
+
+    def plan(
+        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+    ) -> Plan:
+        plans = [part.plan(x, grid, t, rng) for part in self.parts]
+        return Plan(
+            queries=next((p.queries for p in plans if p.queries), None),
+            keys_values=next((p.keys_values for p in plans if p.keys_values), None),
+        )
+
+
+@dataclass(frozen=True)
+class Cached(Compressor):
+    """Reuse the map of the first block for the later blocks of equal grid in the same forward.
+
+    Never across timesteps: the classifier scores each (class, t, noise) on its own.
+    """
+
+    compressor: Compressor
+
+    def __post_init__(self) -> None:
+        if self.compressor.shortens != {"queries"}:
+            raise ValueError(
+                f"Cached takes a merging or pruning compressor, got {self.compressor!r}"
+            )
+
+    @property
+    def shortens(self) -> frozenset[str]:  # type: ignore[override]
+        return self.compressor.shortens
+
+    @property
+    def reuse(self) -> bool:  # type: ignore[override]
+        return True
+
+    def plan(
+        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+    ) -> Plan:
+        return self.compressor.plan(x, grid, t, rng)

@@ -1,0 +1,39 @@
+"""Keys and values from a coarser grid, shared by ToDo and IE-KVD."""
+
+from torch import Tensor
+
+from bigain.compressors.tokens import TokenGrid
+
+
+def check_fits(name: str, factor: int, grid: TokenGrid) -> None:
+    """Refuse a factor larger than the grid."""
+    if factor > min(grid.height, grid.width):
+        raise ValueError(
+            f"{name}: factor {factor} leaves nothing of a {grid.height}x{grid.width} token grid; "
+            f"at most {min(grid.height, grid.width)} fits"
+        )
+
+
+def nearest(x: Tensor, grid: TokenGrid, factor: int) -> Tensor:
+    """The token nearest to each coarse cell's centre, [B, N, C] to [B, (h//s)*(w//s), C].
+
+    Cells span h/(h//s) x w/(w//s) tokens, as in torch's nearest-exact; where s divides the sides
+    that is token s//2 of each cell (bottom-right at s=2).
+    """
+    rows, columns = (
+        [(2 * i + 1) * side // (2 * (side // factor)) for i in range(side // factor)]
+        for side in (grid.height, grid.width)
+    )
+    index = [r * grid.width + c for r in rows for c in columns]
+    return x[:, index]
+
+
+def mean(x: Tensor, grid: TokenGrid, factor: int) -> Tensor:
+    """The mean of each whole factor x factor cell, [B, N, C] to [B, (h//s)*(w//s), C].
+
+    As torch's avg_pool2d, rows and columns that do not fill a cell are left out.
+    """
+    rows, columns = grid.height // factor, grid.width // factor
+    z = x.unflatten(1, (grid.height, grid.width))[:, : rows * factor, : columns * factor]
+    z = z.unflatten(2, (columns, factor)).unflatten(1, (rows, factor))
+    return z.mean((2, 4)).flatten(1, 2)

@@ -1,0 +1,59 @@
+"""L-GTM, Laplacian-gated token merging (BiGain_TM; arXiv 2603.12240, Section 3)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from bigain.compressors.base import Compressor, Plan, check_choice, check_ratio
+from bigain.compressors.matching import cell_tokens, merge_into
+from bigain.compressors.spectrum import SCORES
+from bigain.compressors.tokens import TokenGrid
+from bigain.randomness import KeyedStream
+
+
+@dataclass(frozen=True)
+class LGTM(Compressor):
+    """ToMe whose destination is each cell's token of lowest Laplacian score. Deterministic.
+
+    Args:
+        ratio: share of tokens merged away, at most 1 - 1/stride**2.
+        stride: side of the cells, one destination each.
+        cells: "paper" takes the minimum over the cell itself; "official" repeats the published
+            code, which takes it over stride**2 consecutive tokens of the flattened grid and uses
+            that position in the cell (docs/fidelity.md, trap 1).
+        destinations: "lowest" (the paper) or "highest" score, its opposite.
+        score: a name of :data:`bigain.compressors.spectrum.SCORES` (paper, Table 8).
+    """
+
+    ratio: float
+    stride: int = 2
+    cells: str = "paper"
+    destinations: str = "lowest"
+    score: str = "laplacian_l1"
+
+    shortens: ClassVar[frozenset[str]] = frozenset({"queries"})
+
+    def __post_init__(self) -> None:
+        check_ratio("LGTM", self.ratio, self.stride)
+        check_choice("LGTM", "cells", self.cells, ("paper", "official"))
+        check_choice("LGTM", "destinations", self.destinations, ("lowest", "highest"))
+        check_choice("LGTM", "score", self.score, tuple(SCORES))
+
+    def plan(
+        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+    ) -> Plan:
+        grid.check(x)
+        scores = SCORES[self.score](x, grid)
+        if self.cells == "paper":
+            scores = scores[:, cell_tokens(grid, self.stride, x.device)]
+        elif grid.height % self.stride or grid.width % self.stride:
+            raise ValueError(
+                f"LGTM: cells='official' needs sides divisible by stride {self.stride}, "
+                f"got {grid.height}x{grid.width}; use cells='paper'"
+            )
+        else:
+            scores = scores.unflatten(1, (-1, self.stride**2))
+        chosen = scores.argmin(-1) if self.destinations == "lowest" else scores.argmax(-1)
+        merged = int(self.ratio * grid.tokens)
+        return Plan(queries=merge_into(x, chosen, grid, self.stride, merged))

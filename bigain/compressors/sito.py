@@ -1,0 +1,62 @@
+"""SiTo, similarity-based token pruning (Zhang et al., AAAI 2025)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bigain.compressors.base import Compressor, Plan, check_ratio, keyed
+from bigain.compressors.matching import cell_tokens, nearest_destination, split_cells, take, unit
+from bigain.compressors.tokens import TokenGrid, TokenMap
+from bigain.randomness import KeyedStream
+
+
+@dataclass(frozen=True)
+class SiTo(Compressor):
+    """Drop the int(ratio*N) tokens most similar to a destination.
+
+    A dropped token's output is copied from the kept token, source or destination, that it is most
+    similar to. The destination of a cell is its token of highest
+    ``sim_beta * (summed cosine similarity to all tokens) + noise_alpha * N(0, 1)``.
+
+    Args:
+        ratio: share of tokens dropped, at most 1 - 1/stride**2.
+        stride: side of the cells, one destination each.
+        sim_beta: weight of the similarity.
+        noise_alpha: weight of the noise; 0 makes it deterministic.
+    """
+
+    ratio: float
+    stride: int = 2
+    sim_beta: float = 1.0
+    noise_alpha: float = 0.1
+
+    shortens: ClassVar[frozenset[str]] = frozenset({"queries"})
+
+    def __post_init__(self) -> None:
+        check_ratio("SiTo", self.ratio, self.stride)
+
+    def plan(
+        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+    ) -> Plan:
+        grid.check(x)
+        dropped = int(self.ratio * grid.tokens)
+        if not dropped:
+            return Plan(queries=TokenMap.identity(x))
+        z = unit(x)
+        # the sum of similarities to all tokens is the similarity to their sum
+        score = self.sim_beta * (z @ z.sum(1).unsqueeze(-1)).squeeze(-1)
+        if self.noise_alpha:
+            score = score + self.noise_alpha * keyed(rng, x).normal(grid.tokens).to(score.dtype)
+        chosen = score[:, cell_tokens(grid, self.stride, x.device)].argmax(-1)
+        destinations, sources = split_cells(chosen, grid, self.stride)
+        best, _ = nearest_destination(z, sources, destinations)
+        order = torch.zeros_like(score, dtype=torch.bool)
+        gone = sources.gather(1, best.topk(dropped, dim=1, sorted=False).indices)
+        order.scatter_(1, gone, True)
+        similarity = take(z, gone) @ z.mT
+        similarity.masked_fill_(order.unsqueeze(1), -torch.inf)
+        leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
+        leaders.scatter_(1, gone, similarity.argmax(-1))
+        return Plan(queries=TokenMap.from_leaders(leaders, grid.tokens - dropped, prune=True))

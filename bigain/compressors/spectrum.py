@@ -1,0 +1,96 @@
+"""How much high frequency a token carries: the scores of L-GTM and of the paper's Table 8.
+
+Every score is [B, N] from tokens [B, N, C] on a grid, and higher means rougher, so that the lowest
+of a cell is its smoothest token. The cosine scores are therefore one minus the similarity.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bigain.compressors.tokens import TokenGrid
+
+
+def laplacian(x: Tensor, grid: TokenGrid) -> Tensor:
+    """x * [[0,1,0],[1,-4,1],[0,1,0]], zero padded; [B, N, C] to [B, N, C] (paper, L-GTM)."""
+    grid.check(x)
+    z = x.unflatten(1, (grid.height, grid.width))
+    return torch.add(neighbour_sum(z), z, alpha=-4).flatten(1, 2)
+
+
+def neighbour_sum(z: Tensor) -> Tensor:
+    """Sum of the four neighbours on [B, h, w, C], zero outside."""
+    total = torch.zeros_like(z)
+    total[:, 1:] += z[:, :-1]
+    total[:, :-1] += z[:, 1:]
+    total[:, :, 1:] += z[:, :, :-1]
+    total[:, :, :-1] += z[:, :, 1:]
+    return total
+
+
+def laplacian_l1(x: Tensor, grid: TokenGrid) -> Tensor:
+    return laplacian(x, grid).abs().sum(-1)
+
+
+def laplacian_l2(x: Tensor, grid: TokenGrid) -> Tensor:
+    return laplacian(x, grid).norm(dim=-1)
+
+
+def channel_variance(x: Tensor, grid: TokenGrid) -> Tensor:
+    return x.var(-1, correction=0)
+
+
+def l1_norm(x: Tensor, grid: TokenGrid) -> Tensor:
+    return x.abs().sum(-1)
+
+
+def l2_norm(x: Tensor, grid: TokenGrid) -> Tensor:
+    return x.norm(dim=-1)
+
+
+def mean_deviation(x: Tensor, grid: TokenGrid) -> Tensor:
+    """Euclidean distance to the sample's mean token."""
+    return (x - x.mean(1, keepdim=True)).norm(dim=-1)
+
+
+def dft_amplitude(x: Tensor, grid: TokenGrid) -> Tensor:
+    """Mean amplitude of the token's 1-D Fourier transform over channels, without the constant."""
+    return torch.fft.rfft(x.float(), dim=-1)[..., 1:].abs().mean(-1)
+
+
+def spectral_centroid(x: Tensor, grid: TokenGrid) -> Tensor:
+    """Amplitude-weighted mean frequency, cycles per C channels, of the same transform."""
+    amplitude = torch.fft.rfft(x.float(), dim=-1)[..., 1:].abs()
+    frequency = torch.arange(1, amplitude.shape[-1] + 1, device=x.device, dtype=amplitude.dtype)
+    return (amplitude * frequency).sum(-1) / amplitude.sum(-1).clamp(min=1e-12)
+
+
+def neighbour_cosine(x: Tensor, grid: TokenGrid) -> Tensor:
+    """One minus the mean cosine similarity to the (two to four) neighbours."""
+    z = F.normalize(x, dim=-1).unflatten(1, (grid.height, grid.width))
+    neighbours = neighbour_sum(torch.ones_like(z[:1, ..., :1])).clamp(min=1)
+    return 1 - ((z * neighbour_sum(z)).sum(-1) / neighbours[..., 0]).flatten(1)
+
+
+def mean_cosine(x: Tensor, grid: TokenGrid) -> Tensor:
+    """One minus the cosine similarity to the sample's mean token."""
+    return 1 - F.cosine_similarity(x, x.mean(1, keepdim=True), dim=-1)
+
+
+SCORES: dict[str, Callable[[Tensor, TokenGrid], Tensor]] = {
+    score.__name__: score
+    for score in (
+        laplacian_l1,
+        laplacian_l2,
+        channel_variance,
+        l1_norm,
+        l2_norm,
+        mean_deviation,
+        dft_amplitude,
+        spectral_centroid,
+        neighbour_cosine,
+        mean_cosine,
+    )
+}

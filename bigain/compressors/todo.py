@@ -1,0 +1,39 @@
+"""ToDo, token downsampling (Smith et al. 2024, arXiv 2402.13573)."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from torch import Tensor
+
+from bigain.compressors import downsample
+from bigain.compressors.base import Compressor, Plan, check_choice, check_whole
+from bigain.compressors.tokens import TokenGrid
+from bigain.randomness import KeyedStream
+
+
+@dataclass(frozen=True)
+class ToDo(Compressor):
+    """Keys and values from the grid downsampled by ``factor``; queries stay whole.
+
+    Args:
+        factor: side of a coarse cell in tokens; 1 changes nothing.
+        pool: "nearest" token or "mean" of each cell.
+    """
+
+    factor: int
+    pool: str = "nearest"
+
+    shortens: ClassVar[frozenset[str]] = frozenset({"keys_values"})
+
+    def __post_init__(self) -> None:
+        check_whole("ToDo", "factor", self.factor, 1)
+        check_choice("ToDo", "pool", self.pool, ("nearest", "mean"))
+
+    def plan(
+        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+    ) -> Plan:
+        grid.check(x)
+        downsample.check_fits("ToDo", self.factor, grid)
+        pool = downsample.nearest if self.pool == "nearest" else downsample.mean
+        return Plan(keys_values=partial(pool, grid=grid, factor=self.factor))

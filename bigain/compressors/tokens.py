@@ -1,0 +1,117 @@
+"""Token grids, and the one map behind every method that shortens the sequence."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """Tokens laid row-major on ``height`` x ``width``."""
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"a token grid needs positive sides, got {self.height}x{self.width}")
+
+    @property
+    def tokens(self) -> int:
+        return self.height * self.width
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError unless ``x`` is [B, height*width, C]."""
+        if x.ndim != 3 or x.shape[1] != self.tokens:
+            raise ValueError(
+                f"expected [batch, {self.tokens}, channels] for a {self.height}x{self.width} "
+                f"grid, got {list(x.shape)}"
+            )
+
+
+class TokenMap:
+    """An assignment of N tokens to M slots.
+
+    A slot holds the mean of its tokens (merging), or the token it keeps (pruning, when ``kept`` is
+    given). ``undo`` copies every slot back to its tokens.
+
+    Attributes:
+        slots: int64 [B, N], the slot of each token.
+        size: M.
+        kept: int64 [B, M], the token that each slot keeps, or None for the mean.
+        ragged: whether samples may differ in how many slots they fill; attention must then mask
+            the empty ones, which come last.
+    """
+
+    def __init__(
+        self, slots: Tensor, size: int, kept: Tensor | None = None, ragged: bool = False
+    ) -> None:
+        self.slots = slots
+        self.size = size
+        self.kept = kept
+        self.ragged = ragged
+        self._counts: Tensor | None = None
+
+    @classmethod
+    def from_leaders(cls, leaders: Tensor, size: int | None = None, prune: bool = False) -> "TokenMap":
+        """Build from the token that each token follows.
+
+        Args:
+            leaders: int64 [B, N]; a token that follows itself opens a slot, and every other must
+                follow one that does. Slots are numbered in token order.
+            size: tokens that follow themselves, when every sample has the same number; None counts
+                them (on a GPU that waits for the device).
+            prune: keep the leader's value instead of the slot's mean.
+        """
+        tokens = torch.arange(leaders.shape[1], device=leaders.device)
+        leads = leaders == tokens
+        rank = leads.cumsum(1) - 1
+        ragged = size is None
+        if size is None:
+            size = int(rank[:, -1].max()) + 1
+        kept = None
+        if prune:  # followers write to one slot too many, which is cut off
+            target = torch.where(leads, rank, size)
+            kept = torch.zeros(len(leaders), size + 1, dtype=torch.int64, device=leaders.device)
+            kept = kept.scatter_(1, target, tokens.expand_as(target))[:, :size]
+        return cls(rank.gather(1, leaders), size, kept, ragged)
+
+    @classmethod
+    def identity(cls, x: Tensor) -> "TokenMap":
+        """The map that leaves ``x`` [B, N, C] as it is."""
+        tokens = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        return cls(tokens, x.shape[1], kept=tokens)
+
+    @property
+    def counts(self) -> Tensor:
+        """Tokens in each slot, int64 [B, M]; proportional attention adds its logarithm."""
+        if self._counts is None:
+            counts = torch.zeros(
+                len(self.slots), self.size, dtype=torch.int64, device=self.slots.device
+            )
+            self._counts = counts.scatter_add_(1, self.slots, torch.ones_like(self.slots))
+        return self._counts
+
+    def apply(self, y: Tensor) -> Tensor:
+        """Shorten ``y`` [B, N, C] to [B, M, C]; empty slots are zero."""
+        if self.kept is not None:
+            return _gather(y, self.kept)
+        batch, _, channels = y.shape
+        # half precision would lose small addends in slots of many tokens
+        total = torch.zeros(
+            batch * self.size, channels, dtype=torch.promote_types(y.dtype, torch.float32),
+            device=y.device,
+        )
+        offset = torch.arange(batch, device=y.device).unsqueeze(1) * self.size
+        total.index_add_(0, (self.slots + offset).flatten(), y.flatten(0, 1).to(total.dtype))
+        mean = total.view(batch, self.size, channels) / self.counts.clamp(min=1).unsqueeze(-1)
+        return mean.to(y.dtype)
+
+    def undo(self, z: Tensor) -> Tensor:
+        """Copy ``z`` [B, M, C] back to its tokens, [B, N, C]."""
+        return _gather(z, self.slots)
+
+
+def _gather(x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

@@ -1,0 +1,46 @@
+"""ToMe for Stable Diffusion (Bolya and Hoffman 2023, arXiv 2303.17604)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bigain.compressors.base import Compressor, Plan, check_choice, check_ratio, keyed
+from bigain.compressors.matching import merge_into
+from bigain.compressors.tokens import TokenGrid
+from bigain.randomness import KeyedStream
+
+
+@dataclass(frozen=True)
+class ToMe(Compressor):
+    """Merge the int(ratio*N) tokens most similar to a destination into it.
+
+    Args:
+        ratio: share of tokens merged away, at most 1 - 1/stride**2.
+        stride: side of the cells, one destination each.
+        destinations: "random", drawn anew for every sample and block, or "first", the top-left
+            token of each cell.
+    """
+
+    ratio: float
+    stride: int = 2
+    destinations: str = "random"
+
+    shortens: ClassVar[frozenset[str]] = frozenset({"queries"})
+
+    def __post_init__(self) -> None:
+        check_ratio("ToMe", self.ratio, self.stride)
+        check_choice("ToMe", "destinations", self.destinations, ("random", "first"))
+
+    def plan(
+        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+    ) -> Plan:
+        grid.check(x)
+        cells = (grid.height // self.stride) * (grid.width // self.stride)
+        if self.destinations == "first":
+            chosen = torch.zeros(len(x), cells, dtype=torch.int64, device=x.device)
+        else:
+            chosen = keyed(rng, x).integers(self.stride**2, cells).expand(len(x), -1)
+        merged = int(self.ratio * grid.tokens)
+        return Plan(queries=merge_into(x, chosen, grid, self.stride, merged))

@@ -1,0 +1,153 @@
+"""The shape of a run's configuration, and the objects it names.
+
+The four groups (model, compressor, dataset, task) each name a class and its arguments, so the
+accepted keys are the class's own and a new method needs no schema.
+"""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from bigain.attach import SITES
+from bigain.errors import BiGainError
+
+GROUPS = ("model", "compressor", "dataset", "task")
+# Keys of a group that are about it, not arguments of its class.
+ABOUT = {"model": ("name", "blocks"), "compressor": ("name",), "dataset": ("name",), "task": ("name",)}
+DTYPES = ("float32", "float16", "bfloat16")
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Config:
+    """Everything ``python run.py`` accepts; configs/config.yaml explains each key."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    compressor: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+    experiment: str | None = None
+    blocks: Any = "default"
+    sites: list[str] = field(default_factory=lambda: ["self_attention"])
+    limit: int | None = None
+    seed: int = 0
+    dtype: str = "float32"
+    device: str = "auto"
+    batch_size: int = 64
+    results: str = "results"
+
+
+def register() -> None:
+    """Tell Hydra of the schema and of ``${repository:path}``, a path inside this repository."""
+    ConfigStore.instance().store("schema", Config)
+    OmegaConf.register_new_resolver(
+        "repository", lambda path: str(REPOSITORY / path), replace=True
+    )
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what no run can use, before anything is loaded.
+
+    Raises:
+        BiGainError: naming the key, what was given and what is accepted.
+    """
+    if cfg.experiment:
+        raise BiGainError(
+            f"experiment={cfg.experiment} is a sweep over its rows; add -m: "
+            f"python run.py -m experiment={cfg.experiment}"
+        )
+    for group in GROUPS:
+        _check_keys(group, cfg[group])
+    _check_choice("dtype", cfg.dtype, DTYPES)
+    for site in cfg.sites:
+        _check_choice("sites", site, tuple(SITES))
+    if cfg.batch_size < 1:
+        raise BiGainError(f"batch_size must be at least 1, got {cfg.batch_size}")
+
+
+def build(cfg: DictConfig, group: str) -> Any:
+    """The object a group names; None for a compressor whose ``_target_`` is null.
+
+    Raises:
+        BiGainError: in one line, with the class's own words.
+    """
+    node = cfg[group]
+    if node.get("_target_") is None:
+        return None
+    arguments = {k: v for k, v in node.items() if k not in ABOUT[group]}
+    try:
+        return instantiate(OmegaConf.create(arguments), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, BiGainError):
+            raise cause from None
+        raise BiGainError(f"{group}={node.get('name')}: {_one_line(cause)}") from error
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON values of a compressor or task: its class's name and its fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **fields}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if hasattr(value, "parts"):  # Compose
+        return {"class": type(value).__name__, "parts": plain(value.parts)}
+    raise TypeError(f"{value!r} has no plain form; make it a dataclass")
+
+
+def _check_keys(group: str, node: DictConfig) -> None:
+    if not node:
+        raise BiGainError(f"{group} is empty; choose one: see python run.py --help")
+    target = node.get("_target_")
+    accepted = set(ABOUT[group])
+    if target is not None:
+        accepted |= set(_parameters(target))
+        if "_args_" in node:
+            accepted.add("_args_")
+    if unknown := sorted(set(node) - accepted - {"_target_"}):
+        raise BiGainError(
+            f"{group}.{unknown[0]} is not a key of {group}={node.get('name')}; "
+            f"accepted: {', '.join(sorted(accepted))}"
+        )
+
+
+def _parameters(target: str) -> list[str]:
+    module, _, name = target.rpartition(".")
+    try:
+        built = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BiGainError(f"_target_={target} cannot be imported: {_one_line(error)}") from error
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in inspect.signature(built).parameters.values() if p.kind in kinds]
+
+
+def _check_choice(key: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise BiGainError(f"{key} must be one of {', '.join(accepted)}; got {value}")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def explain(error: BaseException) -> str:
+    """An error in one line; for a key that a group lacks, with those it has."""
+    node = getattr(error.__cause__, "parent_node", None) or getattr(error, "parent_node", None)
+    line = _one_line(error).removesuffix(" object_type=dict").removesuffix(" object_type=Config")
+    if isinstance(node, DictConfig):
+        line += f"; accepted keys: {', '.join(sorted(map(str, node)))}"
+    return line

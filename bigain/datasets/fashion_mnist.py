@@ -1,0 +1,127 @@
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747), padded to 32x32."""
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bigain.datasets.base import Example
+from bigain.errors import BiGainError
+
+CLASSES = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+]
+PROMPTS = [
+    "a photo of a t-shirt.",
+    "a photo of trousers.",
+    "a photo of a pullover.",
+    "a photo of a dress.",
+    "a photo of a coat.",
+    "a photo of a sandal.",
+    "a photo of a shirt.",
+    "a photo of a sneaker.",
+    "a photo of a bag.",
+    "a photo of an ankle boot.",
+]
+STEMS = {"train": "train", "test": "t10k"}
+IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
+
+
+class FashionMNIST:
+    """One-channel garments, [1, 32, 32]: 28x28 with a black border of two pixels.
+
+    Args:
+        root: folder with the idx files, gzipped or not, or torchvision's folder above them.
+        split: "train" (60,000 images) or "test" (10,000).
+
+    Raises:
+        BiGainError: if a file is missing or damaged.
+    """
+
+    classes = CLASSES
+    prompts = PROMPTS
+
+    def __init__(self, root: str, split: str = "test") -> None:
+        if split not in STEMS:
+            raise BiGainError(f"dataset.split must be train or test, got {split!r}")
+        self.split = split
+        images = _find(Path(root), f"{STEMS[split]}-images-idx3-ubyte")
+        labels = _find(Path(root), f"{STEMS[split]}-labels-idx1-ubyte")
+        self._images = _read(images, IMAGES_MAGIC, 3)
+        self._labels = _read(labels, LABELS_MAGIC, 1)
+        if self._images.shape[1:] != (28, 28):
+            raise BiGainError(f"{images} holds images of {self._images.shape[1:]}, not 28x28")
+        if len(self._images) != len(self._labels):
+            raise BiGainError(
+                f"{images} holds {len(self._images)} images, {labels} {len(self._labels)} labels; "
+                "copy both from the same source"
+            )
+        if self._labels.max(initial=0) >= len(CLASSES):
+            raise BiGainError(f"{labels} holds the label {self._labels.max()}; at most 9 is valid")
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def ids(self) -> list[str]:
+        return [f"{self.split}-{i:05d}" for i in range(len(self))]
+
+    def __getitem__(self, index: int) -> Example:
+        image = _pad(torch.from_numpy(self._images[index : index + 1]))[0]
+        return Example(f"{self.split}-{index:05d}", image, int(self._labels[index]))
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """All images, float32 [N, 1, 32, 32] in [-1, 1], and labels, int64 [N]."""
+        return _pad(torch.from_numpy(self._images)), torch.from_numpy(self._labels).long()
+
+    def identity(self) -> dict[str, Any]:
+        digest = hashlib.sha256(self._images.tobytes() + self._labels.tobytes())
+        return {"name": "fashion_mnist", "split": self.split, "sha256": digest.hexdigest()}
+
+
+def _pad(images: Tensor) -> Tensor:
+    """uint8 [N, 28, 28] to float32 [N, 1, 32, 32] in [-1, 1]."""
+    return F.pad(images.unsqueeze(1).float() / 127.5 - 1, (2, 2, 2, 2), value=-1.0)
+
+
+def _find(root: Path, name: str) -> Path:
+    folders = (root, root / "FashionMNIST" / "raw")
+    for path in (folder / (name + end) for folder in folders for end in (".gz", "")):
+        if path.is_file():
+            return path
+    raise BiGainError(
+        f"{root / name}.gz not found; run python scripts/prepare_fashion_mnist.py, or set "
+        "dataset.root to a folder with the four idx files"
+    )
+
+
+def _read(path: Path, magic: int, dimensions: int) -> np.ndarray:
+    """An idx file as uint8 of its own shape (http://yann.lecun.com/exdb/mnist, the format)."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise BiGainError(f"{path} cannot be read ({error}); copy it again") from error
+    header = np.frombuffer(data[: 4 + 4 * dimensions], ">i4")
+    if len(header) != 1 + dimensions or header[0] != magic:
+        raise BiGainError(f"{path} is not an idx file of this kind; copy it again")
+    shape = tuple(int(n) for n in header[1:])
+    body = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
+    if len(body) != np.prod(shape):
+        raise BiGainError(
+            f"{path} is truncated: {len(body)} of {np.prod(shape)} bytes; copy it again"
+        )
+    return body.reshape(shape).copy()

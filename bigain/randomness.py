@@ -1,0 +1,86 @@
+"""Random numbers keyed by what they are for, never by when they are drawn.
+
+A counter-based generator: every number is a hash of (key, position), so a sample gets the same
+numbers in any batch, order, shard or process, on any device. The hash is SplitMix64 (Steele, Lea
+and Flood 2014).
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+def _signed(value: int) -> int:
+    """The int64 that holds these 64 bits."""
+    value %= 1 << 64
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _hash(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64."""
+    x = (x ^ _shift(x, 30)) * _signed(_MIX[0])
+    x = (x ^ _shift(x, 27)) * _signed(_MIX[1])
+    return x ^ _shift(x, 31)
+
+
+def key_of(*parts: object) -> int:
+    """An int64 key from any printable parts, the same in every process."""
+    text = "\x1f".join(map(str, parts)).encode()
+    return _signed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
+
+
+class KeyedStream:
+    """One stream of random numbers for each sample of a batch.
+
+    Args:
+        keys: int64 [B]; samples with equal keys draw equal numbers.
+    """
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys
+
+    @classmethod
+    def of(
+        cls, seed: int, purpose: str, ids: Sequence[object], device: torch.device | str = "cpu"
+    ) -> "KeyedStream":
+        """Streams keyed by (seed, purpose, id)."""
+        return cls(torch.tensor([key_of(seed, purpose, i) for i in ids], device=device))
+
+    def fork(self, label: int | Tensor) -> "KeyedStream":
+        """Independent streams for the same samples; ``label`` is one int64 for all, or [B].
+
+        A floating label (a timestep) counts by its value, so 25 and 25.0 give the same stream.
+        """
+        if isinstance(label, Tensor):
+            label = label.to(torch.float64).view(torch.int64)
+            return KeyedStream(_hash(_hash(self.keys) + label.to(self.keys.device)))
+        return KeyedStream(_hash(_hash(self.keys) + _signed(label * _GOLDEN)))
+
+    def _bits(self, shape: tuple[int, ...]) -> Tensor:
+        counter = torch.arange(1, math.prod(shape) + 1, device=self.keys.device)
+        bits = _hash(self.keys.unsqueeze(1) + counter * _signed(_GOLDEN))
+        return bits.view(len(self.keys), *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform in (0, 1), float64 [B, *shape]."""
+        return (_shift(self._bits(shape), 11).double() + 0.5) * 2.0**-53
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Uniform in [0, high), int64 [B, *shape]."""
+        return (self.uniform(*shape) * high).long()
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, float32 [B, *shape] (Box and Muller 1958)."""
+        u = self.uniform(2, *shape)
+        return ((-2 * u[:, 0].log()).sqrt() * (2 * math.pi * u[:, 1]).cos()).float()

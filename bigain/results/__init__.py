@@ -1,0 +1,1 @@
+"""From finished images to tables and figures: the store and its readers."""

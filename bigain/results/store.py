@@ -1,0 +1,370 @@
+"""One folder a run, one row an image; a finished image is never lost nor computed twice."""
+
+import fcntl
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bigain.errors import BiGainError
+from bigain.results import atomic
+
+_RUN = "run.json"
+_FINGERPRINT = b"bigain.fingerprint"
+_SCALARS = (pa.string(), pa.bool_(), pa.int64(), pa.float64())
+_TYPES = (*_SCALARS, *map(pa.list_, _SCALARS))
+
+
+class MissingImagesError(BiGainError):
+    """A run lacks images that were asked for.
+
+    Attributes:
+        missing: their ids.
+    """
+
+    def __init__(self, message: str, missing: list[str]) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    """The first 16 hex digits of the SHA-256 of ``identity`` as canonical JSON.
+
+    Args:
+        identity: all that can change a result, and nothing else; plain JSON values without NaN.
+
+    Raises:
+        BiGainError: if it holds anything else.
+    """
+    return hashlib.sha256(_canonical(identity).encode()).hexdigest()[:16]
+
+
+class Run:
+    """The results of one run, in ``<root>/<prefix>-<fingerprint>``; see `create` and `open`.
+
+    ``run.json`` tells what ran, each ``part-*.parquet`` holds some of its images, one row each, and
+    other ``*.json`` are its records.
+
+    Attributes:
+        path: the folder.
+        fingerprint: of the identity.
+        identity: all that can change a result.
+        config: the whole configuration of the command that made the folder, for people to read.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], config: dict[str, Any]) -> None:
+        self.path = path
+        self.fingerprint = fingerprint(identity)
+        self.identity = identity
+        self.config = config
+        self._schema: pa.Schema | None = None
+
+    @classmethod
+    def create(
+        cls, root: Path | str, name_prefix: str, identity: dict[str, Any], config: dict[str, Any]
+    ) -> "Run":
+        """Open the run of ``identity`` under ``root``, made first if it is new.
+
+        Raises:
+            BiGainError: if the folder belongs to another identity, or cannot be written.
+        """
+        _check_name("run prefix", name_prefix)
+        path = Path(root) / f"{name_prefix}-{fingerprint(identity)}"
+        if (path / _RUN).exists():
+            run = cls.open(path)
+            if _canonical(run.identity) != _canonical(identity):
+                keys = sorted(
+                    key
+                    for key in {*run.identity, *identity}
+                    if run.identity.get(key) != identity.get(key)
+                )
+                raise BiGainError(
+                    f"{path} holds a run of another identity (they differ in {', '.join(keys)}); "
+                    f"move it away (`mv {path} {path}.old`) and run the same command"
+                )
+            return run
+        run = cls(path, identity, config)
+        about = {"fingerprint": run.fingerprint, "identity": identity, "config": config}
+        with atomic.explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(path / _RUN, _readable(about))
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Run":
+        """Open the run in the folder ``path``.
+
+        Raises:
+            BiGainError: if there is none, or its ``run.json`` is damaged.
+        """
+        path = Path(path)
+        about = path / _RUN
+        if not about.is_file():
+            raise BiGainError(
+                f"no run at {path}: a run's folder holds {_RUN}; see `ls {path.parent}` for those "
+                "there are, or start one with `python run.py`"
+            )
+        try:
+            found = json.loads(about.read_text())
+            run = cls(path, found["identity"], found["config"])
+            sound = run.fingerprint == found["fingerprint"]
+        except (ValueError, KeyError, TypeError, AttributeError, BiGainError):
+            sound = False
+        if not sound:
+            raise BiGainError(
+                f"{about} is damaged: it must hold an identity, its fingerprint and a config; "
+                f"remove it (`rm {about}`) and run the run's command, which writes it anew"
+            )
+        return run
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add finished images as one part, which is on disk whole when this returns.
+
+        Args:
+            rows: one dict an image, with its ``image_id``. All rows of a run have the same columns
+                of the same types: str, bool, int64, float64, or lists of these. No rows, no part.
+
+        Raises:
+            ValueError: if the rows are of another form.
+            BiGainError: if the part cannot be written; nothing is left of it.
+        """
+        if not rows:
+            return
+        table = self._table(rows)
+        with atomic.atomic(self.path / f"part-{uuid4().hex}.parquet") as file:
+            pq.write_table(table, file, write_page_checksum=True)
+
+    def rows(self) -> pd.DataFrame:
+        """All finished images, one row each, sorted by ``image_id``.
+
+        Raises:
+            BiGainError: if a part is unreadable or of another run, or an image is there twice.
+        """
+        return self._read(None)
+
+    def finished(self) -> set[str]:
+        """The ids of the finished images; raises as `rows` does."""
+        return set(self._read(["image_id"])["image_id"])
+
+    def require(self, ids: Sequence[str]) -> pd.DataFrame:
+        """The rows of ``ids``, in that order.
+
+        Raises:
+            ValueError: if ``ids`` repeats one.
+            MissingImagesError: if some are not finished.
+            BiGainError: as `rows` does.
+        """
+        if len(set(ids)) < len(ids):
+            raise ValueError("an id is asked for twice; give each image once")
+        rows = self.rows().set_index("image_id", drop=False)
+        missing = [i for i in ids if i not in rows.index]
+        if missing:
+            raise MissingImagesError(
+                f"{self.path} lacks {len(missing)} of {len(ids)} images: {_some(missing)}; run its "
+                "command again to complete it",
+                missing,
+            )
+        return rows.loc[list(ids)].reset_index(drop=True)
+
+    @contextmanager
+    def lock(self, name: str = "") -> Iterator[None]:
+        """Hold the run, or with ``name`` its shard of that name, against other processes.
+
+        The whole run and any of its shards exclude each other. The system frees the lock when the
+        process ends, however it ends. What killed writers left is removed.
+
+        Raises:
+            BiGainError: at once, if another process holds it.
+        """
+        if name:
+            _check_name("shard", name)
+        with ExitStack() as held:
+            held.enter_context(_flock(self.path / ".lock", shared=bool(name)))
+            if name:
+                held.enter_context(_flock(self.path / f".lock-{name}", shared=False))
+            with atomic.explained(self.path):
+                atomic.sweep(self.path)
+            yield
+
+    def record(self, name: str, data: dict[str, Any]) -> None:
+        """Write ``data``, plain JSON values, as the run's record ``name``, over any older one.
+
+        Raises:
+            BiGainError: if it is not plain JSON or cannot be written.
+        """
+        atomic.write_text(self._record(name), _readable(data))
+
+    def read_record(self, name: str) -> dict[str, Any] | None:
+        """The run's record ``name``, or None if it has none.
+
+        Raises:
+            BiGainError: if it is damaged.
+        """
+        path = self._record(name)
+        if not path.exists():
+            return None
+        try:
+            data: dict[str, Any] = json.loads(path.read_text())
+        except ValueError as error:
+            raise BiGainError(
+                f"{path} is not JSON ({error}); delete it and run the run's command again"
+            ) from error
+        return data
+
+    def _record(self, name: str) -> Path:
+        _check_name("record", name)
+        path = self.path / f"{name}.json"
+        if path.name == _RUN:
+            raise ValueError(f"{_RUN} tells what ran; give the record another name")
+        return path
+
+    def _table(self, rows: Sequence[dict[str, Any]]) -> pa.Table:
+        for row in rows:
+            if row.keys() != rows[0].keys() or not isinstance(row.get("image_id"), str):
+                raise ValueError(
+                    "each row needs a str image_id and the columns of the others: got "
+                    f"{sorted(row)} beside {sorted(rows[0])}"
+                )
+        if len({row["image_id"] for row in rows}) < len(rows):
+            raise ValueError(f"image_id repeats in {_some([row['image_id'] for row in rows])}")
+        table = pa.Table.from_pylist(list(rows))
+        for field, column in zip(table.schema, table.columns, strict=True):
+            values = pc.list_flatten(column) if pa.types.is_list(field.type) else column
+            if field.type not in _TYPES or column.null_count or values.null_count:
+                raise ValueError(
+                    f"column {field.name} is {field.type} with {values.null_count} nulls; the "
+                    "store takes str, bool, int64, float64 and lists of these, without nulls"
+                )
+        parts = self._parts()
+        if self._schema is None and parts:
+            self._schema = self._read_part(parts[0], ["image_id"])[1]
+        self._schema = self._schema or table.schema
+        if table.schema != self._schema:
+            raise ValueError(
+                f"the rows' columns ({_columns(table.schema)}) are not those of the run's other "
+                f"rows ({_columns(self._schema)})"
+            )
+        return table.replace_schema_metadata({_FINGERPRINT: self.fingerprint})
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.glob("part-*.parquet"))
+
+    def _read(self, columns: list[str] | None) -> pd.DataFrame:
+        tables: list[pa.Table] = []
+        parts = self._parts()
+        schema: pa.Schema | None = None
+        for part in parts:
+            table, found = self._read_part(part, columns)
+            if schema is not None and found != schema:
+                raise BiGainError(
+                    f"{part} has the columns {_columns(found)}, {parts[0]} has {_columns(schema)}; "
+                    "delete the wrong one and run the run's command again"
+                )
+            schema = found
+            tables.append(table)
+        if not tables:
+            return pd.DataFrame({"image_id": pd.Series(dtype="str")})
+        frame = pa.concat_tables(tables).to_pandas()
+        twice = frame.loc[frame["image_id"].duplicated(), "image_id"]
+        if len(twice):
+            repeated = set(twice)
+            holders = [
+                part.name
+                for part, table in zip(parts, tables, strict=True)
+                if repeated & set(table["image_id"].to_pylist())
+            ]
+            raise BiGainError(
+                f"{self.path} holds {len(repeated)} images more than once: "
+                f"{_some(sorted(repeated))}; they are in {_some(holders)}: delete the surplus "
+                "parts and run the run's command, which computes what is then missing"
+            )
+        return frame.sort_values("image_id", ignore_index=True)
+
+    def _read_part(self, part: Path, columns: list[str] | None) -> tuple[pa.Table, pa.Schema]:
+        """The columns asked for, and the whole part's schema without metadata."""
+        try:
+            with pq.ParquetFile(part, page_checksum_verification=True) as file:
+                schema = file.schema_arrow
+                table = file.read(columns).replace_schema_metadata()
+        except (OSError, pa.ArrowException) as error:
+            raise BiGainError(
+                f"{part} cannot be read ({error}); delete it (`rm {part}`) and run the run's "
+                "command, which computes its images again"
+            ) from error
+        owner = (schema.metadata or {}).get(_FINGERPRINT, b"none").decode()
+        if owner != self.fingerprint:
+            raise BiGainError(
+                f"{part} belongs to another run: its fingerprint is {owner}, this run's is "
+                f"{self.fingerprint}; move it out of {self.path}"
+            )
+        return table, schema.remove_metadata()
+
+
+def runs(root: Path | str) -> Iterator[Run]:
+    """The runs under ``root`` in the order of their names; none if it does not exist.
+
+    Raises:
+        BiGainError: if one is damaged.
+    """
+    for about in sorted(Path(root).glob(f"*/{_RUN}")):
+        yield Run.open(about.parent)
+
+
+@contextmanager
+def _flock(path: Path, shared: bool) -> Iterator[None]:
+    with atomic.explained(path):
+        file = path.open("ab")
+    with file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BiGainError(
+                f"{path.parent} is being worked on by another process: wait for it, or see which "
+                f"with `fuser -v {path}` and end it"
+            ) from None
+        try:
+            yield
+        finally:  # closing alone would leave it to forked children, such as loader workers
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _canonical(data: dict[str, Any], indent: int | None = None) -> str:
+    separators = (",", ":") if indent is None else None
+    try:
+        return json.dumps(
+            data, sort_keys=True, allow_nan=False, separators=separators, indent=indent
+        )
+    except (TypeError, ValueError) as error:
+        raise BiGainError(
+            f"expected plain JSON values (str, int, float, bool, None, list, dict) without NaN or "
+            f"infinity: {error}"
+        ) from error
+
+
+def _readable(data: dict[str, Any]) -> str:
+    return _canonical(data, indent=2) + "\n"
+
+
+def _check_name(what: str, name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*", name):
+        raise ValueError(
+            f"a {what} takes letters, digits and _ . + = -, and no dot in front; got {name!r}"
+        )
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first ten, and a mark if there are more."""
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

@@ -1,0 +1,1 @@
+"""What a run does with a model and a data set."""

@@ -1,0 +1,180 @@
+"""Zero-shot classification by denoising error, in stages (Li et al. 2023, arXiv 2303.16203).
+
+error(c) = mean over s of loss(eps_s, eps_theta(x_{t_s}, c, t_s)) with the same (t_s, eps_s) for
+every class. Each stage looks at more timesteps for the classes of lowest error so far.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bigain.attach import Attachment
+from bigain.backbones.base import Backbone
+from bigain.errors import BiGainError
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "l2": F.mse_loss,
+    "l1": F.l1_loss,
+    "huber": F.huber_loss,
+}
+
+
+@dataclass(frozen=True)
+class Classify:
+    """The staged protocol.
+
+    Args:
+        samples: timesteps a class has been tried at after each stage; the last is the size of the
+            grid, which spreads them evenly over the training schedule.
+        keep: classes that remain after each stage; the last is 1, the prediction.
+        loss: "l2", "l1" or "huber", averaged over the latent.
+    """
+
+    samples: Sequence[int] = (5, 20)
+    keep: Sequence[int] = (5, 1)
+    loss: str = "l2"
+
+    def __post_init__(self) -> None:
+        samples, keep = list(self.samples), list(self.keep)
+        if not samples or len(samples) != len(keep):
+            raise ValueError(
+                f"Classify: samples and keep need one entry a stage, got {samples} and {keep}"
+            )
+        if samples[0] < 1 or any(a >= b for a, b in zip(samples, samples[1:], strict=False)):
+            raise ValueError(f"Classify: samples must rise from at least 1, got {samples}")
+        if keep[-1] != 1 or any(a <= b for a, b in zip(keep, keep[1:], strict=False)):
+            raise ValueError(f"Classify: keep must fall to 1, got {keep}")
+        if self.loss not in LOSSES:
+            raise ValueError(
+                f"Classify: loss must be one of {', '.join(LOSSES)}; got {self.loss!r}"
+            )
+
+    def timesteps(self, length: int) -> list[int]:
+        """The grid over a schedule of ``length`` steps: 25, 75, ..., 975 for 20 of 1000."""
+        count = self.samples[-1]
+        if count > length:
+            raise ValueError(f"Classify: {count} timesteps of a schedule of {length}")
+        interval = length // count
+        return [interval // 2 + i * interval for i in range(count)]
+
+    def stages(self) -> list[list[int]]:
+        """Grid positions that each stage adds, in the order in which noise is drawn for them."""
+        total = self.samples[-1]
+        seen: set[int] = set()
+        stages = []
+        for count in self.samples:
+            step = total // count
+            stage = [p for p in list(range(step // 2, total, step))[:count] if p not in seen]
+            seen.update(stage)
+            stages.append(stage)
+        return stages
+
+    def evaluations(self, classes: int) -> int:
+        """Forward passes an image takes."""
+        alive = [classes, *(min(k, classes) for k in self.keep)]
+        return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What classification found for a batch of I images, K classes, S timesteps.
+
+    Attributes:
+        trials: loss of every (image, class, timestep) tried, float32 [I, K, S] in the order of the
+            stages; NaN where a class was out of the race.
+        predictions: int64 [I].
+    """
+
+    trials: Tensor
+    predictions: Tensor
+
+    @property
+    def errors(self) -> Tensor:
+        """Mean over the timesteps tried, [I, K]."""
+        return self.trials.nanmean(-1)
+
+    @property
+    def samples(self) -> Tensor:
+        """Timesteps tried, int64 [I, K]."""
+        return (~self.trials.isnan()).sum(-1)
+
+
+@torch.inference_mode()
+def classify(
+    backbone: Backbone,
+    protocol: Classify,
+    latents: Tensor,
+    noise: Tensor,
+    condition: Tensor,
+    *,
+    batch_size: int,
+    attachment: Attachment | None = None,
+    sample_keys: Tensor | None = None,
+) -> Scores:
+    """Classify I images.
+
+    Args:
+        latents: float32 [I, c, h, w].
+        noise: float32 [I, S, c, h, w], in the order of the stages.
+        condition: one row a class, [K, ...].
+        batch_size: forward passes at a time; cells of all images are packed together.
+        attachment: the compressor on the model, told each cell's key.
+        sample_keys: int64 [I], the images' keys for random compressors.
+
+    Raises:
+        BiGainError: if the model returns NaN or infinity.
+    """
+    device, images, classes = latents.device, len(latents), len(condition)
+    grid = torch.tensor(protocol.timesteps(len(backbone.alphas_cumprod)), device=device)
+    stages = protocol.stages()
+    times = grid[[p for stage in stages for p in stage]]
+    loss = LOSSES[protocol.loss]
+    trials = torch.full((images, classes, len(times)), torch.nan, device=device)
+    alive = torch.arange(classes, device=device).expand(images, classes)
+    first = 0
+    for stage, keep in zip(stages, protocol.keep, strict=True):
+        draws = torch.arange(first, first + len(stage), device=device)
+        first += len(stage)
+        # cells in the order (image, timestep, class), so that neighbours share their input
+        shape = (images, len(stage), alive.shape[1])
+        i = torch.arange(images, device=device).view(-1, 1, 1).expand(shape).flatten()
+        s = draws.view(1, -1, 1).expand(shape).flatten()
+        k = alive.unsqueeze(1).expand(shape).flatten()
+        for ii, ss, kk in zip(*(v.split(batch_size) for v in (i, s, k)), strict=True):
+            t, eps = times[ss], noise[ii, ss]
+            a = backbone.alphas_cumprod[t].view(-1, *[1] * (latents.ndim - 1))
+            x = a.sqrt() * latents[ii] + (1 - a).sqrt() * eps
+            if attachment is not None and sample_keys is not None:
+                attachment.sample_keys = sample_keys[ii]
+            predicted = backbone.predict_noise(x, t, condition[kk])
+            trials[ii, kk, ss] = loss(predicted, eps, reduction="none").flatten(1).mean(1)
+        errors = trials.nanmean(-1).gather(1, alive)
+        if not errors.isfinite().all():
+            raise BiGainError(
+                "the model returned NaN or infinity; check the weights (model.path), or use "
+                "dtype=float32 if this is half precision"
+            )
+        best = errors.topk(min(keep, alive.shape[1]), dim=1, largest=False, sorted=True).indices
+        alive = alive.gather(1, best)
+    return Scores(trials, alive[:, 0])
+
+
+def rows(
+    scores: Scores, ids: Sequence[str], labels: Sequence[int], seconds: float
+) -> Iterator[dict[str, object]]:
+    """Store rows; ``seconds`` is the images' share of the wall-clock, ``trials`` is [K * S]."""
+    errors, samples = scores.errors.double().cpu(), scores.samples.cpu()
+    trials, predictions = scores.trials.double().cpu(), scores.predictions.cpu()
+    for i, (image_id, label) in enumerate(zip(ids, labels, strict=True)):
+        yield {
+            "image_id": image_id,
+            "label": int(label),
+            "prediction": int(predictions[i]),
+            "errors": errors[i].tolist(),
+            "samples": samples[i].tolist(),
+            "trials": trials[i].flatten().tolist(),
+            "seconds": seconds,
+        }
