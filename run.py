@@ -1,4 +1,4 @@
-"""The one entry point: ``python run.py compressor=lgtm task=classify``; ``--help`` lists the rest."""
+"""The one entry point: ``python run.py compressor=lgtm task=classify``; see ``--help``."""
 
 import os
 import sys

@@ -87,7 +87,9 @@ def transformer_blocks(model: UNet2DConditionModel | DiTTransformer2DModel) -> l
     return [block for stage, factor in stages for block in inside(stage, factor)]
 
 
-def default_places(model: UNet2DConditionModel | DiTTransformer2DModel, all_blocks: list[Block]) -> set[int]:
+def default_places(
+    model: UNet2DConditionModel | DiTTransformer2DModel, all_blocks: list[Block]
+) -> set[int]:
     """Places compressed when none are named."""
     if isinstance(model, DiTTransformer2DModel):
         depth = len(all_blocks)

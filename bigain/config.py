@@ -22,7 +22,12 @@ from bigain.errors import BiGainError
 
 GROUPS = ("model", "compressor", "dataset", "task")
 # Keys of a group that are about it, not arguments of its class.
-ABOUT = {"model": ("name", "blocks"), "compressor": ("name",), "dataset": ("name",), "task": ("name",)}
+ABOUT = {
+    "model": ("name", "blocks"),
+    "compressor": ("name",),
+    "dataset": ("name",),
+    "task": ("name",),
+}
 DTYPES = ("float32", "float16", "bfloat16")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -49,9 +54,7 @@ class Config:
 def register() -> None:
     """Tell Hydra of the schema and of ``${repository:path}``, a path inside this repository."""
     ConfigStore.instance().store("schema", Config)
-    OmegaConf.register_new_resolver(
-        "repository", lambda path: str(REPOSITORY / path), replace=True
-    )
+    OmegaConf.register_new_resolver("repository", lambda path: str(REPOSITORY / path), replace=True)
 
 
 def check(cfg: DictConfig) -> None:

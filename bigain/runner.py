@@ -52,7 +52,7 @@ class Plan:
         if self.compressor is not None:
             compression = {
                 "compressor": config.plain(self.compressor),
-                "blocks": OmegaConf.to_container(OmegaConf.create([self.cfg.blocks]))[0],
+                "blocks": self.blocks,
                 "sites": sorted(self.cfg.sites),
             }
         return {
@@ -64,6 +64,11 @@ class Plan:
             "seed": self.cfg.seed,
             "dtype": self.cfg.dtype,
         }
+
+    @property
+    def blocks(self) -> str | list[int]:
+        """A word, or a list, of :func:`bigain.compress`."""
+        return self.cfg.blocks if isinstance(self.cfg.blocks, str) else list(self.cfg.blocks)
 
     @property
     def _root(self) -> Path:
@@ -101,8 +106,8 @@ def execute(cfg: DictConfig) -> Run:
     frame = run.require(plan.ids)
     accuracy = top1(frame["prediction"], frame["label"])
     print(
-        f"{cfg.compressor.name}: top-1 {accuracy.value:.1f}% "
-        f"[{accuracy.low:.1f}, {accuracy.high:.1f}] on {accuracy.n} images, "
+        f"{cfg.compressor.name}: top-1 {100 * accuracy.value:.1f}% "
+        f"[{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] on {accuracy.n} images, "
         f"{frame['seconds'].median():.2f} s an image; {run.path}"
     )
     return run
@@ -137,7 +142,7 @@ def _compute(plan: Plan, run: Run, todo: list[str], total: int) -> None:
             attachment = compress(
                 backbone.denoiser,
                 plan.compressor,
-                blocks=cfg.blocks if isinstance(cfg.blocks, str) else list(cfg.blocks),
+                blocks=plan.blocks,
                 sites=cfg.sites,
                 seed=cfg.seed,
             )
@@ -197,8 +202,7 @@ def _record_cost(plan: Plan, run: Run, backbone: Backbone, device: torch.device)
     cfg = plan.cfg
     where = {}
     if plan.compressor is not None:
-        blocks = cfg.blocks if isinstance(cfg.blocks, str) else list(cfg.blocks)
-        where = {"blocks": blocks, "sites": cfg.sites}
+        where = {"blocks": plan.blocks, "sites": list(cfg.sites)}
     counted = flops.count(backbone.denoiser, plan.compressor, **where)  # type: ignore[arg-type]
     gpu = device.type == "cuda"
     run.record(

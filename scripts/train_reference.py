@@ -3,7 +3,8 @@
     python scripts/train_reference.py data=/path/to/fashion-mnist
 
 Every step draws from a generator keyed by (seed, step), so a run that is killed and started again
-with the same command sees the same batches as one that was not. Settings: configs/train_reference.yaml.
+with the same command sees the same batches as one that was not.
+Settings: configs/train_reference.yaml.
 """
 
 import csv
@@ -11,6 +12,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import cast
 
 import hydra
 import torch
@@ -56,7 +58,7 @@ def orthogonalise(g: Tensor) -> Tensor:
 
 
 def build_model(cfg: DictConfig, classes: int) -> DiTTransformer2DModel:
-    """A DiT on 32x32 one-channel images in 2x2 patches: 16x16 = 256 tokens, as DiT-XL/2 at 256 px."""
+    """A DiT on 32x32 one-channel images in 2x2 patches: 256 tokens, as DiT-XL/2 at 256 px."""
     model = DiTTransformer2DModel(
         num_attention_heads=cfg.heads,
         attention_head_dim=cfg.head_dim,
@@ -88,7 +90,8 @@ def build_model(cfg: DictConfig, classes: int) -> DiTTransformer2DModel:
 
 
 def build_optimizers(model: nn.Module, cfg: DictConfig) -> list[torch.optim.Optimizer]:
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         matrix = p.ndim == 2 and (".attn1." in name or ".ff." in name)
         (hidden if matrix else rest).append(p)
@@ -122,7 +125,8 @@ def draw_batch(cfg: DictConfig, images: Tensor, labels: Tensor, step: int) -> tu
     x = torch.where((torch.rand(b, generator=g) < 0.5).view(-1, 1, 1, 1), x.flip(-1), x)
     y = labels[index]
     y = torch.where(torch.rand(b, generator=g) < cfg.label_dropout, int(labels.max()) + 1, y)
-    t = ((torch.randperm(b, generator=g) + torch.rand(b, generator=g)) / b * 1000).long()
+    strata = torch.randperm(b, generator=g) + torch.rand(b, generator=g)
+    t = (strata / b * 1000).long().clamp_(max=999)  # rounding may reach 1000
     return x, t, torch.randn(x.shape, generator=g), y
 
 
@@ -185,7 +189,7 @@ def draw_curve(log: Path, out: Path) -> None:
     figure.savefig(out, dpi=150)
 
 
-def export(cfg: DictConfig, model: nn.Module, scheduler: DDIMScheduler, facts: dict) -> None:
+def export(cfg: DictConfig, model: DiTTransformer2DModel, scheduler: DDIMScheduler, facts: dict) -> None:
     out = Path(cfg.output)
     model.save_pretrained(out / "transformer")
     scheduler.save_pretrained(out / "scheduler")
@@ -290,7 +294,7 @@ def main(cfg: DictConfig) -> None:
         "train_loss": float(rows[-1]["train_loss"]),
         "val_loss": float(rows[-1]["val_loss"]),
     }
-    export(cfg, ema.module.float(), scheduler, facts)
+    export(cfg, cast(DiTTransformer2DModel, ema.module).float(), scheduler, facts)
 
 
 if __name__ == "__main__":

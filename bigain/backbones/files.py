@@ -28,7 +28,7 @@ def component(path: Path, name: str) -> Path:
 
 
 def digest(folder: Path) -> dict[str, Any]:
-    """SHA-256 of a component's weights and its config, what distinguishes one model from another."""
+    """SHA-256 of a component's weights, and its config: what tells one model from another."""
     hashes = {}
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as f:

@@ -1,7 +1,6 @@
 """ABM, adaptive block merging (arXiv 2603.12240, Table 7): L-GTM without matching."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,8 +28,6 @@ class ABM(Compressor):
     threshold: float | None = None
     stride: int = 2
 
-    shortens: ClassVar[frozenset[str]] = frozenset({"queries"})
-
     def __post_init__(self) -> None:
         if (self.ratio is None) == (self.threshold is None):
             raise ValueError(
@@ -39,6 +36,10 @@ class ABM(Compressor):
             )
         check_ratio("ABM", 0.0 if self.ratio is None else self.ratio, self.stride)
 
+    @property
+    def shortens(self) -> frozenset[str]:
+        return frozenset({"queries"})
+
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:
@@ -46,10 +47,10 @@ class ABM(Compressor):
         cells = cell_tokens(grid, self.stride, x.device)
         score = laplacian_l1(x, grid)[:, cells].amax(-1)
         size = None
-        if self.ratio is None:
+        if self.threshold is not None:
             smooth = score <= self.threshold
         else:
-            merged = int(self.ratio * grid.tokens) // (self.stride**2 - 1)
+            merged = int((self.ratio or 0.0) * grid.tokens) // (self.stride**2 - 1)
             if not merged:
                 return Plan(queries=TokenMap.identity(x))
             size = grid.tokens - merged * (self.stride**2 - 1)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,8 +31,13 @@ class Compressor:
         reuse: whether the plan of the first block serves the later ones of the same forward.
     """
 
-    shortens: ClassVar[frozenset[str]] = frozenset()
-    reuse: ClassVar[bool] = False
+    @property
+    def shortens(self) -> frozenset[str]:
+        raise NotImplementedError
+
+    @property
+    def reuse(self) -> bool:
+        return False
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
@@ -74,7 +78,9 @@ def check_ratio(name: str, ratio: float, stride: int) -> None:
 def check_whole(name: str, field: str, value: object, least: int) -> None:
     """Refuse what is not a whole number of at least ``least``."""
     if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: {field} must be a whole number of at least {least}, got {value!r}")
+        raise ValueError(
+            f"{name}: {field} must be a whole number of at least {least}, got {value!r}"
+        )
 
 
 def check_choice(name: str, field: str, value: object, accepted: tuple[str, ...]) -> None:

@@ -28,8 +28,14 @@ class Compose(Compressor):
                 f"keys and values (ToDo, IEKVD); got {', '.join(map(repr, parts))}"
             )
         self.parts = parts
-        self.shortens = frozenset(fields)
-        self.reuse = any(part.reuse for part in parts)
+
+    @property
+    def shortens(self) -> frozenset[str]:
+        return frozenset(field for part in self.parts for field in part.shortens)
+
+    @property
+    def reuse(self) -> bool:
+        return any(part.reuse for part in self.parts)
 
     def __repr__(self) -> str:
         return f"Compose({', '.join(map(repr, self.parts))})"
@@ -60,11 +66,11 @@ class Cached(Compressor):
             )
 
     @property
-    def shortens(self) -> frozenset[str]:  # type: ignore[override]
+    def shortens(self) -> frozenset[str]:
         return self.compressor.shortens
 
     @property
-    def reuse(self) -> bool:  # type: ignore[override]
+    def reuse(self) -> bool:
         return True
 
     def plan(

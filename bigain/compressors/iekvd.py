@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,17 +45,19 @@ class IEKVD(Compressor):
     factor: int
     alpha: float | LinearAlpha | Mapping[str, float] = 0.9
 
-    shortens: ClassVar[frozenset[str]] = frozenset({"keys_values"})
-
     def __post_init__(self) -> None:
         check_whole("IEKVD", "factor", self.factor, 1)
         if isinstance(self.alpha, Mapping):
-            object.__setattr__(self, "alpha", LinearAlpha(**self.alpha))
+            object.__setattr__(self, "alpha", LinearAlpha(**dict[str, Any](self.alpha)))
         elif not isinstance(self.alpha, int | float | LinearAlpha):
             raise ValueError(
                 "IEKVD: alpha must be a number, or a schedule {noise: ..., clean: ...}, "
                 f"got {self.alpha!r}"
             )
+
+    @property
+    def shortens(self) -> frozenset[str]:
+        return frozenset({"keys_values"})
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
@@ -65,7 +67,9 @@ class IEKVD(Compressor):
         alpha: float | Tensor
         if isinstance(self.alpha, LinearAlpha):
             if t is None:
-                raise ValueError("IEKVD: an alpha schedule needs each sample's timestep t, got None")
+                raise ValueError(
+                    "IEKVD: an alpha schedule needs each sample's timestep t, got None"
+                )
             alpha = self.alpha(t).to(x.device).view(-1, 1, 1)
         else:
             alpha = float(self.alpha)  # type: ignore[arg-type]

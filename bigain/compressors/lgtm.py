@@ -1,7 +1,6 @@
 """L-GTM, Laplacian-gated token merging (BiGain_TM; arXiv 2603.12240, Section 3)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -32,13 +31,15 @@ class LGTM(Compressor):
     destinations: str = "lowest"
     score: str = "laplacian_l1"
 
-    shortens: ClassVar[frozenset[str]] = frozenset({"queries"})
-
     def __post_init__(self) -> None:
         check_ratio("LGTM", self.ratio, self.stride)
         check_choice("LGTM", "cells", self.cells, ("paper", "official"))
         check_choice("LGTM", "destinations", self.destinations, ("lowest", "highest"))
         check_choice("LGTM", "score", self.score, tuple(SCORES))
+
+    @property
+    def shortens(self) -> frozenset[str]:
+        return frozenset({"queries"})
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

@@ -21,9 +21,13 @@ def cell_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
         )
     index = torch.arange(grid.tokens, device=device).view(grid.height, grid.width)
     index = index[: rows * stride, : columns * stride]
-    return index.unflatten(1, (columns, stride)).unflatten(0, (rows, stride)).transpose(1, 2).flatten(
-        2, 3
-    ).flatten(0, 1)
+    return (
+        index.unflatten(1, (columns, stride))
+        .unflatten(0, (rows, stride))
+        .transpose(1, 2)
+        .flatten(2, 3)
+        .flatten(0, 1)
+    )
 
 
 def loose_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
@@ -62,9 +66,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
-def nearest_destination(
-    x: Tensor, sources: Tensor, destinations: Tensor
-) -> tuple[Tensor, Tensor]:
+def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine similarity [B, S] of each source's best destination, and that token's index [B, S]."""
     best, match = (take(x, sources) @ take(x, destinations).mT).max(-1)
     return best, destinations.gather(1, match)

@@ -1,7 +1,6 @@
 """SiTo, similarity-based token pruning (Zhang et al., AAAI 2025)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,10 +31,12 @@ class SiTo(Compressor):
     sim_beta: float = 1.0
     noise_alpha: float = 0.1
 
-    shortens: ClassVar[frozenset[str]] = frozenset({"queries"})
-
     def __post_init__(self) -> None:
         check_ratio("SiTo", self.ratio, self.stride)
+
+    @property
+    def shortens(self) -> frozenset[str]:
+        return frozenset({"queries"})
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,11 +23,13 @@ class ToDo(Compressor):
     factor: int
     pool: str = "nearest"
 
-    shortens: ClassVar[frozenset[str]] = frozenset({"keys_values"})
-
     def __post_init__(self) -> None:
         check_whole("ToDo", "factor", self.factor, 1)
         check_choice("ToDo", "pool", self.pool, ("nearest", "mean"))
+
+    @property
+    def shortens(self) -> frozenset[str]:
+        return frozenset({"keys_values"})
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

@@ -54,7 +54,9 @@ class TokenMap:
         self._counts: Tensor | None = None
 
     @classmethod
-    def from_leaders(cls, leaders: Tensor, size: int | None = None, prune: bool = False) -> "TokenMap":
+    def from_leaders(
+        cls, leaders: Tensor, size: int | None = None, prune: bool = False
+    ) -> "TokenMap":
         """Build from the token that each token follows.
 
         Args:
@@ -100,7 +102,9 @@ class TokenMap:
         batch, _, channels = y.shape
         # half precision would lose small addends in slots of many tokens
         total = torch.zeros(
-            batch * self.size, channels, dtype=torch.promote_types(y.dtype, torch.float32),
+            batch * self.size,
+            channels,
+            dtype=torch.promote_types(y.dtype, torch.float32),
             device=y.device,
         )
         offset = torch.arange(batch, device=y.device).unsqueeze(1) * self.size

@@ -1,7 +1,6 @@
 """ToMe for Stable Diffusion (Bolya and Hoffman 2023, arXiv 2303.17604)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,11 +26,13 @@ class ToMe(Compressor):
     stride: int = 2
     destinations: str = "random"
 
-    shortens: ClassVar[frozenset[str]] = frozenset({"queries"})
-
     def __post_init__(self) -> None:
         check_ratio("ToMe", self.ratio, self.stride)
         check_choice("ToMe", "destinations", self.destinations, ("random", "first"))
+
+    @property
+    def shortens(self) -> frozenset[str]:
+        return frozenset({"queries"})
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

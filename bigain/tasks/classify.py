@@ -6,6 +6,7 @@ every class. Each stage looks at more timesteps for the classes of lowest error 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +44,9 @@ class Classify:
             raise ValueError(
                 f"Classify: samples and keep need one entry a stage, got {samples} and {keep}"
             )
-        if samples[0] < 1 or any(a >= b for a, b in zip(samples, samples[1:], strict=False)):
+        if samples[0] < 1 or any(a >= b for a, b in pairwise(samples)):
             raise ValueError(f"Classify: samples must rise from at least 1, got {samples}")
-        if keep[-1] != 1 or any(a <= b for a, b in zip(keep, keep[1:], strict=False)):
+        if keep[-1] != 1 or any(a <= b for a, b in pairwise(keep)):
             raise ValueError(f"Classify: keep must fall to 1, got {keep}")
         if self.loss not in LOSSES:
             raise ValueError(

@@ -1,0 +1,78 @@
+"""Golden vectors of the reference implementations; see golden/README.md."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass
+class GoldenModel:
+    """A tiny diffusers model, a batch of three inputs for it, and its outputs by compressor."""
+
+    model: Any
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+    def __call__(self, **changes: Any) -> Tensor:
+        with torch.no_grad():
+            return self.model(**{**self.inputs, **changes}).sample
+
+    def one(self, index: int) -> dict[str, Tensor]:
+        """The inputs of one sample."""
+        return {name: value[index : index + 1] for name, value in self.inputs.items()}
+
+    def hooks(self) -> int:
+        """Forward hooks left on any submodule."""
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in self.model.modules())
+
+
+def load_golden(name: str, kind: type) -> GoldenModel:
+    tensors = load_file(GOLDEN / f"{name}.safetensors")
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    model = kind.from_config(json.loads((GOLDEN / f"{name}.json").read_text())).eval()
+    model.load_state_dict(part("w."))
+    inputs = part("in.")
+    if kind is DiTTransformer2DModel:
+        inputs["hidden_states"] = inputs.pop("sample")
+    return GoldenModel(model, inputs, part("out."))
+
+
+@pytest.fixture(scope="session")
+def operators() -> dict[str, Tensor]:
+    """The tensors of golden/operators.safetensors."""
+    return load_file(GOLDEN / "operators.safetensors")
+
+
+@pytest.fixture(scope="session")
+def _unet() -> GoldenModel:
+    return load_golden("tiny_unet", UNet2DConditionModel)
+
+
+@pytest.fixture(scope="session")
+def _dit() -> GoldenModel:
+    return load_golden("tiny_dit", DiTTransformer2DModel)
+
+
+@pytest.fixture
+def unet(_unet: GoldenModel) -> Iterator[GoldenModel]:
+    yield _unet
+    assert not _unet.hooks(), "the test left hooks on the model"
+
+
+@pytest.fixture
+def dit(_dit: GoldenModel) -> Iterator[GoldenModel]:
+    yield _dit
+    assert not _dit.hooks(), "the test left hooks on the model"
