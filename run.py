@@ -19,13 +19,16 @@ config.register()
 
 @hydra.main(version_base=None, config_path="configs", config_name="config")
 def main(cfg: DictConfig) -> None:
-    execute(cfg)
+    try:
+        execute(cfg)
+    except BiGainError as error:  # here, so that Hydra adds nothing of its own
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (BiGainError, HydraException, OmegaConfBaseException) as error:
+    except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(f"error: {config.explain(error)}")
     except KeyboardInterrupt:
         sys.exit("stopped; finished images are kept and the same command goes on")

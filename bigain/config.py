@@ -7,6 +7,7 @@ accepted keys are the class's own and a new method needs no schema.
 import dataclasses
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,7 +151,10 @@ def _one_line(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """An error in one line; for a key that a group lacks, with those it has."""
     node = getattr(error.__cause__, "parent_node", None) or getattr(error, "parent_node", None)
-    line = _one_line(error).removesuffix(" object_type=dict").removesuffix(" object_type=Config")
+    line = _one_line(error)
+    if error.__cause__ is not None and str(error.__cause__) not in str(error):
+        line += f": {_one_line(error.__cause__)}"
+    line = re.sub(r" full_key: .*| object_type=\w+", "", line)
     if isinstance(node, DictConfig):
         line += f"; accepted keys: {', '.join(sorted(map(str, node)))}"
     return line

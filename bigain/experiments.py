@@ -1,5 +1,6 @@
 """An experiment file: a table's rows, each a list of overrides of ``python run.py``."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Row:
     @property
     def command(self) -> str:
         """What completes it."""
-        return f"python run.py {' '.join(self.overrides)}"
+        return f"python run.py {shlex.join(self.overrides)}"
 
 
 @dataclass(frozen=True)

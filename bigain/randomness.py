@@ -74,7 +74,8 @@ class KeyedStream:
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in (0, 1), float64 [B, *shape]."""
-        return (_shift(self._bits(shape), 11).double() + 0.5) * 2.0**-53
+        u = (_shift(self._bits(shape), 11).double() + 0.5) * 2.0**-53
+        return u.clamp(max=1 - 2.0**-53)  # the last of the 2**53 values rounds up to 1
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Uniform in [0, high), int64 [B, *shape]."""

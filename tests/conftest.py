@@ -1,5 +1,6 @@
 """Golden vectors of the reference implementations; see golden/README.md."""
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ class GoldenModel:
     def one(self, index: int) -> dict[str, Tensor]:
         """The inputs of one sample."""
         return {name: value[index : index + 1] for name, value in self.inputs.items()}
+
+    def double(self) -> "GoldenModel":
+        """A copy in float64, where no decision hangs on rounding."""
+        inputs = {k: v.double() if v.is_floating_point() else v for k, v in self.inputs.items()}
+        return GoldenModel(copy.deepcopy(self.model).double(), inputs, self.outputs)
 
     def hooks(self) -> int:
         """Forward hooks left on any submodule."""

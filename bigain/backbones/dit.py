@@ -1,6 +1,5 @@
 """Class-conditional DiT (Peebles and Xie 2023) in diffusers' form, in pixel space."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ class DiT:
         self.path = Path(path)
 
     def identity(self) -> dict[str, Any]:
-        scheduler = json.loads((self.path / "scheduler" / "scheduler_config.json").read_text())
         return {
             "transformer": files.digest(files.component(self.path, "transformer")),
-            "scheduler": {k: v for k, v in scheduler.items() if not k.startswith("_")},
+            "scheduler": files.config(self.path / "scheduler" / "scheduler_config.json"),
         }
 
     def load(self, device: torch.device, dtype: torch.dtype) -> "DiT":

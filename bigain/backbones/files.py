@@ -15,11 +15,7 @@ def component(path: Path, name: str) -> Path:
         BiGainError: naming the file that is missing.
     """
     folder = path / name
-    if not (folder / "config.json").is_file():
-        raise BiGainError(
-            f"{folder}/config.json not found; model.path must be a diffusers pipeline folder "
-            "with its components, as save_pretrained writes it"
-        )
+    config(folder / "config.json")
     if not list(folder.glob("*.safetensors")):
         raise BiGainError(
             f"{folder} holds no *.safetensors weights; copy them there, or set model.path"
@@ -33,5 +29,22 @@ def digest(folder: Path) -> dict[str, Any]:
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as f:
             hashes[file.name] = hashlib.file_digest(f, "sha256").hexdigest()
-    config = json.loads((folder / "config.json").read_text())
-    return {"config": {k: v for k, v in config.items() if not k.startswith("_")}, "weights": hashes}
+    return {"config": config(folder / "config.json"), "weights": hashes}
+
+
+def config(path: Path) -> dict[str, Any]:
+    """A component's configuration, less the notes of the library that wrote it.
+
+    Raises:
+        BiGainError: if it is missing or damaged.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BiGainError(
+            f"{path} not found; model.path must be a diffusers pipeline folder with its "
+            "components, as save_pretrained writes it"
+        ) from None
+    except ValueError as error:
+        raise BiGainError(f"{path} is damaged ({error}); copy it there again") from error
+    return {k: v for k, v in found.items() if not k.startswith("_")}

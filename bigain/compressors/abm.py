@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bigain.compressors.base import Compressor, Plan, check_ratio
-from bigain.compressors.matching import cell_tokens
+from bigain.compressors.matching import cell_tokens, precise
 from bigain.compressors.spectrum import laplacian_l1
 from bigain.compressors.tokens import TokenGrid, TokenMap
 from bigain.randomness import KeyedStream
@@ -45,7 +45,7 @@ class ABM(Compressor):
     ) -> Plan:
         grid.check(x)
         cells = cell_tokens(grid, self.stride, x.device)
-        score = laplacian_l1(x, grid)[:, cells].amax(-1)
+        score = laplacian_l1(precise(x), grid)[:, cells].amax(-1)
         size = None
         if self.threshold is not None:
             smooth = score <= self.threshold
@@ -53,6 +53,13 @@ class ABM(Compressor):
             merged = int((self.ratio or 0.0) * grid.tokens) // (self.stride**2 - 1)
             if not merged:
                 return Plan(queries=TokenMap.identity(x))
+            if merged > len(cells):
+                most = len(cells) * (self.stride**2 - 1) / grid.tokens
+                raise ValueError(
+                    f"ABM: ratio {self.ratio} needs {merged} whole cells, but a {grid.height}x"
+                    f"{grid.width} token grid has {len(cells)} of {self.stride}x{self.stride}; "
+                    f"its highest ratio is {most:.4g}"
+                )
             size = grid.tokens - merged * (self.stride**2 - 1)
             picked = score.topk(merged, dim=1, largest=False, sorted=False).indices
             smooth = torch.zeros_like(score, dtype=torch.bool).scatter_(1, picked, True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigain.compressors.tokens import TokenGrid, TokenMap
+from bigain.compressors.tokens import TokenGrid, TokenMap, take
 
 
 def cell_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
@@ -56,14 +56,14 @@ def split_cells(chosen: Tensor, grid: TokenGrid, stride: int) -> tuple[Tensor, T
     )
 
 
+def precise(x: Tensor) -> Tensor:
+    """``x`` in float32 at least: half precision would tie many scores and similarities."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def unit(x: Tensor) -> Tensor:
-    """Tokens of length one, float32 at least: half precision would tie many similarities."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index`` [B, K] of ``x`` [B, N, C]."""
-    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    """Tokens of length one."""
+    return F.normalize(precise(x), dim=-1)
 
 
 def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bigain.compressors.base import Compressor, Plan, check_ratio, keyed
-from bigain.compressors.matching import cell_tokens, nearest_destination, split_cells, take, unit
-from bigain.compressors.tokens import TokenGrid, TokenMap
+from bigain.compressors.matching import cell_tokens, nearest_destination, split_cells, unit
+from bigain.compressors.tokens import TokenGrid, TokenMap, take
 from bigain.randomness import KeyedStream
 
 

@@ -98,7 +98,7 @@ class TokenMap:
     def apply(self, y: Tensor) -> Tensor:
         """Shorten ``y`` [B, N, C] to [B, M, C]; empty slots are zero."""
         if self.kept is not None:
-            return _gather(y, self.kept)
+            return take(y, self.kept)
         batch, _, channels = y.shape
         # half precision would lose small addends in slots of many tokens
         total = torch.zeros(
@@ -114,8 +114,12 @@ class TokenMap:
 
     def undo(self, z: Tensor) -> Tensor:
         """Copy ``z`` [B, M, C] back to its tokens, [B, N, C]."""
-        return _gather(z, self.slots)
+        return take(z, self.slots)
 
 
-def _gather(x: Tensor, index: Tensor) -> Tensor:
-    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Tokens ``index`` int64 [B, K] of ``x`` [B, N, C], as [B, K, C]."""
+    # whole rows at once: on a CPU this is tens of times faster than torch.gather
+    first = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
+    rows = x.flatten(0, 1).index_select(0, (index + first).flatten())
+    return rows.view(*index.shape, x.shape[-1])

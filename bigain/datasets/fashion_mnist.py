@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -99,13 +100,14 @@ def _pad(images: Tensor) -> Tensor:
 
 
 def _find(root: Path, name: str) -> Path:
-    folders = (root, root / "FashionMNIST" / "raw")
+    folders = (root, root / "FashionMNIST" / "raw")  # the second is where torchvision puts them
+    # gzip first: its checksum finds damage that an unpacked file hides
     for path in (folder / (name + end) for folder in folders for end in (".gz", "")):
         if path.is_file():
             return path
     raise BiGainError(
-        f"{root / name}.gz not found; run python scripts/prepare_fashion_mnist.py, or set "
-        "dataset.root to a folder with the four idx files"
+        f"{name}[.gz] is neither in {folders[0]} nor in {folders[1]}; run "
+        "python scripts/prepare_fashion_mnist.py and set dataset.root to the folder it prints"
     )
 
 
@@ -115,13 +117,16 @@ def _read(path: Path, magic: int, dimensions: int) -> np.ndarray:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise BiGainError(f"{path} cannot be read ({error}); copy it again") from error
-    header = np.frombuffer(data[: 4 + 4 * dimensions], ">i4")
-    if len(header) != 1 + dimensions or header[0] != magic:
-        raise BiGainError(f"{path} is not an idx file of this kind; copy it again")
-    shape = tuple(int(n) for n in header[1:])
-    body = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
-    if len(body) != np.prod(shape):
+    start = 4 + 4 * dimensions
+    if len(data) < start:
+        raise BiGainError(f"{path} is truncated: {len(data)} bytes, no header; copy it again")
+    found, *shape = (int(n) for n in np.frombuffer(data[:start], ">u4"))
+    if found != magic:
+        raise BiGainError(f"{path} starts with the number {found}, not {magic}; copy it again")
+    body = np.frombuffer(data, np.uint8, offset=start)
+    if len(body) != math.prod(shape):
         raise BiGainError(
-            f"{path} is truncated: {len(body)} of {np.prod(shape)} bytes; copy it again"
+            f"{path} holds {len(body)} bytes where its header says {math.prod(shape)}; "
+            "copy it again"
         )
     return body.reshape(shape).copy()

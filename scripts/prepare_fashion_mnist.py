@@ -1,0 +1,67 @@
+"""Download Fashion-MNIST, check it, and print what to set.
+
+    python scripts/prepare_fashion_mnist.py [--root data/fashion_mnist]
+
+Goes on where it was stopped. The repository ships the test split alone; training needs this.
+"""
+
+import argparse
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+import torchvision.datasets
+from torchvision.datasets.utils import check_integrity
+
+from bigain.datasets.fashion_mnist import FashionMNIST
+from bigain.errors import BiGainError
+
+SIZES = {"train": 60000, "test": 10000}
+SOURCE = "https://github.com/zalandoresearch/fashion-mnist"
+
+
+def prepare(root: Path) -> None:
+    """Leave the four files in ``root``/FashionMNIST/raw, with torchvision's checksums.
+
+    Raises:
+        BiGainError: if a file cannot be had, or is not the published one.
+    """
+    raw = root / "FashionMNIST" / "raw"
+    published = torchvision.datasets.FashionMNIST.resources
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            torchvision.datasets.FashionMNIST(root, download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        names = ", ".join(name for name, _ in published)
+        raise BiGainError(
+            f"download failed ({reason}); get {names} from {SOURCE} by hand, "
+            f"put them into {raw} and run this again"
+        ) from error
+    for name, md5 in published:
+        if not check_integrity(str(raw / name), md5):
+            raise BiGainError(
+                f"{raw / name} is not the published file; remove {raw}, run this again"
+            )
+    for split, size in SIZES.items():
+        found = len(FashionMNIST(str(root), split=split))
+        if found != size:
+            raise BiGainError(f"{raw} holds {found} {split} images instead of {size}; remove it")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Download Fashion-MNIST and check it.")
+    parser.add_argument("--root", type=Path, default=Path("data/fashion_mnist"))
+    root = parser.parse_args().root
+    try:
+        prepare(root)
+    except BiGainError as error:
+        sys.exit(f"error: {error}")
+    print(f"{SIZES['train']} train and {SIZES['test']} test images are in {root}")
+    print(f"evaluate on them: python run.py dataset.root={root}")
+    print(f"train on them:    python scripts/train_reference.py data={root}")
+
+
+if __name__ == "__main__":
+    main()

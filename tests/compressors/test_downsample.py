@@ -1,0 +1,112 @@
+"""ToDo and IE-KVD, key/value downsampling."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
+from bigain.compressors import IEKVD, LinearAlpha, ToDo, TokenGrid
+
+grids = pytest.mark.parametrize(
+    "grid",
+    [TokenGrid(16, 16), TokenGrid(24, 16), TokenGrid(7, 5), TokenGrid(64, 64)],
+    ids=lambda g: f"{g.height}x{g.width}",
+)
+factors = pytest.mark.parametrize("factor", [1, 2, 3, 4, 5])
+
+
+def tokens(grid: TokenGrid, batch: int = 3) -> Tensor:
+    return torch.randn(batch, grid.tokens, 6, generator=torch.Generator().manual_seed(0))
+
+
+def image(x: Tensor, grid: TokenGrid) -> Tensor:
+    return x.mT.unflatten(2, (grid.height, grid.width))
+
+
+def coarse(compressor: ToDo | IEKVD, x: Tensor, grid: TokenGrid, t: Tensor | None = None) -> Tensor:
+    made = compressor.plan(x, grid, t).keys_values
+    assert made is not None
+    return made(x)
+
+
+@grids
+@factors
+def test_nearest_is_torchs_nearest_exact(grid, factor):
+    x = tokens(grid)
+    size = (grid.height // factor, grid.width // factor)
+    want = F.interpolate(image(x, grid), size=size, mode="nearest-exact")
+    assert torch.equal(coarse(ToDo(factor), x, grid), want.flatten(2).mT)
+
+
+@grids
+@factors
+def test_mean_is_torchs_average_pooling(grid, factor):
+    x = tokens(grid)
+    want = F.avg_pool2d(image(x, grid), factor).flatten(2).mT
+    assert_close(coarse(ToDo(factor, "mean"), x, grid), want, rtol=0, atol=1e-6)
+
+
+def test_nearest_takes_the_bottom_right_of_2x2():
+    x = torch.arange(16.0).view(1, 16, 1)
+    assert coarse(ToDo(2), x, TokenGrid(4, 4)).flatten().tolist() == [5, 7, 13, 15]
+
+
+@grids
+@factors
+def test_alpha_1_is_nearest_and_0_is_mean(grid, factor):
+    x = tokens(grid)
+    assert torch.equal(coarse(IEKVD(factor, 1), x, grid), coarse(ToDo(factor), x, grid))
+    assert torch.equal(coarse(IEKVD(factor, 0), x, grid), coarse(ToDo(factor, "mean"), x, grid))
+
+
+@grids
+@pytest.mark.parametrize("alpha", [0.5, 0.9, 1.2, 2.0, -0.5])
+def test_extrapolation(grid, alpha):
+    x = tokens(grid)
+    nearest, mean = coarse(ToDo(2), x, grid), coarse(ToDo(2, "mean"), x, grid)
+    want = alpha * nearest + (1 - alpha) * mean
+    assert_close(coarse(IEKVD(2, alpha), x, grid), want, rtol=0, atol=1e-5)
+
+
+def test_default_is_the_papers_classification_alpha():
+    grid = TokenGrid(8, 8)
+    x = tokens(grid)
+    assert torch.equal(coarse(IEKVD(2), x, grid), coarse(IEKVD(2, 0.9), x, grid))
+
+
+def test_linear_alpha():
+    alpha = LinearAlpha()(torch.tensor([1000, 0, 500, 250]))
+    assert_close(alpha, torch.tensor([0.8, 1.2, 1.0, 1.1]))
+    assert_close(LinearAlpha(0.5, 0.7, 10)(torch.tensor([5])), torch.tensor([0.6]))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float64])
+def test_schedule_reads_each_samples_own_timestep(dtype):
+    grid = TokenGrid(8, 8)
+    x = tokens(grid)
+    mixed = coarse(IEKVD(2, LinearAlpha()), x, grid, torch.tensor([1000, 500, 0], dtype=dtype))
+    for i, alpha in enumerate([0.8, 1.0, 1.2]):
+        want = coarse(IEKVD(2, alpha), x[i : i + 1], grid)
+        assert_close(mixed[i : i + 1], want, rtol=0, atol=1e-6)
+
+
+def test_schedule_from_a_mapping():
+    assert IEKVD(2, {"noise": 0.7, "clean": 1.1}) == IEKVD(2, LinearAlpha(0.7, 1.1))
+    with pytest.raises(TypeError, match="dirty"):
+        IEKVD(2, {"dirty": 0.7})
+
+
+def test_schedule_without_timesteps_is_refused():
+    grid = TokenGrid(8, 8)
+    with pytest.raises(ValueError, match="IEKVD: an alpha schedule needs each sample's timestep"):
+        IEKVD(2, LinearAlpha()).plan(tokens(grid), grid)
+
+
+@pytest.mark.parametrize("kind", [ToDo, IEKVD])
+@pytest.mark.parametrize("grid", [TokenGrid(7, 5), TokenGrid(5, 7)])
+def test_factor_larger_than_the_grid_is_refused(kind, grid):
+    assert coarse(kind(5), tokens(grid), grid).shape[1] == 1
+    sides = f"{grid.height}x{grid.width}"
+    with pytest.raises(ValueError, match=f"factor 6 leaves nothing of a {sides} .* at most 5 fits"):
+        kind(6).plan(tokens(grid), grid)

@@ -1,0 +1,123 @@
+"""Every compressor on a tiny U-Net and DiT.
+
+Where two ways must agree the models run in float64: a tie that rounding decides would differ.
+"""
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from torch.testing import assert_close
+
+from bigain import compress
+from bigain.compressors import (
+    ABM,
+    IEKVD,
+    LGTM,
+    Cached,
+    Compose,
+    LinearAlpha,
+    SiTo,
+    ToDo,
+    ToMe,
+)
+from bigain.randomness import KeyedStream
+
+COMPRESSORS = {
+    "tome_first": ToMe(0.5, destinations="first"),
+    "tome_random": ToMe(0.5),
+    "sito": SiTo(0.5),
+    "lgtm": LGTM(0.5),
+    "cached": Cached(LGTM(0.5)),
+    "abm": ABM(0.5),
+    "abm_threshold": ABM(threshold=110.0),
+    "todo": ToDo(2),
+    "iekvd": IEKVD(2),
+    "iekvd_schedule": IEKVD(2, LinearAlpha()),
+    "compose": Compose(LGTM(0.5), ToDo(2)),
+}
+every_compressor = pytest.mark.parametrize("name", COMPRESSORS)
+both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
+
+
+@both_models
+@every_compressor
+def test_changes_the_output_and_restores_it(kind, name, request):
+    golden = request.getfixturevalue(kind)
+    plain = golden()
+    with compress(golden.model, COMPRESSORS[name]):
+        assert golden.hooks() > 0
+        changed = golden()
+    assert changed.isfinite().all() and (changed - plain).abs().max() > 1e-3
+    assert golden.hooks() == 0
+    assert torch.equal(golden(), plain)
+
+
+@both_models
+@every_compressor
+def test_a_batch_is_its_samples(kind, name, request):
+    golden = request.getfixturevalue(kind).double()
+    with compress(golden.model, COMPRESSORS[name], blocks="all"):
+        whole = golden()
+        alone = torch.cat([golden(**golden.one(i)) for i in range(3)])
+    assert_close(whole, alone, rtol=0, atol=1e-9)
+
+
+@every_compressor
+@pytest.mark.parametrize("size", [(16, 12), (18, 10), (10, 10), (15, 13)], ids=str)
+@pytest.mark.parametrize("blocks", ["default", [2]], ids=str)
+def test_latents_of_other_shapes(unet, name, size, blocks):
+    golden = unet.double()
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(2, 4, *size, generator=generator, dtype=torch.float64)
+    inputs = {"sample": sample, "timestep": torch.tensor([25, 975])}
+    inputs["encoder_hidden_states"] = golden.inputs["encoder_hidden_states"][:2]
+    grids = set()
+    with compress(golden.model, COMPRESSORS[name], blocks=blocks) as attachment:
+        planner = attachment.planner
+
+        def watch(compressor, x, grid, t, rng):
+            grids.add((grid.height, grid.width))
+            return planner(compressor, x, grid, t, rng)
+
+        attachment.planner = watch
+        out = golden(**inputs)
+        alone = [golden(**{k: v[i : i + 1] for k, v in inputs.items()}) for i in range(2)]
+    factor = 1 if blocks == "default" else 2
+    assert grids == {(-(-size[0] // factor), -(-size[1] // factor))}
+    assert out.shape == sample.shape and out.isfinite().all()
+    assert (out - golden(**inputs)).abs().max() > 1e-4
+    assert_close(out, torch.cat(alone), rtol=0, atol=1e-9)
+
+
+@both_models
+@pytest.mark.parametrize("compressor", [ToMe(0.5), SiTo(0.5, noise_alpha=1e3)], ids=repr)
+def test_draws_belong_to_samples(kind, compressor, request):
+    """Neither batch, order nor companions change a sample's output; its key and t alone do."""
+    golden = request.getfixturevalue(kind).double()
+    keys = KeyedStream.of(0, "image", ["a", "b", "c"]).keys
+    with compress(golden.model, compressor) as attachment:
+        attachment.sample_keys = keys
+        whole = golden()
+        attachment.sample_keys = keys.flip(0)
+        flipped = golden(**{k: v.flip(0) for k, v in golden.inputs.items()})
+        assert_close(flipped.flip(0), whole, rtol=0, atol=1e-9)
+        for i in range(3):
+            attachment.sample_keys = keys[i : i + 1]
+            assert_close(golden(**golden.one(i)), whole[i : i + 1], rtol=0, atol=1e-9)
+        attachment.sample_keys = KeyedStream.of(0, "image", ["a", "b", "d"]).keys
+        changed = (golden() - whole).abs().amax((1, 2, 3))
+        assert (changed[:2] < 1e-9).all() and changed[2] > 1e-3
+
+
+@both_models
+@every_compressor
+def test_any_attention_kernel(kind, name, request):
+    golden = request.getfixturevalue(kind).double()
+    modules = [m for m in golden.model.modules() if isinstance(m, Attention)]
+    outs = []
+    for processor in (AttnProcessor(), AttnProcessor2_0()):
+        for module in modules:
+            module.set_processor(processor)
+        with compress(golden.model, COMPRESSORS[name]):
+            outs.append(golden())
+    assert_close(outs[0], outs[1], rtol=0, atol=1e-9)

@@ -1,0 +1,160 @@
+"""The staged classifier against the published one, and its invariances."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bigain import compress
+from bigain.compressors import IEKVD, LGTM, ToMe
+from bigain.errors import BiGainError
+from bigain.tasks.classify import Classify, classify, rows
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+COMPRESSORS = {
+    "none": None,
+    "tome_0.5": ToMe(0.5, destinations="first"),
+    "lgtm_0.5": LGTM(0.5),
+    "lgtm_0.7": LGTM(0.7),
+    "iekvd_2_0.9": IEKVD(2),
+    "iekvd_4_1.2": IEKVD(4, 1.2),
+}
+
+
+class TextUNet:
+    """The golden U-Net as a backbone; conditions are text embeddings."""
+
+    def __init__(self, unet) -> None:
+        self.denoiser = unet
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+        self.alphas_cumprod = (1 - betas).cumprod(0).float()
+
+    def predict_noise(self, x, t, condition):
+        return self.denoiser(x, t, condition, return_dict=False)[0]
+
+
+@pytest.fixture(scope="module")
+def golden():
+    tensors = load_file(GOLDEN / "classifier.safetensors")
+    return tensors, json.loads((GOLDEN / "classifier.json").read_text())
+
+
+@pytest.fixture
+def backbone(unet):
+    return TextUNet(unet.model)
+
+
+def run(backbone, protocol, tensors, compressor, batch_size=32, images=1, keys=None):
+    latents = tensors["latent"].expand(images, -1, -1, -1)
+    noise = tensors["noise"].expand(images, *tensors["noise"].shape)
+    arguments = {"batch_size": batch_size}
+    if compressor is None:
+        return classify(backbone, protocol, latents, noise, tensors["text"], **arguments)
+    with compress(backbone.denoiser, compressor) as attachment:
+        arguments |= {"attachment": attachment, "sample_keys": keys}
+        return classify(backbone, protocol, latents, noise, tensors["text"], **arguments)
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_published_classifier(golden, backbone, name):
+    tensors, facts = golden
+    protocol = Classify()
+    scores = run(backbone, protocol, tensors, COMPRESSORS[name])
+    grid = protocol.timesteps(1000)
+    order = [grid[p] for stage in protocol.stages() for p in stage]
+    assert scores.predictions.tolist() == [facts[name]["pred"]]
+    for k in range(9):
+        want = tensors[f"{name}.errors.{k}"]
+        tried = int(scores.samples[0, k])
+        assert order[:tried] == facts[name]["timesteps"][str(k)]
+        torch.testing.assert_close(scores.trials[0, k, :tried], want, rtol=0, atol=1e-4)
+        torch.testing.assert_close(scores.errors[0, k], want.mean(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_batch_size_changes_nothing(golden, backbone, batch_size):
+    tensors, _ = golden
+    protocol = Classify(samples=(2, 4), keep=(3, 1))
+    keys = torch.tensor([5])
+    whole = run(backbone, protocol, tensors, ToMe(0.5), 18, keys=keys)
+    other = run(backbone, protocol, tensors, ToMe(0.5), batch_size, keys=keys)
+    torch.testing.assert_close(whole.errors, other.errors, rtol=0, atol=1e-5)
+    assert torch.equal(whole.predictions, other.predictions)
+
+
+def test_random_draws_follow_the_image_and_not_its_place(golden, backbone):
+    tensors, _ = golden
+    protocol = Classify(samples=(2,), keep=(1,))
+    three = run(backbone, protocol, tensors, ToMe(0.5), images=3, keys=torch.tensor([1, 2, 1]))
+    alone = run(backbone, protocol, tensors, ToMe(0.5), images=1, keys=torch.tensor([2]))
+    torch.testing.assert_close(three.errors[1], alone.errors[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(three.errors[0], three.errors[2], rtol=0, atol=1e-5)
+    assert (three.errors[0] - three.errors[1]).abs().max() > 1e-4
+
+
+def test_grid_and_stages():
+    protocol = Classify()
+    assert protocol.timesteps(1000) == list(range(25, 1000, 50))
+    grid = protocol.timesteps(1000)
+    first, second = protocol.stages()
+    assert [grid[p] for p in first] == [125, 325, 525, 725, 925]
+    assert sorted(first + second) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("classes", "evaluations"), [(37, 260), (80, 475), (100, 575), (1000, 5075)]
+)
+def test_evaluations_of_the_paper(classes, evaluations):
+    assert Classify().evaluations(classes) == evaluations
+
+
+def test_evaluations_are_those_made(golden, backbone):
+    tensors, _ = golden
+    protocol = Classify(samples=(1, 3), keep=(2, 1))
+    assert run(backbone, protocol, tensors, None).samples.sum() == protocol.evaluations(9)
+
+
+def test_one_stage_is_the_plain_mean(golden, backbone):
+    tensors, _ = golden
+    scores = run(backbone, Classify(samples=(4,), keep=(1,)), tensors, None)
+    assert not scores.trials.isnan().any()
+    assert scores.predictions[0] == scores.trials[0].mean(-1).argmin()
+
+
+@pytest.mark.parametrize("loss", ["l1", "huber"])
+def test_other_losses(golden, backbone, loss):
+    tensors, _ = golden
+    squared = run(backbone, Classify(samples=(2,), keep=(1,)), tensors, None).errors
+    other = run(backbone, Classify(samples=(2,), keep=(1,), loss=loss), tensors, None).errors
+    assert (squared - other).abs().min() > 1e-3
+
+
+def test_nan_is_refused(golden, backbone):
+    tensors, _ = golden
+    broken = {**tensors, "text": tensors["text"] * torch.nan}
+    with pytest.raises(BiGainError, match="NaN or infinity"):
+        run(backbone, Classify(), broken, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"samples": [5], "keep": [5, 1]}, "one entry a stage"),
+        ({"samples": [5, 5]}, "must rise"),
+        ({"keep": [5, 2]}, "must fall to 1"),
+        ({"loss": "l3"}, "l2, l1, huber"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Classify(**arguments)
+
+
+def test_rows_hold_every_class(golden, backbone):
+    tensors, _ = golden
+    scores = run(backbone, Classify(), tensors, None)
+    (row,) = rows(scores, ["a"], [3], 0.5)
+    assert row["image_id"] == "a" and row["label"] == 3
+    assert len(row["errors"]) == len(row["samples"]) == 9 and len(row["trials"]) == 180

@@ -1,0 +1,253 @@
+"""Whole runs on a small random DiT: what they store, refuse, and never compute twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiTTransformer2DModel
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file, save_file
+
+from bigain import config
+from bigain.errors import BiGainError
+from bigain.results.store import Run
+from bigain.runner import Plan, execute
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def small_dit(tmp_path_factory) -> Path:
+    """Random weights in the folder format of the reference model, 64 tokens."""
+    folder = tmp_path_factory.mktemp("dit")
+    torch.manual_seed(0)
+    model = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        in_channels=1,
+        out_channels=1,
+        sample_size=32,
+        patch_size=4,
+        num_embeds_ada_norm=10,
+    )
+    model.save_pretrained(folder / "transformer")
+    DDIMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(folder / "scheduler")
+    return folder
+
+
+@pytest.fixture
+def overrides(small_dit, tmp_path) -> list[str]:
+    return [
+        f"model.path={small_dit}",
+        "blocks=all",
+        f"results={tmp_path}",
+        "task.samples=[1,2]",
+        "task.keep=[2,1]",
+        "limit=12",
+    ]
+
+
+def configure(overrides: list[str]):
+    config.register()
+    with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
+        return compose("config", overrides=overrides)
+
+
+def run(overrides: list[str]) -> Run:
+    return execute(configure(overrides))
+
+
+def command(*overrides: str) -> list[str]:
+    return [sys.executable, str(REPOSITORY / "run.py"), *overrides]
+
+
+def call(*overrides: str, **keywords):
+    return subprocess.run(command(*overrides), capture_output=True, text=True, **keywords)
+
+
+def assert_same(left, right) -> None:
+    """Equal predictions, and errors to 1e-5."""
+    assert left["image_id"].tolist() == right["image_id"].tolist()
+    assert left["prediction"].tolist() == right["prediction"].tolist()
+    for a, b in zip(left["errors"], right["errors"], strict=True):
+        torch.testing.assert_close(
+            torch.tensor(list(a)), torch.tensor(list(b)), rtol=0, atol=1e-5, check_dtype=False
+        )
+
+
+def test_every_config_builds(small_dit):
+    for group in config.GROUPS:
+        for file in sorted((REPOSITORY / "configs" / group).glob("*.yaml")):
+            cfg = configure([f"{group}={file.stem}", f"+model.x={small_dit}"][:1])
+            config.check(cfg)
+            built = config.build(cfg, group)
+            assert (built is None) == (file.stem == "none")
+
+
+@pytest.mark.parametrize("compressor", ["tome", "sito", "lgtm", "iekvd"])
+def test_batch_size_and_subset_change_nothing(overrides, compressor):
+    chosen = [*overrides, f"compressor={compressor}"]
+    whole = run(chosen).rows()
+    for size in (1, 7, 64):
+        elsewhere = f"results={Path(run(chosen).path).parent.parent}/b{size}"
+        other = run([*chosen, elsewhere, f"batch_size={size}"])
+        assert_same(whole, other.rows())
+    few = run([*chosen, f"results={Path(run(chosen).path).parent.parent}/few", "limit=5"])
+    assert_same(whole.head(5), few.rows())
+
+
+def test_a_second_call_computes_nothing(overrides, capsys):
+    path = run(overrides).path
+    before = sorted(path.iterdir())
+    capsys.readouterr()
+    assert run([*overrides, "batch_size=3"]).path == path
+    assert "nothing to compute" in capsys.readouterr().out
+    assert sorted(path.iterdir()) == before
+
+
+def test_more_images_extend_the_run(overrides):
+    first = run(overrides)
+    rows = first.rows()
+    second = run([*overrides, "limit=20"])
+    assert second.path == first.path and len(second.rows()) == 20
+    assert_same(rows, second.rows().head(12))
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["seed=1", "dtype=bfloat16", "task.loss=l1", "compressor=tome", "task.samples=[1,3]"],
+)
+def test_what_changes_results_changes_the_run(overrides, change):
+    assert Plan(configure([*overrides, change])).run_path != Plan(configure(overrides)).run_path
+
+
+@pytest.mark.parametrize("change", ["batch_size=3", "device=cpu", "limit=2", "blocks=[0]"])
+def test_what_cannot_does_not(overrides, change):
+    """Nor do the blocks of no compressor."""
+    assert Plan(configure([*overrides, change])).run_path == Plan(configure(overrides)).run_path
+
+
+def test_other_weights_are_another_run(overrides, small_dit, tmp_path):
+    other = tmp_path / "other"
+    (other / "transformer").mkdir(parents=True)
+    for file in ("transformer/config.json", "scheduler/scheduler_config.json"):
+        (other / file).parent.mkdir(exist_ok=True)
+        (other / file).write_text((small_dit / file).read_text())
+    name = "transformer/diffusion_pytorch_model.safetensors"
+    weights = load_file(small_dit / name)
+    save_file({k: v + 1e-3 for k, v in weights.items()}, other / name)
+    changed = Plan(configure([*overrides, f"model.path={other}"]))
+    assert changed.run_path != Plan(configure(overrides)).run_path
+    save_file({k: v * torch.nan for k, v in weights.items()}, other / name)
+    with pytest.raises(BiGainError, match="NaN"):
+        run([*overrides, f"model.path={other}"])
+    (other / name).write_bytes((other / name).read_bytes()[:1000])
+    with pytest.raises(BiGainError, match="cannot be loaded"):
+        run([*overrides, f"model.path={other}"])
+
+
+def test_cost_is_recorded(overrides):
+    cost = run([*overrides, "compressor=lgtm"]).read_record("cost")
+    assert cost["gflops"] > cost["gflops_matching"] > 0
+    assert cost["peak_memory_mib"] is None or cost["peak_memory_mib"] > 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["compressor=lgtm", "compressor.ratio=0.8"], "ratio must lie in [0, 0.75]"),
+        (["compressor=lgtm", "+compressor.ratoi=0.5"], "accepted: cells, destinations, name"),
+        (["compressor=lgtm", "compressor.score=lapl"], "laplacian_l1"),
+        (["compressor=todo", "compressor.factor=9"], "at most 8 fits"),
+        (["compressor=todo", "sites=[mlp]"], "remove mlp from sites"),
+        (["compressor=tome", "sites=[cross_attention]"], "no cross_attention"),
+        (["compressor=lgtm", "blocks=[7]"], "block indices: [0, 1]"),
+        (["blocks=[7]", "sites=[attn]"], "self_attention, cross_attention, mlp"),
+        (["dtype=half"], "float32, float16, bfloat16"),
+        (["device=tpu"], "use auto or cpu"),
+        (["limit=0"], "1..10000"),
+        (["batch_size=0"], "at least 1"),
+        (["experiment=demo"], "python run.py -m experiment=demo"),
+        (["task.keep=[3]"], "one entry a stage"),
+        (["model.path=/absent"], "transformer/config.json not found"),
+        (["dataset.root=/absent"], "prepare_fashion_mnist.py"),
+        (["compressor._target_=bigain.compressors.Absent"], "cannot be imported"),
+    ],
+)
+def test_refusals(overrides, change, message):
+    with pytest.raises(BiGainError) as caught:
+        run([*overrides, *change])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("compressor=lgtn", "lgtm_cached"),
+        ("compresor=lgtm", "accepted keys"),
+        ("batch_size=many", "many"),
+        ("compressor.ratio=0.5", "accepted keys"),
+    ],
+)
+def test_the_command_line_says_one_line(override, message):
+    done = call(override)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path):
+    path = run([*overrides, "limit=8"]).path
+    # no file may grow beyond 1 KiB, which a part does: the system's error is a full disk's
+    limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *command(*overrides)]
+    done = subprocess.run(limited, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "error: " in done.stderr and "Traceback" not in done.stderr
+    assert not list(path.glob(".*tmp*"))
+    assert len(Run.open(path).rows()) == 8
+    assert len(run(overrides).rows()) == 12
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_loses_nothing(overrides, tmp_path):
+    limit = "limit=160"
+    whole = run([*overrides, limit, f"results={tmp_path}/whole"]).rows()
+    path = Plan(configure([*overrides, limit])).run_path
+    order = random.Random(0)
+    kept, kills = 0, 0
+    while kills < 10:
+        process = subprocess.Popen(
+            command(*overrides, limit, "batch_size=4"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        began = time.monotonic()
+        while not (path / "run.json").exists() and time.monotonic() - began < 60:
+            time.sleep(0.01)
+        # from the moment the process computes, some time within its first parts
+        parts = len(list(path.glob("part-*"))) + order.randint(0, 1)
+        while len(list(path.glob("part-*"))) < parts and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(order.random() * 0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+        finished = len(Run.open(path).finished())
+        assert finished >= kept, "a finished image was lost"
+        kept = finished
+    assert_same(whole, run([*overrides, limit]).rows())
+
+
+def test_an_experiment_sweeps_its_rows(overrides, tmp_path):
+    done = call("-m", "experiment=demo", *overrides, "limit=3")
+    assert done.returncode == 0, done.stderr
+    names = sorted(p.name.rsplit("-", 2)[1] for p in (tmp_path / "runs").iterdir())
+    assert names == sorted(["none", "tome", "sito", "todo", "lgtm", "iekvd"])
