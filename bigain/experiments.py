@@ -62,12 +62,14 @@ class Experiment:
         title: over the table.
         note: under it: the protocol, and what it can and cannot show.
         baseline: the row that the others are compared with.
+        next: what to try after it.
     """
 
     name: str
     title: str
     note: str
     baseline: str
+    next: str
     rows: list[Row]
 
 
@@ -85,7 +87,7 @@ def load(name: str, extra: list[str] | None = None) -> Experiment:
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
         raise BiGainError(f"there is no experiment {name}; experiments/ holds: {known}")
     found: Any = OmegaConf.to_container(OmegaConf.load(path))
-    keys = {"title", "note", "baseline", "overrides", "rows"}
+    keys = {"title", "note", "baseline", "next", "overrides", "rows"}
     if not isinstance(found, dict) or set(found) != keys:
         raise BiGainError(f"{path.name} must have the keys {', '.join(sorted(keys))}")
     shared = found["overrides"]
@@ -99,4 +101,4 @@ def load(name: str, extra: list[str] | None = None) -> Experiment:
             f"{path.name}: row names must be unique and baseline one of them; got "
             f"{', '.join(names)} and {found['baseline']}"
         )
-    return Experiment(name, found["title"], found["note"], found["baseline"], rows)
+    return Experiment(name, found["title"], found["note"], found["baseline"], found["next"], rows)

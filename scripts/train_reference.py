@@ -189,7 +189,9 @@ def draw_curve(log: Path, out: Path) -> None:
     figure.savefig(out, dpi=150)
 
 
-def export(cfg: DictConfig, model: DiTTransformer2DModel, scheduler: DDIMScheduler, facts: dict) -> None:
+def export(
+    cfg: DictConfig, model: DiTTransformer2DModel, scheduler: DDIMScheduler, facts: dict
+) -> None:
     out = Path(cfg.output)
     model.save_pretrained(out / "transformer")
     scheduler.save_pretrained(out / "scheduler")

@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
+from bigain.config import REPOSITORY
 from bigain.errors import BiGainError
 from bigain.experiments import load
 from bigain.results.build import build
@@ -15,9 +15,14 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     table = verbs.add_parser("table", help="write results/NAME.{csv,md,tex,png}, print the table")
     table.add_argument("name", metavar="NAME", help="of an experiment: experiments/NAME.yaml")
+    table.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="for every row, as given to run.py"
+    )
     arguments = parser.parse_args()
     try:
-        print(build(load(arguments.name), Path("results")), end="")
+        experiment = load(arguments.name, arguments.overrides)
+        print(build(experiment, REPOSITORY / "results"), end="")
+        print(f"\nnext: {experiment.next}")
     except BiGainError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
