@@ -283,8 +283,9 @@ def main(cfg: DictConfig) -> None:
     bar.close()
 
     rows = list(csv.DictReader(log.open()))
+    settings = cast(dict, OmegaConf.to_container(cfg))
     facts = {
-        "config": OmegaConf.to_container(cfg),
+        "config": {k: v for k, v in settings.items() if k not in ("data", "output", "checkpoints")},
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": step,
         "images": step * cfg.batch_size,

@@ -173,7 +173,9 @@ def test_scores_choose_destinations():
     def kept(sim_beta: float, noise_alpha: float) -> list[int]:
         """The destinations: at ratio 3/4 nothing else stays."""
         compressor = SiTo(0.75, sim_beta=sim_beta, noise_alpha=noise_alpha)
-        return compressor.plan(x, grid).queries.kept[0].tolist()
+        queries = compressor.plan(x, grid).queries
+        assert queries is not None and queries.kept is not None
+        return queries.kept[0].tolist()
 
     assert kept(0, 1.0) == kept(0, 2.0)
     assert not set(kept(1, 0.0)) & set(kept(-1, 0.0))
