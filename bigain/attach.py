@@ -166,8 +166,13 @@ class Attachment:
         if not self.sites or set(self.sites) - set(SITES):
             raise ValueError(f"sites must be some of {', '.join(SITES)}; got {list(self.sites)}")
         for site in self.sites:
-            if getattr(self.blocks[0].module, SITES[site]) is None:
+            if any(getattr(b.module, SITES[site]) is None for b in self.blocks):
                 raise ValueError(f"this model's blocks have no {site}; remove it from sites")
+            if site == "self_attention" and any(b.module.only_cross_attention for b in self.blocks):
+                raise ValueError(
+                    "some of these blocks attend to the text alone and have no self_attention; "
+                    "name others in blocks"
+                )
             if site != "self_attention" and "queries" not in self.compressor.shortens:
                 raise ValueError(
                     f"{self.compressor!r} shortens the keys and values of self-attention alone; "
@@ -181,6 +186,14 @@ class Attachment:
                 "compressors with Compose"
             )
         _compressed.add(self.model)
+        try:
+            self._register()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _register(self) -> None:
         hook = self._handles.append
         hook(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
         for index, block in enumerate(self.blocks):
@@ -190,7 +203,6 @@ class Attachment:
                 before = self._shorten(index, site == "self_attention")
                 hook(module.register_forward_pre_hook(before, with_kwargs=True))
                 hook(module.register_forward_hook(self._restore(index)))
-        return self
 
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:

@@ -70,7 +70,7 @@ def check(cfg: DictConfig) -> None:
             f"python run.py -m experiment={cfg.experiment}"
         )
     for group in GROUPS:
-        _check_keys(group, cfg[group])
+        _check_keys(group, cfg[group], group, ABOUT[group])
     _check_choice("dtype", cfg.dtype, DTYPES)
     for site in cfg.sites:
         _check_choice("sites", site, tuple(SITES))
@@ -108,25 +108,28 @@ def plain(value: Any) -> Any:
         return {k: plain(v) for k, v in value.items()}
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    if hasattr(value, "parts"):  # Compose
-        return {"class": type(value).__name__, "parts": plain(value.parts)}
     raise TypeError(f"{value!r} has no plain form; make it a dataclass")
 
 
-def _check_keys(group: str, node: DictConfig) -> None:
+def _check_keys(group: str, node: DictConfig, where: str, about: tuple[str, ...]) -> None:
     if not node:
         raise BiGainError(f"{group} is empty; choose one: see python run.py --help")
     target = node.get("_target_")
-    accepted = set(ABOUT[group])
+    accepted = set(about)
     if target is not None:
         accepted |= set(_parameters(target))
         if "_args_" in node:
             accepted.add("_args_")
     if unknown := sorted(set(node) - accepted - {"_target_"}):
         raise BiGainError(
-            f"{group}.{unknown[0]} is not a key of {group}={node.get('name')}; "
+            f"{where}.{unknown[0]} is not a key of {target or group}; "
             f"accepted: {', '.join(sorted(accepted))}"
         )
+    nested = {f"{where}.{k}": v for k, v in node.items()}
+    nested |= {f"{where}._args_[{i}]": v for i, v in enumerate(node.get("_args_", []))}
+    for place, inner in nested.items():
+        if isinstance(inner, DictConfig) and "_target_" in inner:
+            _check_keys(group, inner, place, ())
 
 
 def _parameters(target: str) -> list[str]:

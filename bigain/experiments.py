@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigain import config
 from bigain.errors import BiGainError
-from bigain.runner import Plan
+from bigain.runner import Job
 
 FOLDER = config.REPOSITORY / "experiments"
 CONFIGS = config.REPOSITORY / "configs"
@@ -31,21 +32,22 @@ class Row:
     title: str
     overrides: list[str]
 
-    def plan(self) -> Plan:
+    @cached_property
+    def job(self) -> Job:
         """Its objects, and where its run lies."""
         config.register()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONFIGS), version_base=None):
             cfg: DictConfig = compose("config", overrides=self.overrides)
-        return Plan(cfg)
+        return Job(cfg)
 
     @property
     def run_path(self) -> Path:
-        return self.plan().run_path
+        return self.job.run_path
 
     def image_ids(self) -> list[str]:
         """The images it must hold."""
-        return self.plan().ids
+        return self.job.ids
 
     @property
     def command(self) -> str:

@@ -3,11 +3,12 @@
 import platform
 import sys
 import time
-from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -18,22 +19,28 @@ from bigain.backbones import Backbone
 from bigain.compressors import Compressor
 from bigain.datasets.base import Dataset, select
 from bigain.errors import BiGainError
-from bigain.metrics import flops, memory
-from bigain.metrics.accuracy import top1
+from bigain.metrics import flops
+from bigain.metrics.accuracy import paired, top1
+from bigain.metrics.memory import PeakMemory
 from bigain.randomness import KeyedStream
-from bigain.results.store import Run, fingerprint
+from bigain.results.store import MissingImagesError, Run, fingerprint
 from bigain.tasks.classify import Classify, classify, rows
 
 # Raised when the same configuration starts to give other numbers.
 PROTOCOL = 1
 
 
-class Plan:
-    """A configuration's objects, and the run it belongs to; nothing heavy is loaded.
+class Job:
+    """A configuration's objects, and the run it belongs to; no weights are loaded.
 
     Attributes:
         ids: the images asked for.
-        run_path: the run's folder, there or not.
+        blocks: the places compressed, sorted; empty without a compressor.
+        flops: of one evaluation, None if they depend on the data.
+
+    Raises:
+        BiGainError: if the configuration or the data cannot be used, or the compressor does not
+            fit the model.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -44,8 +51,21 @@ class Plan:
         self.dataset: Dataset = config.build(cfg, "dataset")
         self.backbone: Backbone = config.build(cfg, "model")
         self.ids = select(self.dataset.ids(), cfg.limit)
+        skeleton: Any = self.backbone.skeleton()
+        self.blocks: list[int] = []
+        if self.compressor is None:
+            self.flops = flops.count(skeleton)
+            return
+        try:
+            named = cfg.blocks if isinstance(cfg.blocks, str) else list(cfg.blocks)
+            attachment = compress(skeleton, self.compressor, blocks=named, sites=cfg.sites)
+            self.blocks = sorted({block.place for block in attachment.blocks})
+            # a forward on the meta device, which any misfit breaks
+            self.flops = flops.count(skeleton, self.compressor, blocks=named, sites=cfg.sites)
+        except ValueError as error:
+            raise BiGainError(f"compressor={cfg.compressor.name}: {error}") from error
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """All that can change a result; not the images asked for, nor how they are computed."""
         compression = None
@@ -66,11 +86,6 @@ class Plan:
         }
 
     @property
-    def blocks(self) -> str | list[int]:
-        """A word, or a list, of :func:`bigain.compress`."""
-        return self.cfg.blocks if isinstance(self.cfg.blocks, str) else list(self.cfg.blocks)
-
-    @property
     def _root(self) -> Path:
         return Path(self.cfg.results) / "runs"
 
@@ -80,12 +95,16 @@ class Plan:
 
     @property
     def run_path(self) -> Path:
+        """The run's folder, there or not."""
         return self._root / f"{self._prefix}-{fingerprint(self.identity)}"
 
     def run(self) -> Run:
         """The run, its folder made if it is new."""
-        settings = OmegaConf.to_container(self.cfg, resolve=True)
-        return Run.create(self._root, self._prefix, self.identity, settings)  # type: ignore[arg-type]
+        settings = OmegaConf.to_container(self.cfg)
+        assert isinstance(settings, dict)
+        where = {"results", "device", "batch_size", "limit"}
+        kept = {str(k): v for k, v in settings.items() if k not in where}
+        return Run.create(self._root, self._prefix, self.identity, kept)
 
 
 def execute(cfg: DictConfig) -> Run:
@@ -94,22 +113,18 @@ def execute(cfg: DictConfig) -> Run:
     Raises:
         BiGainError: if the configuration, the data or the model cannot be used.
     """
-    plan = Plan(cfg)
-    run = plan.run()
+    job = Job(cfg)
+    run = job.run()
     with run.lock():
+        # before the first image, so that no kill can lose it
+        _record_cost(job, run, None)
         finished = run.finished()
-        todo = [i for i in plan.ids if i not in finished]
+        todo = [i for i in job.ids if i not in finished]
         if todo:
-            _compute(plan, run, todo, len(plan.ids))
+            _compute(job, run, todo)
         else:
-            print(f"nothing to compute: all {len(plan.ids)} images are in {run.path}")
-    frame = run.require(plan.ids)
-    accuracy = top1(frame["prediction"], frame["label"])
-    print(
-        f"{cfg.compressor.name}: top-1 {100 * accuracy.value:.1f}% "
-        f"[{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] on {accuracy.n} images, "
-        f"{frame['seconds'].median():.2f} s an image; {run.path}"
-    )
+            print(f"nothing to compute: all {len(job.ids)} images are in {run.path}")
+    print(report(job, run))
     return run
 
 
@@ -126,58 +141,85 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _compute(plan: Plan, run: Run, todo: list[str], total: int) -> None:
-    cfg = plan.cfg
+def report(job: Job, run: Run) -> str:
+    """Accuracy, cost, and the comparison with the uncompressed run of the same images."""
+    frame, cost = run.require(job.ids), run.read_record("cost") or {}
+    accuracy = top1(frame["prediction"], frame["label"])
+    name = job.cfg.compressor.name
+    lines = [
+        f"{name}: top-1 {100 * accuracy.value:.1f}% "
+        f"[{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] on {accuracy.n} images"
+    ]
+    evaluations = frame["samples"].map(sum).mean()
+    line = f"  {evaluations:.0f} evaluations an image"
+    if cost.get("gflops") is not None:
+        line += f" of {cost['gflops']:.3f} GFLOPs, {cost['gflops_matching']:.3f} for matching"
+    line += f"; {frame['seconds'].median():.2f} s an image"
+    if cost.get("peak_memory_mib") is not None:
+        line += f", {cost['peak_memory_mib']:.0f} MiB at the peak"
+    lines.append(line)
+    if job.compressor is not None:
+        lines.append(f"  {_against_uncompressed(job, frame)}")
+    return "\n".join([*lines, f"  {run.path}"])
+
+
+def _against_uncompressed(job: Job, frame: pd.DataFrame) -> str:
+    plain = job.cfg.copy()
+    plain.compressor = {"name": "none", "_target_": None}
+    baseline = Job(plain)
+    try:
+        other = Run.open(baseline.run_path).require(job.ids) if baseline.run_path.exists() else None
+    except MissingImagesError:
+        other = None
+    if other is None:
+        return "uncompressed: not run on these images; the same command with compressor=none does"
+    test = paired(frame["prediction"] == frame["label"], other["prediction"] == other["label"])
+    return (
+        f"against uncompressed: {test.difference:+.1f} points [{test.low:+.1f}, {test.high:+.1f}], "
+        f"{test.wins} wins, {test.losses} losses, McNemar p = {test.p:.2g}"
+    )
+
+
+def _compute(job: Job, run: Run, todo: list[str]) -> None:
+    cfg = job.cfg
     device = device_of(cfg.device)
-    backbone = plan.backbone.load(device, getattr(torch, cfg.dtype))
-    condition = backbone.condition(plan.dataset)
-    # enough images to fill several batches, few enough to lose little
-    wanted = 4 * cfg.batch_size // plan.task.evaluations(len(condition))
-    chunk = min(max(wanted, 8), 64)
-    memory.reset_peak(device)
-    if plan.compressor is None:
-        _classify(plan, run, todo, total, chunk, condition, None)
+    torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 mean float32
+    memory = PeakMemory(device)
+    backbone = job.backbone.load(device, getattr(torch, cfg.dtype))
+    if job.compressor is None:
+        _classify(job, run, todo, backbone, None)
     else:
-        try:
-            attachment = compress(
-                backbone.denoiser,
-                plan.compressor,
-                blocks=plan.blocks,
-                sites=cfg.sites,
-                seed=cfg.seed,
-            )
-        except ValueError as error:
-            raise BiGainError(f"compressor={cfg.compressor.name}: {error}") from error
-        with attachment:
-            try:
-                _classify(plan, run, todo, total, chunk, condition, attachment)
-            except ValueError as error:
-                raise BiGainError(f"compressor={cfg.compressor.name}: {error}") from error
-    _record_cost(plan, run, backbone, device)
+        with compress(
+            backbone.denoiser, job.compressor, blocks=job.blocks, sites=cfg.sites, seed=cfg.seed
+        ) as attachment:
+            _classify(job, run, todo, backbone, attachment)
+    _record_cost(job, run, memory.mib())
+    _record_session(job, run, device, len(todo))
 
 
 def _classify(
-    plan: Plan,
-    run: Run,
-    todo: list[str],
-    total: int,
-    chunk: int,
-    condition: torch.Tensor,
-    attachment: Attachment | None,
+    job: Job, run: Run, todo: list[str], backbone: Backbone, attachment: Attachment | None
 ) -> None:
-    cfg, backbone, task = plan.cfg, plan.backbone, plan.task
-    position = {image_id: i for i, image_id in enumerate(plan.dataset.ids())}
-    right, seen = 0, 0
-    bar = tqdm(total=total, initial=total - len(todo), unit="img", desc=cfg.compressor.name)
+    cfg, task = job.cfg, job.task
+    condition = backbone.condition(job.dataset)
+    # enough images to fill several batches, few enough to lose little
+    chunk = min(max(4 * cfg.batch_size // task.evaluations(len(condition)), 8), 64)
+    position = {image_id: i for i, image_id in enumerate(job.dataset.ids())}
+    seen = len(job.ids) - len(todo)
+    right = 0
+    if seen:
+        done = run.require([i for i in job.ids if i not in set(todo)])
+        right = int((done["prediction"] == done["label"]).sum())
+    bar = tqdm(total=len(job.ids), initial=seen, unit="img", desc=cfg.compressor.name)
     with bar:
         for start in range(0, len(todo), chunk):
             ids = todo[start : start + chunk]
             began = time.perf_counter()
-            examples = [plan.dataset[position[i]] for i in ids]
+            examples = [job.dataset[position[i]] for i in ids]
             latents = backbone.encode(torch.stack([e.image for e in examples]))
             stream = KeyedStream.of(cfg.seed, "noise", ids, latents.device)
             noise = torch.stack(
-                [stream.fork(s).normal(*latents.shape[1:]) for s in range(task.samples[-1])], 1
+                [stream.fork(s).normal(*latents.shape[1:]) for s in range(task.trials)], 1
             )
             scores = classify(
                 backbone,
@@ -190,34 +232,40 @@ def _classify(
                 sample_keys=KeyedStream.of(cfg.seed, "image", ids, latents.device).keys,
             )
             labels = [e.label for e in examples]
-            hits = sum(p == y for p, y in zip(scores.predictions.tolist(), labels, strict=True))
+            right += sum(p == y for p, y in zip(scores.predictions.tolist(), labels, strict=True))
             seconds = (time.perf_counter() - began) / len(ids)
             run.append(list(rows(scores, ids, labels, seconds)))
-            right, seen = right + hits, seen + len(ids)
+            seen += len(ids)
             bar.update(len(ids))
             bar.set_postfix_str(f"top-1 {100 * right / seen:.1f}%")
 
 
-def _record_cost(plan: Plan, run: Run, backbone: Backbone, device: torch.device) -> None:
-    cfg = plan.cfg
-    where = {}
-    if plan.compressor is not None:
-        where = {"blocks": plan.blocks, "sites": list(cfg.sites)}
-    counted = flops.count(backbone.denoiser, plan.compressor, **where)  # type: ignore[arg-type]
-    gpu = device.type == "cuda"
+def _record_cost(job: Job, run: Run, peak: float | None) -> None:
+    """FLOPs of one evaluation, and the highest peak of all sessions."""
+    before = (run.read_record("cost") or {}).get("peak_memory_mib")
+    peaks = [p for p in (before, peak) if p is not None]
     run.record(
         "cost",
         {
-            "gflops": counted.total / 1e9 if counted else None,
-            "gflops_matching": counted.matching / 1e9 if counted else None,
-            "peak_memory_mib": memory.peak(device),
-            "flops": asdict(counted) if counted else None,
-            "device": torch.cuda.get_device_name(device) if gpu else platform.machine(),
-            "threads": torch.get_num_threads(),
-            "batch_size": cfg.batch_size,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "python": platform.python_version(),
-            "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "gflops": job.flops.total / 1e9 if job.flops else None,
+            "gflops_matching": job.flops.matching / 1e9 if job.flops else None,
+            "peak_memory_mib": max(peaks, default=None),
         },
     )
+
+
+def _record_session(job: Job, run: Run, device: torch.device, images: int) -> None:
+    """How some of the run's images were computed: what cannot change a result, but its time."""
+    gpu = device.type == "cuda"
+    sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
+    session = {
+        "images": images,
+        "device": torch.cuda.get_device_name(device) if gpu else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "batch_size": job.cfg.batch_size,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "python": platform.python_version(),
+        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    run.record("sessions", {"sessions": [*sessions, session]})

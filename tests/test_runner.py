@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from bigain import config
 from bigain.errors import BiGainError
 from bigain.results.store import Run
-from bigain.runner import Plan, execute
+from bigain.runner import Job, execute
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -82,13 +82,37 @@ def assert_same(left, right) -> None:
         )
 
 
-def test_every_config_builds(small_dit):
-    for group in config.GROUPS:
-        for file in sorted((REPOSITORY / "configs" / group).glob("*.yaml")):
-            cfg = configure([f"{group}={file.stem}", f"+model.x={small_dit}"][:1])
-            config.check(cfg)
-            built = config.build(cfg, group)
-            assert (built is None) == (file.stem == "none")
+@pytest.mark.parametrize("group", config.GROUPS)
+def test_every_config_builds(group):
+    for file in sorted((REPOSITORY / "configs" / group).glob("*.yaml")):
+        cfg = configure([f"{group}={file.stem}"])
+        config.check(cfg)
+        built = config.build(cfg, group)
+        assert (built is None) == (file.stem == "none")
+
+
+COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_every_compressor_classifies(overrides, compressor, capsys):
+    """Whatever has a config runs, is counted, and gives the same alone as in company."""
+    chosen = [*overrides, f"compressor={compressor}", "limit=3"]
+    together = run(chosen)
+    assert together.read_record("cost")["gflops"] > 0
+    alone = run([*chosen, f"results={together.path.parent.parent}/alone", "batch_size=1"])
+    assert_same(together.rows(), alone.rows())
+    assert "top-1" in capsys.readouterr().out
+
+
+def test_the_report_compares_with_the_uncompressed_run(overrides, capsys):
+    run([*overrides, "compressor=lgtm"])
+    assert "the same command with compressor=none" in capsys.readouterr().out
+    run(overrides)
+    capsys.readouterr()
+    run([*overrides, "compressor=lgtm"])
+    out = capsys.readouterr().out
+    assert "against uncompressed" in out and "McNemar p" in out and "for matching" in out
 
 
 @pytest.mark.parametrize("compressor", ["tome", "sito", "lgtm", "iekvd"])
@@ -122,16 +146,16 @@ def test_more_images_extend_the_run(overrides):
 
 @pytest.mark.parametrize(
     "change",
-    ["seed=1", "dtype=bfloat16", "task.loss=l1", "compressor=tome", "task.samples=[1,3]"],
+    ["seed=1", "dtype=bfloat16", "task.loss=l1", "compressor=tome", "task.samples=[1,4]"],
 )
 def test_what_changes_results_changes_the_run(overrides, change):
-    assert Plan(configure([*overrides, change])).run_path != Plan(configure(overrides)).run_path
+    assert Job(configure([*overrides, change])).run_path != Job(configure(overrides)).run_path
 
 
 @pytest.mark.parametrize("change", ["batch_size=3", "device=cpu", "limit=2", "blocks=[0]"])
 def test_what_cannot_does_not(overrides, change):
     """Nor do the blocks of no compressor."""
-    assert Plan(configure([*overrides, change])).run_path == Plan(configure(overrides)).run_path
+    assert Job(configure([*overrides, change])).run_path == Job(configure(overrides)).run_path
 
 
 def test_other_weights_are_another_run(overrides, small_dit, tmp_path):
@@ -143,8 +167,8 @@ def test_other_weights_are_another_run(overrides, small_dit, tmp_path):
     name = "transformer/diffusion_pytorch_model.safetensors"
     weights = load_file(small_dit / name)
     save_file({k: v + 1e-3 for k, v in weights.items()}, other / name)
-    changed = Plan(configure([*overrides, f"model.path={other}"]))
-    assert changed.run_path != Plan(configure(overrides)).run_path
+    changed = Job(configure([*overrides, f"model.path={other}"]))
+    assert changed.run_path != Job(configure(overrides)).run_path
     save_file({k: v * torch.nan for k, v in weights.items()}, other / name)
     with pytest.raises(BiGainError, match="NaN"):
         run([*overrides, f"model.path={other}"])
@@ -156,7 +180,7 @@ def test_other_weights_are_another_run(overrides, small_dit, tmp_path):
 def test_cost_is_recorded(overrides):
     cost = run([*overrides, "compressor=lgtm"]).read_record("cost")
     assert cost["gflops"] > cost["gflops_matching"] > 0
-    assert cost["peak_memory_mib"] is None or cost["peak_memory_mib"] > 10
+    assert cost["peak_memory_mib"] is None or cost["peak_memory_mib"] >= 0
 
 
 @pytest.mark.parametrize(
@@ -176,6 +200,11 @@ def test_cost_is_recorded(overrides):
         (["batch_size=0"], "at least 1"),
         (["experiment=demo"], "python run.py -m experiment=demo"),
         (["task.keep=[3]"], "one entry a stage"),
+        (["task.samples=[3,20]"], "divide the last"),
+        (["task.samples=[5,2000]"], "a schedule of 1000"),
+        (["compressor=sito", "compressor.noise_alpha=abc"], "noise_alpha must be a number"),
+        (["compressor=lgtm_cached", "+compressor.compressor.ratoi=1"], "accepted: cells"),
+        (["compressor=lgtm_iekvd", "compressor._args_.0.ratio=0.9"], "[0, 0.75]"),
         (["model.path=/absent"], "transformer/config.json not found"),
         (["dataset.root=/absent"], "prepare_fashion_mnist.py"),
         (["compressor._target_=bigain.compressors.Absent"], "cannot be imported"),
@@ -220,7 +249,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path):
 def test_sigkill_at_random_moments_loses_nothing(overrides, tmp_path):
     limit = "limit=160"
     whole = run([*overrides, limit, f"results={tmp_path}/whole"]).rows()
-    path = Plan(configure([*overrides, limit])).run_path
+    path = Job(configure([*overrides, limit])).run_path
     order = random.Random(0)
     kept, kills = 0, 0
     while kills < 10:
@@ -243,7 +272,9 @@ def test_sigkill_at_random_moments_loses_nothing(overrides, tmp_path):
         finished = len(Run.open(path).finished())
         assert finished >= kept, "a finished image was lost"
         kept = finished
-    assert_same(whole, run([*overrides, limit]).rows())
+    resumed = run([*overrides, limit])
+    assert_same(whole, resumed.rows())
+    assert resumed.read_record("cost")["gflops"] > 0
 
 
 def test_an_experiment_sweeps_its_rows(overrides, tmp_path):

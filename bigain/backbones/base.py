@@ -22,6 +22,9 @@ class Backbone(Protocol):
     def identity(self) -> dict[str, Any]:
         """What names the weights in a run's fingerprint; reads no more than the files."""
 
+    def skeleton(self) -> nn.Module:
+        """The denoiser on the meta device, from its config alone."""
+
     def load(self, device: torch.device, dtype: torch.dtype) -> "Backbone":
         """Load the weights; returns itself."""
 

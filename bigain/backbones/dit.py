@@ -28,17 +28,27 @@ class DiT:
             "scheduler": files.config(self.path / "scheduler" / "scheduler_config.json"),
         }
 
+    def skeleton(self) -> DiTTransformer2DModel:
+        folder = files.component(self.path, "transformer")
+        with torch.device("meta"):
+            return DiTTransformer2DModel.from_config(files.config(folder / "config.json")).eval()
+
     def load(self, device: torch.device, dtype: torch.dtype) -> "DiT":
         folder = files.component(self.path, "transformer")
         try:
-            model = DiTTransformer2DModel.from_pretrained(
-                folder, torch_dtype=dtype, low_cpu_mem_usage=False
+            model, found = DiTTransformer2DModel.from_pretrained(
+                folder, torch_dtype=dtype, low_cpu_mem_usage=False, output_loading_info=True
             )
         except Exception as error:  # diffusers raises many kinds for a damaged file
-            first = str(error).strip().splitlines()[0]
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BiGainError(
-                f"{folder} cannot be loaded ({first}); copy the model there again"
+                f"{folder} cannot be loaded ({reason}); copy the model there again"
             ) from error
+        if strange := [*found["missing_keys"], *found["unexpected_keys"]]:
+            raise BiGainError(
+                f"{folder}: weights and config.json disagree about {len(strange)} tensors, "
+                f"{strange[0]} first; copy both from the same model"
+            )
         self.denoiser = model.to(device).eval().requires_grad_(False)
         scheduler = DDIMScheduler.from_pretrained(self.path / "scheduler")
         # float32 whatever the model's type: half precision shifts the schedule (trap 4)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigain.compressors.base import Compressor, Plan, check_ratio
+from bigain.compressors.base import Compressor, Plan, check_number, check_ratio
 from bigain.compressors.matching import cell_tokens, precise
 from bigain.compressors.spectrum import laplacian_l1
 from bigain.compressors.tokens import TokenGrid, TokenMap
@@ -34,6 +34,8 @@ class ABM(Compressor):
                 f"ABM: give either ratio or threshold, got ratio={self.ratio} and "
                 f"threshold={self.threshold}"
             )
+        if self.threshold is not None:
+            check_number("ABM", "threshold", self.threshold)
         check_ratio("ABM", 0.0 if self.ratio is None else self.ratio, self.stride)
 
     @property

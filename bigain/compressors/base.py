@@ -75,6 +75,12 @@ def check_ratio(name: str, ratio: float, stride: int) -> None:
         )
 
 
+def check_number(name: str, field: str, value: object) -> None:
+    """Refuse what is not a number."""
+    if not isinstance(value, int | float):
+        raise ValueError(f"{name}: {field} must be a number, got {value!r}")
+
+
 def check_whole(name: str, field: str, value: object, least: int) -> None:
     """Refuse what is not a whole number of at least ``least``."""
     if not isinstance(value, int) or value < least:

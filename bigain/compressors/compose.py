@@ -9,6 +9,7 @@ from bigain.compressors.tokens import TokenGrid
 from bigain.randomness import KeyedStream
 
 
+@dataclass(frozen=True, init=False)
 class Compose(Compressor):
     """Shorten queries with one compressor and keys and values with another (paper, Table 17).
 
@@ -17,6 +18,8 @@ class Compose(Compressor):
     Raises:
         ValueError: if two of them fill the same field of the plan.
     """
+
+    parts: tuple[Compressor, ...]
 
     def __init__(self, *parts: Compressor) -> None:
         if len(parts) < 2:
@@ -27,7 +30,7 @@ class Compose(Compressor):
                 "Compose combines one compressor of queries (ToMe, SiTo, LGTM, ABM) with one of "
                 f"keys and values (ToDo, IEKVD); got {', '.join(map(repr, parts))}"
             )
-        self.parts = parts
+        object.__setattr__(self, "parts", parts)
 
     @property
     def shortens(self) -> frozenset[str]:
@@ -36,9 +39,6 @@ class Compose(Compressor):
     @property
     def reuse(self) -> bool:
         return any(part.reuse for part in self.parts)
-
-    def __repr__(self) -> str:
-        return f"Compose({', '.join(map(repr, self.parts))})"
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

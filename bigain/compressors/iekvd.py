@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bigain.compressors import downsample
-from bigain.compressors.base import Compressor, Plan, check_whole
+from bigain.compressors.base import Compressor, Plan, check_number, check_whole
 from bigain.compressors.tokens import TokenGrid
 from bigain.randomness import KeyedStream
 
@@ -27,7 +27,12 @@ class LinearAlpha:
     clean: float = 1.2
     timesteps: int = 1000
 
+    def __post_init__(self) -> None:
+        for name in ("noise", "clean", "timesteps"):
+            check_number("LinearAlpha", name, getattr(self, name))
+
     def __call__(self, t: Tensor) -> Tensor:
+        """alpha of each sample, float32 [B], from its timestep t [B]."""
         return self.clean + (self.noise - self.clean) * t.float() / self.timesteps
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigain.compressors.base import Compressor, Plan, check_ratio, keyed
+from bigain.compressors.base import Compressor, Plan, check_number, check_ratio, keyed
 from bigain.compressors.matching import cell_tokens, nearest_destination, split_cells, unit
 from bigain.compressors.tokens import TokenGrid, TokenMap, take
 from bigain.randomness import KeyedStream
@@ -33,6 +33,8 @@ class SiTo(Compressor):
 
     def __post_init__(self) -> None:
         check_ratio("SiTo", self.ratio, self.stride)
+        check_number("SiTo", "sim_beta", self.sim_beta)
+        check_number("SiTo", "noise_alpha", self.noise_alpha)
 
     @property
     def shortens(self) -> frozenset[str]:

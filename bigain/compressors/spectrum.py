@@ -31,22 +31,27 @@ def neighbour_sum(z: Tensor) -> Tensor:
 
 
 def laplacian_l1(x: Tensor, grid: TokenGrid) -> Tensor:
+    """Summed magnitude of the Laplacian over channels, the paper's score."""
     return laplacian(x, grid).abs().sum(-1)
 
 
 def laplacian_l2(x: Tensor, grid: TokenGrid) -> Tensor:
+    """Euclidean norm of the Laplacian over channels."""
     return laplacian(x, grid).norm(dim=-1)
 
 
 def channel_variance(x: Tensor, grid: TokenGrid) -> Tensor:
+    """Variance over the token's channels."""
     return x.var(-1, correction=0)
 
 
 def l1_norm(x: Tensor, grid: TokenGrid) -> Tensor:
+    """Summed magnitude of the token's channels."""
     return x.abs().sum(-1)
 
 
 def l2_norm(x: Tensor, grid: TokenGrid) -> Tensor:
+    """Euclidean norm of the token."""
     return x.norm(dim=-1)
 
 

@@ -30,6 +30,10 @@ class TokenGrid:
             )
 
 
+class DataDependentSizeError(RuntimeError):
+    """A map's size was asked for where there is no data, on the meta device."""
+
+
 class TokenMap:
     """An assignment of N tokens to M slots.
 
@@ -71,6 +75,8 @@ class TokenMap:
         rank = leads.cumsum(1) - 1
         ragged = size is None
         if size is None:
+            if leaders.is_meta:
+                raise DataDependentSizeError("the number of slots depends on the data")
             size = int(rank[:, -1].max()) + 1
         kept = None
         if prune:  # followers write to one slot too many, which is cut off

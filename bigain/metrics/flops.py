@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bigain.attach import compress
 from bigain.compressors import Compressor, Plan
+from bigain.compressors.tokens import DataDependentSizeError
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ def count(
                 attachment.planner = counted
                 try:
                     skeleton(**inputs)
-                except RuntimeError as error:
-                    if "meta" not in str(error):
-                        raise
+                except DataDependentSizeError:
                     return None
     return Flops(every.get_total_flops(), matching)
 

@@ -1,5 +1,7 @@
 """Peak memory of a stretch of work."""
 
+import ctypes
+import gc
 from pathlib import Path
 
 import torch
@@ -7,19 +9,34 @@ import torch
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
-def reset_peak(device: torch.device) -> None:
-    """Start anew; where the system cannot (no Linux /proc), :func:`peak` gives None."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif _CLEAR.exists():
-        _CLEAR.write_text("5")
+class PeakMemory:
+    """What the work since construction added at its peak, in MiB.
+
+    On a GPU that is what tensors allocate at most, the model included. On a CPU it is the growth of
+    the process's resident memory, which needs Linux; elsewhere it is not known.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._start: float | None = None
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed must not hide what this adds
+            _CLEAR.write_text("5")
+            self._start = _status("VmRSS")
+        except (OSError, AttributeError):  # no glibc, no /proc, or not allowed to reset it
+            self._start = None
+
+    def mib(self) -> float | None:
+        """The peak so far; None where the system does not tell."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return None if self._start is None else _status("VmHWM") - self._start
 
 
-def peak(device: torch.device) -> float | None:
-    """MiB at most since the reset: allocated on the GPU, or resident in the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if not _CLEAR.exists():
-        return None
-    line = next(s for s in _STATUS.read_text().splitlines() if s.startswith("VmHWM"))
+def _status(field: str) -> float:
+    line = next(s for s in _STATUS.read_text().splitlines() if s.startswith(field))
     return int(line.split()[1]) / 1024

@@ -3,7 +3,10 @@
 import argparse
 import sys
 
-from bigain.config import REPOSITORY
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from bigain.config import REPOSITORY, explain
 from bigain.errors import BiGainError
 from bigain.experiments import load
 from bigain.results.build import build
@@ -23,8 +26,8 @@ def main() -> int:
         experiment = load(arguments.name, arguments.overrides)
         print(build(experiment, REPOSITORY / "results"), end="")
         print(f"\nnext: {experiment.next}")
-    except BiGainError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (BiGainError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -28,8 +28,8 @@ class Classify:
     """The staged protocol.
 
     Args:
-        samples: timesteps a class has been tried at after each stage; the last is the size of the
-            grid, which spreads them evenly over the training schedule.
+        samples: timesteps of each stage, spread evenly over the grid, of which the last stage
+            takes all; those tried before are not tried again. Each must divide the last.
         keep: classes that remain after each stage; the last is 1, the prediction.
         loss: "l2", "l1" or "huber", averaged over the latent.
     """
@@ -46,6 +46,8 @@ class Classify:
             )
         if samples[0] < 1 or any(a >= b for a, b in pairwise(samples)):
             raise ValueError(f"Classify: samples must rise from at least 1, got {samples}")
+        if any(samples[-1] % s for s in samples):
+            raise ValueError(f"Classify: each of samples must divide the last, got {samples}")
         if keep[-1] != 1 or any(a <= b for a, b in pairwise(keep)):
             raise ValueError(f"Classify: keep must fall to 1, got {keep}")
         if self.loss not in LOSSES:
@@ -57,7 +59,9 @@ class Classify:
         """The grid over a schedule of ``length`` steps: 25, 75, ..., 975 for 20 of 1000."""
         count = self.samples[-1]
         if count > length:
-            raise ValueError(f"Classify: {count} timesteps of a schedule of {length}")
+            raise BiGainError(
+                f"task.samples asks for {count} timesteps of a schedule of {length}; ask for fewer"
+            )
         interval = length // count
         return [interval // 2 + i * interval for i in range(count)]
 
@@ -68,10 +72,15 @@ class Classify:
         stages = []
         for count in self.samples:
             step = total // count
-            stage = [p for p in list(range(step // 2, total, step))[:count] if p not in seen]
+            stage = [p for p in range(step // 2, total, step) if p not in seen]
             seen.update(stage)
             stages.append(stage)
         return stages
+
+    @property
+    def trials(self) -> int:
+        """Timesteps, and so noises, in all stages together."""
+        return sum(map(len, self.stages()))
 
     def evaluations(self, classes: int) -> int:
         """Forward passes an image takes."""
@@ -137,6 +146,7 @@ def classify(
     alive = torch.arange(classes, device=device).expand(images, classes)
     first = 0
     for stage, keep in zip(stages, protocol.keep, strict=True):
+        finite = torch.ones((), dtype=torch.bool, device=device)
         draws = torch.arange(first, first + len(stage), device=device)
         first += len(stage)
         # cells in the order (image, timestep, class), so that neighbours share their input
@@ -151,13 +161,15 @@ def classify(
             if attachment is not None and sample_keys is not None:
                 attachment.sample_keys = sample_keys[ii]
             predicted = backbone.predict_noise(x, t, condition[kk])
-            trials[ii, kk, ss] = loss(predicted, eps, reduction="none").flatten(1).mean(1)
-        errors = trials.nanmean(-1).gather(1, alive)
-        if not errors.isfinite().all():
+            values = loss(predicted, eps, reduction="none").flatten(1).mean(1)
+            finite &= values.isfinite().all()
+            trials[ii, kk, ss] = values
+        if not finite:  # the first wait for the device in the stage
             raise BiGainError(
                 "the model returned NaN or infinity; check the weights (model.path), or use "
                 "dtype=float32 if this is half precision"
             )
+        errors = trials.nanmean(-1).gather(1, alive)
         best = errors.topk(min(keep, alive.shape[1]), dim=1, largest=False, sorted=True).indices
         alive = alive.gather(1, best)
     return Scores(trials, alive[:, 0])

@@ -112,7 +112,7 @@ def test_evaluations_of_the_paper(classes, evaluations):
 
 def test_evaluations_are_those_made(golden, backbone):
     tensors, _ = golden
-    protocol = Classify(samples=(1, 3), keep=(2, 1))
+    protocol = Classify(samples=(1, 4), keep=(2, 1))
     assert run(backbone, protocol, tensors, None).samples.sum() == protocol.evaluations(9)
 
 
@@ -131,9 +131,13 @@ def test_other_losses(golden, backbone, loss):
     assert (squared - other).abs().min() > 1e-3
 
 
-def test_nan_is_refused(golden, backbone):
+@pytest.mark.parametrize("broken_class", [slice(None), 4])
+def test_nan_is_refused(golden, backbone, broken_class):
+    """Also for one class alone, which could pass for one that is out of the race."""
     tensors, _ = golden
-    broken = {**tensors, "text": tensors["text"] * torch.nan}
+    text = tensors["text"].clone()
+    text[broken_class] = torch.nan
+    broken = {**tensors, "text": text}
     with pytest.raises(BiGainError, match="NaN or infinity"):
         run(backbone, Classify(), broken, None)
 
@@ -144,6 +148,7 @@ def test_nan_is_refused(golden, backbone):
         ({"samples": [5], "keep": [5, 1]}, "one entry a stage"),
         ({"samples": [5, 5]}, "must rise"),
         ({"keep": [5, 2]}, "must fall to 1"),
+        ({"samples": [15, 20]}, "divide the last"),
         ({"loss": "l3"}, "l2, l1, huber"),
     ],
 )
