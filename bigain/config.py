@@ -125,7 +125,7 @@ def _check_keys(group: str, node: DictConfig, where: str, about: tuple[str, ...]
             f"{where}.{unknown[0]} is not a key of {target or group}; "
             f"accepted: {', '.join(sorted(accepted))}"
         )
-    nested = {f"{where}.{k}": v for k, v in node.items()}
+    nested = {f"{where}.{k!s}": v for k, v in node.items()}
     nested |= {f"{where}._args_[{i}]": v for i, v in enumerate(node.get("_args_", []))}
     for place, inner in nested.items():
         if isinstance(inner, DictConfig) and "_target_" in inner:
