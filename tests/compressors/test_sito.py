@@ -165,6 +165,17 @@ def test_against_loops(grid, noise_alpha):
     assert queries.kept.gather(1, queries.slots).tolist() == want
 
 
+def test_dropped_tokens_copy_kept_ones_even_when_all_are_opposed():
+    """Nearly the corners of a tetrahedron: every similarity is about -1/3."""
+    corners = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    noise = torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(0))
+    x, grid = corners + 0.05 * noise, TokenGrid(2, 2)
+    queries = SiTo(0.75, noise_alpha=0).plan(x, grid).queries
+    assert queries.kept is not None
+    want = [loops(sample, grid, 0.75, torch.zeros(4)) for sample in x]
+    assert queries.kept.gather(1, queries.slots).tolist() == want
+
+
 def test_scores_choose_destinations():
     """sim_beta 0 leaves the noise alone, and turning its sign takes each cell's other end."""
     grid = TokenGrid(8, 8)
