@@ -60,7 +60,8 @@ class KeyedStream:
     def fork(self, label: int | Tensor) -> "KeyedStream":
         """Independent streams for the same samples; ``label`` is one int64 for all, or [B].
 
-        A floating label (a timestep) counts by its value, so 25 and 25.0 give the same stream.
+        A tensor counts by its float64 values, so integer and floating timesteps give the same
+        stream; a Python int is another label than a tensor of the same value.
         """
         if isinstance(label, Tensor):
             label = label.to(torch.float64).view(torch.int64)
