@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 MAKING := $(VENV)/.making
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test format clean
+.PHONY: help venv run joint test format clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -32,11 +32,15 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@rm -f $(MAKING) && touch $@
 
-run test: export HF_HUB_OFFLINE = 1
+run joint test: export HF_HUB_OFFLINE = 1
 
 run: $(STAMP) ## run the demo experiment and write its table
 	$(PY) run.py -m experiment=demo
 	$(PY) -m bigain.results table demo
+
+joint: $(STAMP) ## accuracy beside FID for every method and strength: results/joint.*
+	$(PY) run.py -m experiment=joint
+	$(PY) -m bigain.results table joint
 
 test: $(STAMP) ## lint, check types and run the tests
 	$(PY) -m ruff check .

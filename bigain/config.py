@@ -20,15 +20,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigain.attach import SITES
 from bigain.errors import BiGainError
+from bigain.tasks.evaluate import Evaluate
 
-GROUPS = ("model", "compressor", "dataset", "task")
-# Keys of a group that are about it, not arguments of its class.
+GROUPS = ("model", "compressor", "dataset", "task", "features")
+# Keys of a group that are about it, not arguments of its class: what other groups read of it.
 ABOUT = {
-    "model": ("name", "blocks"),
+    "model": ("name", "blocks", "guidance", "spacing"),
     "compressor": ("name",),
-    "dataset": ("name",),
-    "task": ("name",),
+    "dataset": ("name", "reference"),
+    "task": ("name", "alpha"),
+    "features": ("name",),
 }
+# Keys of `evaluation` beside the settings of the metrics.
+EVALUATION = ("reference", "statistics", "clip")
 DTYPES = ("float32", "float16", "bfloat16")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -41,6 +45,8 @@ class Config:
     compressor: dict[str, Any] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
     experiment: str | None = None
     blocks: Any = "default"
     sites: list[str] = field(default_factory=lambda: ["self_attention"])
@@ -71,6 +77,7 @@ def check(cfg: DictConfig) -> None:
         )
     for group in GROUPS:
         _check_keys(group, cfg[group], group, ABOUT[group])
+    evaluation(cfg)
     _check_choice("dtype", cfg.dtype, DTYPES)
     for site in cfg.sites:
         _check_choice("sites", site, tuple(SITES))
@@ -87,14 +94,27 @@ def build(cfg: DictConfig, group: str) -> Any:
     node = cfg[group]
     if node.get("_target_") is None:
         return None
-    arguments = {k: v for k, v in node.items() if k not in ABOUT[group]}
     try:
+        found: Any = OmegaConf.to_container(node, resolve=True)
+        arguments = {k: v for k, v in found.items() if k not in ABOUT[group]}
         return instantiate(OmegaConf.create(arguments), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, BiGainError):
             raise cause from None
         raise BiGainError(f"{group}={node.get('name')}: {_one_line(cause)}") from error
+
+
+def evaluation(cfg: DictConfig) -> Evaluate:
+    """The settings of the metrics.
+
+    Raises:
+        BiGainError: if one is unknown or cannot be used.
+    """
+    try:
+        return Evaluate(**{k: v for k, v in cfg.evaluation.items() if k not in EVALUATION})
+    except (TypeError, ValueError) as error:
+        raise BiGainError(f"evaluation: {_one_line(error)}") from error
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""An experiment file: a table's rows, each a list of overrides of ``python run.py``."""
+"""An experiment file: a table's rows, each run through one task or several."""
 
 import shlex
 from dataclasses import dataclass
@@ -12,24 +12,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigain import config
 from bigain.errors import BiGainError
-from bigain.runner import Job
+from bigain.job import Job
 
 FOLDER = config.REPOSITORY / "experiments"
 CONFIGS = config.REPOSITORY / "configs"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One configuration of a table.
+class Cell:
+    """One configuration of a table: a row's method under one task.
 
     Attributes:
-        name: short and unique in the experiment.
-        title: as the table prints it.
         overrides: all that distinguish it from the default configuration.
     """
 
-    name: str
-    title: str
     overrides: list[str]
 
     @cached_property
@@ -45,6 +41,12 @@ class Row:
     def run_path(self) -> Path:
         return self.job.run_path
 
+    @property
+    def scores(self) -> str | None:
+        """The run's record that holds its images' scores; None if they are not to be scored."""
+        scoring = self.job.scoring
+        return scoring.record(len(self.job.ids)) if scoring else None
+
     def image_ids(self) -> list[str]:
         """The images it must hold."""
         return self.job.ids
@@ -53,6 +55,23 @@ class Row:
     def command(self) -> str:
         """What completes it."""
         return f"python run.py {shlex.join(self.overrides)}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method.
+
+    Attributes:
+        name: short and unique in the experiment.
+        title: as the table prints it.
+        series: what a figure joins by a line: a method at several strengths.
+        cells: by task.
+    """
+
+    name: str
+    title: str
+    series: str
+    cells: dict[str, Cell]
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,7 @@ class Experiment:
         note: under it: the protocol, and what it can and cannot show.
         baseline: the row that the others are compared with.
         next: what to try after it.
+        tasks: that every row runs.
     """
 
     name: str
@@ -72,6 +92,7 @@ class Experiment:
     note: str
     baseline: str
     next: str
+    tasks: list[str]
     rows: list[Row]
 
 
@@ -89,12 +110,20 @@ def load(name: str, extra: list[str] | None = None) -> Experiment:
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
         raise BiGainError(f"there is no experiment {name}; experiments/ holds: {known}")
     found: Any = OmegaConf.to_container(OmegaConf.load(path))
-    keys = {"title", "note", "baseline", "next", "overrides", "rows"}
+    keys = {"title", "note", "baseline", "next", "tasks", "rows"}
     if not isinstance(found, dict) or set(found) != keys:
         raise BiGainError(f"{path.name} must have the keys {', '.join(sorted(keys))}")
-    shared = found["overrides"]
+    tasks: dict[str, list[str]] = found["tasks"]
     rows = [
-        Row(r["name"], r["title"], [*shared, *r["overrides"], *(extra or [])])
+        Row(
+            r["name"],
+            r["title"],
+            r.get("series", r["title"]),
+            {
+                task: Cell([f"task={task}", *shared, *r["overrides"], *(extra or [])])
+                for task, shared in tasks.items()
+            },
+        )
         for r in found["rows"]
     ]
     names = [r.name for r in rows]
@@ -103,4 +132,12 @@ def load(name: str, extra: list[str] | None = None) -> Experiment:
             f"{path.name}: row names must be unique and baseline one of them; got "
             f"{', '.join(names)} and {found['baseline']}"
         )
-    return Experiment(name, found["title"], found["note"], found["baseline"], found["next"], rows)
+    return Experiment(
+        name,
+        found["title"],
+        found["note"],
+        found["baseline"],
+        found["next"],
+        list(tasks),
+        rows,
+    )

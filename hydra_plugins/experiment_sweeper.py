@@ -13,7 +13,7 @@ from bigain import experiments
 
 
 class ExperimentSweeper(BasicSweeper):
-    """One job a row of ``experiments/<experiment>.yaml``, times any sweep on the command line."""
+    """One job a row and task of ``experiments/<experiment>.yaml``, times any other sweep."""
 
     @staticmethod
     def split_arguments(
@@ -25,8 +25,9 @@ class ExperimentSweeper(BasicSweeper):
         rest = [o for o in overrides if o.key_or_group != "experiment"]
         parser = OverridesParser.create()
         jobs = []
-        for row in experiments.load(str(named[-1])).rows:
+        cells = [c for row in experiments.load(str(named[-1])).rows for c in row.cells.values()]
+        for cell in cells:
             # the command line comes last, and the later of two overrides of a key wins
-            both = [*parser.parse_overrides(row.overrides), *rest]
+            both = [*parser.parse_overrides(cell.overrides), *rest]
             jobs += BasicSweeper.split_arguments(both, None)[0]
         return list(BasicSweeper.split_overrides_to_chunks(jobs, max_batch_size))

@@ -2,16 +2,20 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from diffusers import DDIMScheduler, DiTTransformer2DModel, UNet2DConditionModel
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from safetensors.torch import load_file
 from torch import Tensor
+
+from bigain import config
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -82,3 +86,44 @@ def unet(_unet: GoldenModel) -> Iterator[GoldenModel]:
 def dit(_dit: GoldenModel) -> Iterator[GoldenModel]:
     yield _dit
     assert not _dit.hooks(), "the test left hooks on the model"
+
+
+@pytest.fixture(scope="session")
+def save_dit() -> Callable[..., Path]:
+    """Saves a DiT of random weights, 64 tokens unless told otherwise, as a pipeline's folder."""
+
+    def save(folder: Path, schedule: str = "squaredcos_cap_v2", **changes: Any) -> Path:
+        torch.manual_seed(0)
+        settings = {
+            "num_attention_heads": 2,
+            "attention_head_dim": 8,
+            "num_layers": 2,
+            "in_channels": 1,
+            "out_channels": 1,
+            "sample_size": 32,
+            "patch_size": 4,
+            "num_embeds_ada_norm": 10,
+        }
+        DiTTransformer2DModel(**{**settings, **changes}).save_pretrained(folder / "transformer")
+        DDIMScheduler(beta_schedule=schedule).save_pretrained(folder / "scheduler")
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def small_dit(save_dit: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference model's format, in small."""
+    return save_dit(tmp_path_factory.mktemp("dit"))
+
+
+@pytest.fixture(scope="session")
+def configure() -> Callable[[list[str]], DictConfig]:
+    """What ``python run.py`` makes of its arguments."""
+    config.register()
+
+    def composed(overrides: list[str]) -> DictConfig:
+        with initialize_config_dir(str(config.REPOSITORY / "configs"), version_base=None):
+            return compose("config", overrides=overrides)
+
+    return composed

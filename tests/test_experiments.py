@@ -11,16 +11,17 @@ NAMES = sorted(p.stem for p in experiments.FOLDER.glob("*.yaml"))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_composes(name):
     experiment = experiments.load(name)
-    paths = {row.run_path for row in experiment.rows}
-    assert len(paths) == len(experiment.rows), "two rows are the same run"
-    assert all(row.image_ids() for row in experiment.rows)
-    assert experiment.rows[0].command.startswith("python run.py ")
+    cells = [cell for row in experiment.rows for cell in row.cells.values()]
+    assert len(cells) == len(experiment.rows) * len(experiment.tasks)
+    assert len({cell.run_path for cell in cells}) == len(cells), "two rows are the same run"
+    assert all(cell.image_ids() for cell in cells)
+    assert all(cell.command.startswith("python run.py task=") for cell in cells)
 
 
 def test_extra_overrides_reach_every_row():
-    (first, *rest) = experiments.load("demo", ["limit=7"]).rows
-    assert len(first.image_ids()) == len(rest[-1].image_ids()) == 7
-    assert first.run_path == experiments.load("demo").rows[0].run_path
+    cells = [row.cells["classify"] for row in experiments.load("demo", ["limit=7"]).rows]
+    assert {len(cell.image_ids()) for cell in cells} == {7}
+    assert cells[0].run_path == experiments.load("demo").rows[0].cells["classify"].run_path
 
 
 def test_an_unknown_experiment_names_those_there_are():
@@ -33,7 +34,7 @@ def test_an_unknown_experiment_names_those_there_are():
     [
         ("title: x\n", "must have the keys"),
         (
-            "{title: x, note: y, next: z, baseline: b, overrides: [], rows: "
+            "{title: x, note: y, next: z, baseline: b, tasks: {classify: []}, rows: "
             "[{name: a, title: A, overrides: []}]}",
             "baseline one of them",
         ),

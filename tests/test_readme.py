@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 
 from bigain.compressors import TokenGrid
@@ -50,3 +51,15 @@ def test_the_example_on_tensors():
     names = {"x": torch.randn(1, 4096, 8)}
     exec(source, names)
     assert names["z"].shape == (1, 2048, 8) and names["y"].shape == (1, 4096, 8)
+
+
+def table(text: str) -> list[str]:
+    """Markdown rows, without their padding."""
+    return [re.sub(r" +|-{3,}", " ", line) for line in text.splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("name", ["demo", "joint"])
+def test_its_tables_are_those_of_the_runs(name):
+    (shown,) = re.findall(rf"<!-- {name} -->(.*?)<!-- /{name} -->", README, re.S)
+    written = (Path(__file__).parent.parent / "results" / f"{name}.md").read_text()
+    assert table(shown) == table(written) != []

@@ -8,37 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DiTTransformer2DModel
-from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
 from bigain import config
 from bigain.errors import BiGainError
+from bigain.job import Job
+from bigain.results.accuracy import accuracy_row
 from bigain.results.store import Run
-from bigain.results.tables import accuracy_row
-from bigain.runner import Job, execute
+from bigain.runner import execute
 
 REPOSITORY = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="session")
-def small_dit(tmp_path_factory) -> Path:
-    """Random weights in the folder format of the reference model, 64 tokens."""
-    folder = tmp_path_factory.mktemp("dit")
-    torch.manual_seed(0)
-    model = DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=8,
-        num_layers=2,
-        in_channels=1,
-        out_channels=1,
-        sample_size=32,
-        patch_size=4,
-        num_embeds_ada_norm=10,
-    )
-    model.save_pretrained(folder / "transformer")
-    DDIMScheduler(beta_schedule="squaredcos_cap_v2").save_pretrained(folder / "scheduler")
-    return folder
 
 
 @pytest.fixture
@@ -53,14 +32,14 @@ def overrides(small_dit, tmp_path) -> list[str]:
     ]
 
 
-def configure(overrides: list[str]):
-    config.register()
-    with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
-        return compose("config", overrides=overrides)
+@pytest.fixture
+def run(configure):
+    return lambda overrides: execute(configure(overrides))
 
 
-def run(overrides: list[str]) -> Run:
-    return execute(configure(overrides))
+@pytest.fixture
+def job(configure):
+    return lambda overrides: Job(configure(overrides))
 
 
 def command(*overrides: str) -> list[str]:
@@ -82,7 +61,7 @@ def assert_same(left, right) -> None:
 
 
 @pytest.mark.parametrize("group", config.GROUPS)
-def test_every_config_builds(group):
+def test_every_config_builds(group, configure):
     for file in sorted((REPOSITORY / "configs" / group).glob("*.yaml")):
         cfg = configure([f"{group}={file.stem}"])
         config.check(cfg)
@@ -94,7 +73,7 @@ COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glo
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)
-def test_every_compressor_classifies(overrides, compressor, capsys):
+def test_every_compressor_classifies(overrides, compressor, capsys, run):
     """Whatever has a config runs, is counted, and gives the same alone as in company."""
     chosen = [*overrides, f"compressor={compressor}", "limit=3"]
     together = run(chosen)
@@ -104,7 +83,7 @@ def test_every_compressor_classifies(overrides, compressor, capsys):
     assert "top-1" in capsys.readouterr().out
 
 
-def test_the_report_compares_with_the_uncompressed_run(overrides, capsys):
+def test_the_report_compares_with_the_uncompressed_run(overrides, capsys, run):
     run([*overrides, "compressor=lgtm"])
     assert "the same command with compressor=none" in capsys.readouterr().out
     run(overrides)
@@ -115,7 +94,7 @@ def test_the_report_compares_with_the_uncompressed_run(overrides, capsys):
 
 
 @pytest.mark.parametrize("compressor", ["tome", "sito", "lgtm", "iekvd"])
-def test_batch_size_and_subset_change_nothing(overrides, compressor):
+def test_batch_size_and_subset_change_nothing(overrides, compressor, run):
     chosen = [*overrides, f"compressor={compressor}"]
     whole = run(chosen).rows()
     for size in (1, 7, 64):
@@ -126,7 +105,7 @@ def test_batch_size_and_subset_change_nothing(overrides, compressor):
     assert_same(whole.head(5), few.rows())
 
 
-def test_a_second_call_computes_nothing(overrides, capsys):
+def test_a_second_call_computes_nothing(overrides, capsys, run):
     path = run(overrides).path
     before = sorted(path.iterdir())
     capsys.readouterr()
@@ -135,7 +114,7 @@ def test_a_second_call_computes_nothing(overrides, capsys):
     assert sorted(path.iterdir()) == before
 
 
-def test_more_images_extend_the_run(overrides):
+def test_more_images_extend_the_run(overrides, run):
     first = run(overrides)
     rows = first.rows()
     second = run([*overrides, "limit=20"])
@@ -147,17 +126,17 @@ def test_more_images_extend_the_run(overrides):
     "change",
     ["seed=1", "dtype=bfloat16", "task.loss=l1", "compressor=tome", "task.samples=[1,4]"],
 )
-def test_what_changes_results_changes_the_run(overrides, change):
-    assert Job(configure([*overrides, change])).run_path != Job(configure(overrides)).run_path
+def test_what_changes_results_changes_the_run(overrides, change, job):
+    assert job([*overrides, change]).run_path != job(overrides).run_path
 
 
 @pytest.mark.parametrize("change", ["batch_size=3", "device=cpu", "limit=2", "blocks=[0]"])
-def test_what_cannot_does_not(overrides, change):
+def test_what_cannot_does_not(overrides, change, job):
     """Nor do the blocks of no compressor."""
-    assert Job(configure([*overrides, change])).run_path == Job(configure(overrides)).run_path
+    assert job([*overrides, change]).run_path == job(overrides).run_path
 
 
-def test_other_weights_are_another_run(overrides, small_dit, tmp_path):
+def test_other_weights_are_another_run(overrides, small_dit, tmp_path, run, job):
     other = tmp_path / "other"
     (other / "transformer").mkdir(parents=True)
     for file in ("transformer/config.json", "scheduler/scheduler_config.json"):
@@ -166,8 +145,8 @@ def test_other_weights_are_another_run(overrides, small_dit, tmp_path):
     name = "transformer/diffusion_pytorch_model.safetensors"
     weights = load_file(small_dit / name)
     save_file({k: v + 1e-3 for k, v in weights.items()}, other / name)
-    changed = Job(configure([*overrides, f"model.path={other}"]))
-    assert changed.run_path != Job(configure(overrides)).run_path
+    changed = job([*overrides, f"model.path={other}"])
+    assert changed.run_path != job(overrides).run_path
     save_file({k: v * torch.nan for k, v in weights.items()}, other / name)
     with pytest.raises(BiGainError, match="NaN"):
         run([*overrides, f"model.path={other}"])
@@ -176,7 +155,7 @@ def test_other_weights_are_another_run(overrides, small_dit, tmp_path):
         run([*overrides, f"model.path={other}"])
 
 
-def test_cost_is_recorded(overrides):
+def test_cost_is_recorded(overrides, run):
     cost = run([*overrides, "compressor=lgtm"]).read_record("cost")
     assert cost["gflops"] > cost["gflops_matching"] > 0
     assert cost["peak_memory_mib"] is None or cost["peak_memory_mib"] >= 0
@@ -209,7 +188,7 @@ def test_cost_is_recorded(overrides):
         (["compressor._target_=bigain.compressors.Absent"], "cannot be imported"),
     ],
 )
-def test_refusals(overrides, change, message):
+def test_refusals(overrides, change, message, run):
     with pytest.raises(BiGainError) as caught:
         run([*overrides, *change])
     assert message in str(caught.value)
@@ -232,7 +211,7 @@ def test_the_command_line_says_one_line(override, message):
     assert message in done.stderr
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path):
+def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path, run):
     path = run([*overrides, "limit=8"]).path
     # no file may grow beyond 1 KiB, which a part does: the system's error is a full disk's
     limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *command(*overrides)]
@@ -252,10 +231,10 @@ def table(run: Run) -> dict:
 
 
 @pytest.mark.slow
-def test_sigkill_at_random_moments_loses_nothing(overrides, tmp_path):
+def test_sigkill_at_random_moments_loses_nothing(overrides, tmp_path, run, job):
     chosen = [*overrides, "limit=240"]  # 30 parts, of which ten kills leave some to do
     whole = run([*chosen, f"results={tmp_path}/whole"])
-    path = Job(configure(chosen)).run_path
+    path = job(chosen).run_path
     draw = random.Random(0)
     kept = 0
     for _ in range(10):

@@ -2,5 +2,6 @@
 
 from bigain.backbones.base import Backbone
 from bigain.backbones.dit import DiT
+from bigain.backbones.samplers import SAMPLERS, SPACINGS, build_sampler
 
-__all__ = ["Backbone", "DiT"]
+__all__ = ["SAMPLERS", "SPACINGS", "Backbone", "DiT", "build_sampler"]

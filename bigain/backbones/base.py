@@ -9,15 +9,19 @@ from bigain.datasets.base import Dataset
 
 
 class Backbone(Protocol):
-    """A diffusion model behind four verbs; nothing outside this package knows which it is.
+    """A diffusion model behind five verbs; nothing outside this package knows which it is.
 
     Attributes:
         denoiser: the U-Net or transformer, for :func:`bigain.compress`.
         alphas_cumprod: float32 [T] on the model's device.
+        noise_schedule: the config of the scheduler that comes with the model.
+        latent_shape: of one sample, (c, h, w).
     """
 
     denoiser: nn.Module
     alphas_cumprod: Tensor
+    noise_schedule: dict[str, Any]
+    latent_shape: tuple[int, int, int]
 
     def identity(self) -> dict[str, Any]:
         """What names the weights in a run's fingerprint; reads no more than the files."""
@@ -31,8 +35,17 @@ class Backbone(Protocol):
     def encode(self, images: Tensor) -> Tensor:
         """Images in [-1, 1], [B, C, H, W], to float32 latents [B, c, h, w]."""
 
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B, c, h, w] to float32 images [B, C, H, W], about in [-1, 1]."""
+
     def condition(self, dataset: Dataset) -> Tensor:
         """One row a class, [K, ...], computed once and indexed by class."""
 
+    def unconditional(self) -> Tensor:
+        """The row [1, ...] of no class, for classifier-free guidance."""
+
     def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Noise in float32 latents x [B, c, h, w] at int64 t [B], given rows of ``condition``."""
+        """Noise in float32 latents x [B, c, h, w] at times t [B], given rows of ``condition``.
+
+        t counts training timesteps; some samplers step between them.
+        """

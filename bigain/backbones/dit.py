@@ -49,21 +49,25 @@ class DiT:
                 f"{folder}: weights and config.json disagree about {len(strange)} tensors, "
                 f"{strange[0]} first; copy both from the same model"
             )
+        size = model.config.sample_size
+        self.latent_shape = (model.config.in_channels, size, size)
         self.denoiser = model.to(device).eval().requires_grad_(False)
         scheduler = DDIMScheduler.from_pretrained(self.path / "scheduler")
+        self.noise_schedule = dict(scheduler.config)
         # float32 whatever the model's type: half precision shifts the schedule (trap 4)
         self.alphas_cumprod = scheduler.alphas_cumprod.to(device, torch.float32)
         return self
 
     def encode(self, images: Tensor) -> Tensor:
-        config = self.denoiser.config
-        expected = (config.in_channels, config.sample_size, config.sample_size)
-        if tuple(images.shape[1:]) != expected:
+        if tuple(images.shape[1:]) != self.latent_shape:
             raise BiGainError(
-                f"the model takes images of {expected} (channels, height, width), the data set "
-                f"gives {tuple(images.shape[1:])}; choose a data set of that size"
+                f"the model takes images of {self.latent_shape} (channels, height, width), the "
+                f"data set gives {tuple(images.shape[1:])}; choose a data set of that size"
             )
         return images.to(self.alphas_cumprod.device, torch.float32)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents.float()
 
     def condition(self, dataset: Dataset) -> Tensor:
         known = self.denoiser.config.num_embeds_ada_norm
@@ -73,6 +77,11 @@ class DiT:
                 "choose the data set that the model was trained on"
             )
         return torch.arange(known, device=self.alphas_cumprod.device)
+
+    def unconditional(self) -> Tensor:
+        # the class after the last, which training gives to the images whose class it drops
+        null = self.denoiser.config.num_embeds_ada_norm
+        return torch.tensor([null], device=self.alphas_cumprod.device)
 
     def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         output = self.denoiser(

@@ -78,6 +78,7 @@ def merge_into(x: Tensor, chosen: Tensor, grid: TokenGrid, stride: int, merged: 
     Args:
         x: tokens [B, N, C].
         chosen: destination of each cell, as in :func:`split_cells`.
+        merged: how many sources of each sample.
     """
     if not merged:
         return TokenMap.identity(x)

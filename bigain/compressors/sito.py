@@ -55,11 +55,10 @@ class SiTo(Compressor):
         chosen = score[:, cell_tokens(grid, self.stride, x.device)].argmax(-1)
         destinations, sources = split_cells(chosen, grid, self.stride)
         best, _ = nearest_destination(z, sources, destinations)
-        order = torch.zeros_like(score, dtype=torch.bool)
         gone = sources.gather(1, best.topk(dropped, dim=1, sorted=False).indices)
-        order.scatter_(1, gone, True)
+        is_gone = torch.zeros_like(score, dtype=torch.bool).scatter_(1, gone, True)
         similarity = take(z, gone) @ z.mT
-        similarity.masked_fill_(order.unsqueeze(1), -torch.inf)
+        similarity.masked_fill_(is_gone.unsqueeze(1), -torch.inf)
         leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
         leaders.scatter_(1, gone, similarity.argmax(-1))
         return Plan(queries=TokenMap.from_leaders(leaders, grid.tokens - dropped, prune=True))

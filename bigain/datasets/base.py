@@ -41,6 +41,9 @@ class Dataset(Protocol):
 
     def __getitem__(self, index: int) -> Example: ...
 
+    def label(self, index: int) -> int:
+        """An image's class, without decoding it."""
+
     def identity(self) -> dict[str, Any]:
         """What names the data in a run's fingerprint: name, split, checksums; never a path."""
 

@@ -85,6 +85,9 @@ class FashionMNIST:
         image = _pad(torch.from_numpy(self._images[index : index + 1]))[0]
         return Example(f"{self.split}-{index:05d}", image, int(self._labels[index]))
 
+    def label(self, index: int) -> int:
+        return int(self._labels[index])
+
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All images, float32 [N, 1, 32, 32] in [-1, 1], and labels, int64 [N]."""
         return _pad(torch.from_numpy(self._images)), torch.from_numpy(self._labels).long()

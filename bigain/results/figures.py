@@ -1,6 +1,8 @@
-"""Accuracy against cost."""
+"""Accuracy and FID against cost."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -15,81 +17,131 @@ from bigain.results.tables import Row
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _BASELINE = "#222222"
-_COSTS = {"gflops": "GFLOPs per evaluation", "seconds": "Seconds per image (median)"}
 
 
-def tradeoff(rows: Sequence[Row], path: Path, title: str, baseline: str) -> None:
-    """Draw accuracy with its 95% interval against GFLOPs and against seconds, as a PNG.
+@dataclass(frozen=True)
+class Panel:
+    """A value with its interval against a cost, as keys of a row, and the axes' labels."""
+
+    value: str
+    low: str
+    high: str
+    cost: str
+    value_label: str
+    cost_label: str
+
+
+def _panels(
+    value: str, low: str, high: str, label: str, seconds: str, doing: str
+) -> tuple[Panel, ...]:
+    return (
+        Panel(value, low, high, "gflops", label, "GFLOPs per evaluation"),
+        Panel(value, low, high, seconds, label, f"Seconds per image{doing} (median)"),
+    )
+
+
+_ACCURACY = "Top-1 accuracy (%), 95% interval"
+_FID = "FID, lower is better, 95% interval"
+PANELS = {
+    "classify": _panels("acc1", "low", "high", _ACCURACY, "seconds", " classified"),
+    "generate": _panels("fid", "fid_low", "fid_high", _FID, "generate_seconds", " generated"),
+}
+
+
+def tradeoff(
+    rows: Sequence[Row],
+    series: Sequence[str],
+    panels: Sequence[Panel],
+    stem: Path,
+    title: str,
+    baseline: str,
+) -> None:
+    """Draw ``<stem>.png``: values with their 95% intervals against costs, two panels a line.
 
     Args:
-        rows: from `accuracy_row`. One without an accuracy, or without a panel's cost, is left out
-            there; its colour stays its own, so a figure keeps its colours as rows come in.
-        path: of the PNG; its folder is made.
+        rows: of a table. One without a panel's value or cost is left out there; its colour stays
+            its own, so a figure keeps its colours as rows come in. Without any value there is no
+            figure, and a line on stderr says so.
+        series: of each row; those of one are joined by a line and share a colour.
+        panels: in pairs that share their value.
+        stem: path without a suffix; its folder is made.
         title: one line.
         baseline: the method drawn as a dashed line across, with its interval as a band.
 
     Raises:
-        ValueError: if no row has an accuracy.
         BiGainError: if the file cannot be written.
     """
-    if all(row["acc1"] is None for row in rows):
-        raise ValueError("no row has an accuracy; there is nothing to draw")
-    figure = Figure(figsize=(8, 4.4), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08))
-    panels: Sequence[Axes] = figure.subplots(1, len(_COSTS), sharey=True)
-    for axes, (cost, label) in zip(panels, _COSTS.items(), strict=True):
-        _draw(axes, rows, cost, baseline)
-        axes.set_xlabel(label)
-    panels[0].set_ylabel("Top-1 accuracy (%), 95% interval")
+    if all(row[panel.value] is None for row in rows for panel in panels):
+        print(f"{stem.name}: no row is finished, so no figure is drawn", file=sys.stderr)
+        return
+    lines = len(panels) // 2
+    engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
+    figure = Figure(figsize=(8, 0.8 + 3.6 * lines), layout=engine)
+    grid = figure.subplots(lines, 2, sharey="row", squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=True):
+        _draw(axes, rows, series, panel, baseline)
+        axes.set_xlabel(panel.cost_label)
+    for line, panel in zip(grid, panels[::2], strict=True):
+        line[0].set_ylabel(panel.value_label)
     figure.suptitle(title, fontsize=12)
-    points = {point.get_label(): point for axes in panels for point in axes.get_lines()}
-    shown = [row["method"] for row in rows if row["method"] in points]
+    points = {point.get_label(): point for axes in grid.flat for point in axes.get_lines()}
+    shown = [name for name in dict.fromkeys(series) if name in points]
     figure.legend(
-        [points[method] for method in shown],
+        [points[name] for name in shown],
         shown,
         loc="outside lower center",
         ncols=4,
         frameon=False,
     )
-    with atomic.explained(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.atomic(path) as file:
+    with atomic.explained(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.atomic(stem.with_name(stem.name + ".png")) as file:
         figure.savefig(file, format="png", dpi=150)
 
 
-def _draw(axes: Axes, rows: Sequence[Row], cost: str, baseline: str) -> None:
+def _draw(
+    axes: Axes, rows: Sequence[Row], series: Sequence[str], panel: Panel, baseline: str
+) -> None:
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    others, drawn = 0, False
-    for row in rows:
-        if row["method"] == baseline:
+    others = 0
+    drawn = False
+    for name in dict.fromkeys(series):
+        members = [row for row, of in zip(rows, series, strict=True) if of == name]
+        if any(row["method"] == baseline for row in members):
             colour, marker = _BASELINE, "*"
+            _band(axes, members[0], panel)
         else:
             colour = _COLOURS[others % len(_COLOURS)]
             marker = _MARKERS[others % len(_MARKERS)]
             others += 1
-        if row["acc1"] is None:
+        there = [r for r in members if r[panel.value] is not None and r[panel.cost] is not None]
+        if not there:
             continue
-        if row["method"] == baseline:
-            axes.axhline(row["acc1"], color=colour, linestyle="--", linewidth=1)
-            axes.axhspan(row["low"], row["high"], color=colour, alpha=0.08, linewidth=0)
-        if row[cost] is None:
-            continue
-        axes.vlines(row[cost], row["low"], row["high"], color=colour, linewidth=1.6, alpha=0.6)
+        drawn = True
+        x = [row[panel.cost] for row in there]
+        low, high = [row[panel.low] for row in there], [row[panel.high] for row in there]
+        axes.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.5)
         axes.plot(
-            row[cost],
-            row["acc1"],
+            x,
+            [row[panel.value] for row in there],
             color=colour,
             marker=marker,
-            markersize=12 if marker == "*" else 8,
+            markersize=12 if marker == "*" else 7,
             markeredgecolor="white",
             markeredgewidth=0.6,
-            linestyle="none",
-            label=row["method"],
+            linewidth=0.9,
+            label=name,
             zorder=3,
         )
-        drawn = True
     if not drawn:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="#777777")
         axes.set_xticks([])
     axes.margins(x=0.12)
+
+
+def _band(axes: Axes, row: Row, panel: Panel) -> None:
+    if row[panel.value] is not None:
+        axes.axhline(row[panel.value], color=_BASELINE, linestyle="--", linewidth=1)
+        axes.axhspan(row[panel.low], row[panel.high], color=_BASELINE, alpha=0.08, linewidth=0)

@@ -4,17 +4,25 @@ error(c) = mean over s of loss(eps_s, eps_theta(x_{t_s}, c, t_s)) with the same 
 every class. Each stage looks at more timesteps for the classes of lowest error so far.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from bigain.attach import Attachment
 from bigain.backbones.base import Backbone
+from bigain.datasets.base import Dataset, select
 from bigain.errors import BiGainError
+from bigain.metrics.accuracy import paired, top1
+from bigain.randomness import KeyedStream
+from bigain.results.store import Run
+from bigain.tasks.base import Work
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "l2": F.mse_loss,
@@ -86,6 +94,76 @@ class Classify:
         """Forward passes an image takes."""
         alive = [classes, *(min(k, classes) for k in self.keep)]
         return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
+
+    def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
+        return select(dataset.ids(), limit)
+
+    def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
+        finished = run.finished()
+        return [i for i in ids if i not in finished]
+
+    def compute(self, work: Work) -> None:
+        condition = work.backbone.condition(work.dataset)
+        # enough images to fill several batches, few enough to lose little
+        chunk = min(max(4 * work.batch_size // self.evaluations(len(condition)), 8), 64)
+        position = {image_id: i for i, image_id in enumerate(work.dataset.ids())}
+        todo = set(work.todo)
+        seen = len(work.ids) - len(todo)
+        right = 0
+        if seen:
+            before = work.run.require([i for i in work.ids if i not in todo])
+            right = int((before["prediction"] == before["label"]).sum())
+        with tqdm(total=len(work.ids), initial=seen, unit="img", desc=work.title) as bar:
+            for start in range(0, len(work.todo), chunk):
+                ids = work.todo[start : start + chunk]
+                began = time.perf_counter()
+                examples = [work.dataset[position[i]] for i in ids]
+                latents = work.backbone.encode(torch.stack([e.image for e in examples]))
+                stream = KeyedStream.of(work.seed, "noise", ids, latents.device)
+                noise = torch.stack(
+                    [stream.fork(s).normal(*latents.shape[1:]) for s in range(self.trials)], 1
+                )
+                scores = classify(
+                    work.backbone,
+                    self,
+                    latents,
+                    noise,
+                    condition,
+                    batch_size=work.batch_size,
+                    attachment=work.attachment,
+                    sample_keys=KeyedStream.of(work.seed, "image", ids, latents.device).keys,
+                )
+                labels = [e.label for e in examples]
+                found = scores.predictions.tolist()
+                right += sum(p == y for p, y in zip(found, labels, strict=True))
+                seconds = (time.perf_counter() - began) / len(ids)
+                work.run.append(list(rows(scores, ids, labels, seconds)))
+                seen += len(ids)
+                bar.update(len(ids))
+                bar.set_postfix_str(f"top-1 {100 * right / seen:.1f}%")
+
+    def finish(self, run: Run, ids: Sequence[str]) -> None:
+        """Nothing: the rows are all there is."""
+
+    def spent(self, frame: pd.DataFrame) -> float:
+        return float(frame["samples"].map(sum).mean())
+
+    def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:
+        accuracy = top1(frame["prediction"], frame["label"])
+        lines = [
+            f"top-1 {100 * accuracy.value:.1f}% "
+            f"[{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] on {accuracy.n} images"
+        ]
+        if baseline is not None:
+            test = paired(
+                frame["prediction"] == frame["label"], baseline["prediction"] == baseline["label"]
+            )
+            lines.append(
+                f"against uncompressed: {test.difference:+.1f} points "
+                f"[{test.low:+.1f}, {test.high:+.1f}], {test.wins} wins, {test.losses} losses, "
+                f"McNemar p = {test.p:.2g}"
+            )
+        return lines
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DiTTransformer2DModel
 from safetensors.torch import load_file, save_file
 
 from bigain.backbones import DiT
@@ -15,19 +14,9 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
-def folder(tmp_path):
-    torch.manual_seed(0)
-    DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=8,
-        num_layers=1,
-        in_channels=1,
-        out_channels=2,
-        sample_size=8,
-        num_embeds_ada_norm=3,
-    ).save_pretrained(tmp_path / "transformer")
-    DDIMScheduler().save_pretrained(tmp_path / "scheduler")
-    return tmp_path
+def folder(tmp_path, save_dit):
+    shape = {"num_layers": 1, "sample_size": 8, "patch_size": 2, "num_embeds_ada_norm": 3}
+    return save_dit(tmp_path, "linear", out_channels=2, **shape)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

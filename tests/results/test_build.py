@@ -2,28 +2,42 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bigain.errors import BiGainError
+from bigain.images import write_png
 from bigain.results import figures
 from bigain.results.build import build
+from bigain.results.generation import SCORES
 from bigain.results.store import Run
-from bigain.results.tables import accuracy_row
 
 IDS = [f"{i:03d}" for i in range(20)]
 
 
 @dataclass(frozen=True)
-class Row:
-    name: str
+class Cell:
     run_path: Path
-
-    title = property(lambda self: f"{self.name} method")
-    command = property(lambda self: f"python run.py compressor={self.name}")
+    command: str
+    scores: str | None = None
 
     def image_ids(self):
         return IDS
+
+
+class Row:
+    """A method under some tasks, given the folder of each task's run."""
+
+    def __init__(self, name, run_path=None, generate=None, series=None):
+        self.name, self.title = name, f"{name} method"
+        self.series = series or self.title
+        self.cells = {}
+        if run_path:
+            self.cells["classify"] = Cell(run_path, f"python run.py compressor={name}")
+        if generate:
+            self.cells["generate"] = Cell(generate, f"python run.py task=generate {name}", "scores")
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,7 @@ class Experiment:
     name: str = "toy"
     title: str = "Toy"
     note: str = ""
+    tasks: tuple = ("classify",)
 
 
 def make(root, name, right, ids=IDS):
@@ -113,6 +128,123 @@ def test_a_baseline_that_is_no_row_is_refused(tmp_path):
         build(Experiment([Row("none", tmp_path)], baseline="dit"), tmp_path)
 
 
-def test_a_figure_needs_an_accuracy(tmp_path):
-    with pytest.raises(ValueError, match="nothing to draw"):
-        figures.tradeoff([accuracy_row("x")], tmp_path / "x.png", "t", "x")
+def draw(root, name, evaluations=20, scores=None, ids=IDS):
+    """A run of generated images."""
+    run = Run.create(root, f"generate-{name}", {"generate": name}, {})
+    (run.path / "images").mkdir()
+    for i in ids:
+        write_png(run.path / "images" / f"{i}.png", np.full((8, 8), int(i), np.uint8), {})
+    run.append(
+        [
+            {
+                "image_id": i,
+                "label": int(i) % 3,
+                "prompt": f"a photo of a {int(i) % 3}.",
+                "evaluations": evaluations,
+                "seconds": 0.25,
+            }
+            for i in ids
+        ]
+    )
+    run.record("cost", {"gflops": 2.0, "gflops_matching": 0.5, "peak_memory_mib": 7.0})
+    if scores:
+        run.record("scores", scores)
+    return run
+
+
+def scored(fid, replicates, **changes):
+    return {
+        **dict.fromkeys(SCORES),
+        "features": "fashion",
+        "network": "n",
+        "reference": "r",
+        "reference_name": "garments",
+        "reference_n": 60000,
+        "n": 20,
+        "fid": fid,
+        "fid_low": fid - 1,
+        "fid_high": fid + 1,
+        "fid_replicates": replicates,
+        "precision": 0.5,
+        **changes,
+    }
+
+
+def test_accuracy_and_fid_stand_side_by_side(tmp_path):
+    none, tome = make(tmp_path, "none", 15), make(tmp_path, "tome", 12)
+    whole = draw(tmp_path, "none", scores=scored(10.0, [9.0, 10.0, 11.0]))
+    merged = draw(tmp_path, "tome", scores=scored(14.0, [13.0, 13.0, 16.0]))
+    rows = [Row("none", none.path, whole.path), Row("tome", tome.path, merged.path)]
+    out = tmp_path / "out"
+    text = build(Experiment(rows, tasks=("classify", "generate")), out)
+    line = read(out)["tome method"]
+    assert (line["acc1"], line["fid"], line["generated"]) == ("60.0", "14.0", "20")
+    assert (line["features"], line["reference"], line["reference_n"]) == (
+        "fashion",
+        "garments",
+        "60000",
+    )
+    assert float(line["fid_difference"]) == 4
+    # replicates are paired: differences 4, 3 and 5
+    assert float(line["fid_diff_high"]) == pytest.approx(4 + 1.96)
+    assert line["fingerprint"] != line["generate_fingerprint"]
+    assert (line["gflops"], line["generate_peak_memory_mib"]) == ("2.0", "7.0")
+    assert "FID (fashion)" in text and "60,000 of garments" in text
+    assert Image.open(out / "toy.png").size == (1200, 1200)
+    samples = Image.open(out / "toy-samples.png")
+    assert samples.size[0] > 300 and samples.size[1] > 200
+
+
+def test_images_that_are_not_scored_are_dashes(tmp_path, capsys):
+    run = draw(tmp_path, "none")
+    text = build(Experiment([Row("none", generate=run.path)], tasks=("generate",)), tmp_path / "o")
+    assert "have not been scored" in text
+    assert "not scored yet: python run.py task=generate none" in capsys.readouterr().err
+    line = read(tmp_path / "o")["none method"]
+    assert (line["generated"], line["fid"]) == ("20", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"features": "inception-clean"}, "scored with features inception-clean"),
+        ({"reference": "other"}, "scored with reference other"),
+        ({"n": 19}, "scored with n 19"),
+    ],
+)
+def test_scores_of_different_making_are_not_compared(tmp_path, change, message):
+    whole = draw(tmp_path, "none", scores=scored(10.0, [9.0, 10.0]))
+    other = draw(tmp_path, "tome", scores=scored(14.0, [13.0, 13.0], **change))
+    rows = [Row("none", generate=whole.path), Row("tome", generate=other.path)]
+    with pytest.raises(BiGainError, match=message):
+        build(Experiment(rows, tasks=("generate",)), tmp_path / "out")
+
+
+def test_a_table_takes_one_feature_network_also_without_its_baseline(tmp_path):
+    tome = draw(tmp_path, "tome", scores=scored(10.0, [9.0, 10.0]))
+    sito = draw(tmp_path, "sito", scores=scored(9.0, [9.0, 9.0], features="dinov2"))
+    rows = [Row("none", generate=tmp_path / "not-run")]
+    rows += [Row("tome", generate=tome.path), Row("sito", generate=sito.path)]
+    with pytest.raises(BiGainError, match="dinov2 against garments and fashion against garments"):
+        build(Experiment(rows, tasks=("generate",)), tmp_path / "out")
+
+
+def test_tasks_of_other_cost_are_not_one_row(tmp_path):
+    run, images = make(tmp_path, "none", 15), draw(tmp_path, "none")
+    run.record("cost", {"gflops": 3.0, "gflops_matching": 0.5, "peak_memory_mib": None})
+    with pytest.raises(BiGainError, match=r"disagree about gflops: 3\.0 and 2\.0"):
+        rows = [Row("none", run.path, images.path)]
+        build(Experiment(rows, tasks=("classify", "generate")), tmp_path / "out")
+
+
+def test_a_series_is_one_line_of_the_figure(tmp_path):
+    panel = figures.PANELS["classify"][0]
+    rows = [
+        {"method": m, "acc1": a, "low": a - 1, "high": a + 1, "gflops": g}
+        for m, a, g in (("none", 80, 3), ("tome 0.3", 79, 2), ("tome 0.7", 70, 1))
+    ]
+    axes = Figure().subplots()
+    figures._draw(axes, rows, ["none", "ToMe", "ToMe"], panel, "none")
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert lines["ToMe"].get_xdata().tolist() == [2, 1]
+    assert lines["ToMe"].get_ydata().tolist() == [79, 70]

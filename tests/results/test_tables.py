@@ -5,7 +5,8 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.metrics.accuracy import paired, top1
-from bigain.results.tables import COST, DASH, KEYS, accuracy_row, write
+from bigain.results.accuracy import ACCURACY, KEYS, accuracy_row
+from bigain.results.tables import COST, DASH, write
 
 
 def frame(correct, seconds=None):
@@ -49,7 +50,7 @@ def test_row_holds_the_metrics_of_its_frames():
         "fingerprint": "abc",
         **cost,
     }
-    assert tuple(row) == KEYS
+    assert tuple(row) == ("method", *KEYS)
 
 
 def test_images_are_paired_by_id_and_not_by_place():
@@ -82,7 +83,7 @@ def test_a_row_not_run_is_its_title_alone():
 
 
 def test_the_rule_of_a_narrow_column_is_still_markdown(tmp_path):
-    text = write([accuracy_row("x")], tmp_path / "a", "t", "")
+    text = write([accuracy_row("x")], [ACCURACY], tmp_path / "a", "t", "")
     rule = next(line for line in text.splitlines() if line.startswith("| -"))
     assert all("--" in cell for cell in rule.strip("| ").split("|"))
 
@@ -94,7 +95,9 @@ def written(tmp_path):
         accuracy_row("A|B & 50%_x", frame(OURS, [1 / 3] * 5), frame(THEIRS)),
         accuracy_row("L-GTM"),
     ]
-    text = write(rows, tmp_path / "new" / "table4.v2", "Fashion & more", "On 100% of it.")
+    text = write(
+        rows, [ACCURACY], tmp_path / "new" / "table4.v2", "Fashion & more", "On 100% of it."
+    )
     return rows, text, tmp_path / "new" / "table4.v2"
 
 
@@ -102,7 +105,7 @@ def test_csv_holds_every_number_exactly(written):
     rows, _, stem = written
     with open(f"{stem}.csv") as file:
         read = list(csv.DictReader(file))
-    assert tuple(read[0]) == KEYS
+    assert tuple(read[0]) == ("method", *KEYS)
     for line, row in zip(read, rows, strict=True):
         for key, value in row.items():
             if value is None:
@@ -152,4 +155,4 @@ def test_latex_is_escaped_and_rectangular(written):
 def test_a_file_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "results").write_text("a file")
     with pytest.raises(BiGainError, match=r"cannot write .*results"):
-        write([accuracy_row("x")], tmp_path / "results" / "a", "t", "")
+        write([accuracy_row("x")], [ACCURACY], tmp_path / "results" / "a", "t", "")

@@ -1,67 +1,244 @@
-"""The reference model's training: exact resumption after SIGKILL, and the folder it leaves."""
+"""Training of the reference models: exact resumption after SIGKILL, and the folder it leaves."""
 
+import csv
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
 from safetensors.torch import load_file
 
 from bigain.backbones import DiT
-from scripts.train_reference import orthogonalise
+from bigain.errors import BiGainError
+from bigain.features.fashion import FashionFeatures
+from scripts.train_reference import main
+from scripts.training.draws import shift
+from scripts.training.loop import Trainer
+from scripts.training.muon import Muon, orthogonalise
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_reference.py"
-WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = REPOSITORY / "scripts" / "train_reference.py"
+CONFIGS = REPOSITORY / "configs"
+CPU = torch.device("cpu")
+SMALL = {
+    "dit_fashion": ["model.layers=1", "model.heads=1", "model.head_dim=16"],
+    "fashion_features": ["model.stem=2", "model.middle=4", "model.inner=4"],
+}
+WEIGHTS = {
+    "dit_fashion": "transformer/diffusion_pytorch_model.safetensors",
+    "fashion_features": "model.safetensors",
+}
+STEPS = ["images=240", "batch_size=8", "warmup_images=80", "held_out=64"]
+# rows and checkpoints fall on different steps, so a kill can come between them
+EVERY = ["log_every=7", "save_every=4"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the processes that are killed: the number of threads changes the rounding."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """160 random images in the data set's own format."""
+    """160 random images a split in the data set's own format."""
     folder = tmp_path_factory.mktemp("data")
     draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (160, 28, 28), dtype=np.uint8)
     labels = np.arange(160, dtype=np.uint8) % 10
-    for name, magic, array in (
-        ("train-images-idx3-ubyte", 2051, images),
-        ("train-labels-idx1-ubyte", 2049, labels),
-    ):
-        header = np.array([magic, *array.shape], ">i4").tobytes()
-        (folder / f"{name}.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    for split in ("train", "t10k"):
+        images = draw.integers(0, 256, (160, 28, 28), dtype=np.uint8)
+        for name, magic, array in (("images-idx3", 2051, images), ("labels-idx1", 2049, labels)):
+            header = np.array([magic, *array.shape], ">i4").tobytes()
+            (folder / f"{split}-{name}-ubyte.gz").write_bytes(
+                gzip.compress(header + array.tobytes())
+            )
     return folder
 
 
-def command(data: Path, out: Path) -> list[str]:
-    small = ["model.layers=1", "model.heads=1", "model.head_dim=16", "held_out=64"]
-    steps = ["images=480", "batch_size=8", "warmup_images=80", "save_every=1", "log_every=20"]
+def overrides(reference: str, data: Path, out: Path, *more: str) -> list[str]:
     places = [f"data={data}", f"output={out}/model", f"checkpoints={out}/state", "device=cpu"]
-    return [sys.executable, str(SCRIPT), *small, *steps, *places]
+    return [f"reference={reference}", *SMALL[reference], *STEPS, *EVERY, *places, *more]
 
 
-def test_a_killed_training_ends_with_the_same_weights(data, tmp_path):
-    subprocess.run(command(data, tmp_path / "whole"), check=True, capture_output=True)
-    process = subprocess.Popen(command(data, tmp_path / "killed"), stderr=subprocess.DEVNULL)
-    latest = tmp_path / "killed" / "state" / "latest.pt"
-    while not latest.exists() and process.poll() is None:
+def trainer(reference: str, data: Path, out: Path, *more: str) -> Trainer:
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        cfg = compose("train_reference", overrides(reference, data, out, *more))
+    return Trainer(cfg, get_class(cfg.recipe)(cfg))
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(SCRIPT), *arguments]
+
+
+def log(out: Path) -> list[dict[str, str]]:
+    """The log's rows, less the seconds."""
+    with (out / "state" / "log.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def assert_same(reference: str, expected: Path, found: Path) -> None:
+    """The same weights, log and facts, but for the time."""
+    weights, others = (load_file(o / "model" / WEIGHTS[reference]) for o in (expected, found))
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert log(found) == log(expected)
+    facts, other_facts = (
+        json.loads((o / "model" / "training.json").read_text()) | {"minutes": None}
+        for o in (expected, found)
+    )
+    assert other_facts == facts
+
+
+@pytest.fixture(scope="module", params=list(SMALL))
+def trained(request, data, tmp_path_factory) -> tuple[str, Path]:
+    """A reference, and the folder of its uninterrupted training."""
+    out = tmp_path_factory.mktemp(request.param)
+    trainer(request.param, data, out).run()
+    return request.param, out
+
+
+def test_the_log_and_the_facts_count_right(trained):
+    _, whole = trained
+    assert [int(row["step"]) for row in log(whole)] == [*range(7, 30, 7), 30]
+    facts = json.loads((whole / "model" / "training.json").read_text())
+    assert facts["steps"] == 30 and facts["images"] == 240
+    assert (whole / "model" / "loss.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("step", [0, 15])  # step 14 ends a row, 12 and 16 a checkpoint
+def test_a_stopped_training_ends_as_the_whole_one(trained, data, tmp_path, step, monkeypatch):
+    reference, whole = trained
+    first = trainer(reference, data, tmp_path)
+    batch = first.recipe.batch
+
+    def stop(at: int) -> tuple[torch.Tensor, ...]:
+        if at == step:
+            raise KeyboardInterrupt
+        return batch(at)
+
+    monkeypatch.setattr(first.recipe, "batch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    assert not (tmp_path / "model").exists()
+    torch.rand(1)  # nothing hangs on torch's own generator
+    trainer(reference, data, tmp_path).run()
+    assert_same(reference, whole, tmp_path)
+
+
+def test_a_killed_training_ends_as_the_whole_one(trained, data, tmp_path):
+    reference, _ = trained
+    line = command(*overrides(reference, data, tmp_path))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL, env=environment)
+    state = tmp_path / "state"
+    while not (state / "latest.pt").exists() and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "model").exists(), "it ended before it could be killed"
-    subprocess.run(command(data, tmp_path / "killed"), check=True, capture_output=True)
-    whole, killed = (load_file(tmp_path / run / "model" / WEIGHTS) for run in ("whole", "killed"))
-    assert whole.keys() == killed.keys()
-    assert all(torch.equal(whole[name], killed[name]) for name in whole)
-    facts = json.loads((tmp_path / "killed" / "model" / "training.json").read_text())
-    assert facts["steps"] == 60 and facts["images"] == 480
-    assert (tmp_path / "killed" / "model" / "loss.png").stat().st_size > 1000
-    backbone = DiT(str(tmp_path / "killed" / "model")).load(torch.device("cpu"), torch.float32)
-    t = torch.tensor([500])
-    assert backbone.predict_noise(torch.zeros(1, 1, 32, 32), t, t * 0).shape == (1, 1, 32, 32)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert not (tmp_path / "model").exists()
+    trainer(reference, data, tmp_path).run()
+    assert_same(reference, trained[1], tmp_path)
+    assert not list(state.glob(".*tmp*"))
+
+
+def test_a_finished_training_is_only_exported_again(trained, data, tmp_path):
+    """Elsewhere, beside a card; where, and how often to save, may change."""
+    reference, whole = trained
+    (tmp_path / "README.md").write_text("the card")
+    trainer(reference, data, whole, f"output={tmp_path}", "save_every=5").run()
+    for name in (WEIGHTS[reference], "loss.png"):
+        assert (tmp_path / name).read_bytes() == (whole / "model" / name).read_bytes()
+    assert (tmp_path / "README.md").read_text() == "the card"
+
+
+def test_what_is_exported_loads(trained):
+    reference, whole = trained
+    path = str(whole / "model")
+    if reference == "dit_fashion":
+        t = torch.tensor([500])
+        backbone = DiT(path).load(CPU, torch.float32)
+        assert backbone.predict_noise(torch.zeros(1, 1, 32, 32), t, t * 0).shape == (1, 1, 32, 32)
+    else:
+        features = FashionFeatures(path).load(CPU)(torch.zeros(2, 1, 32, 32))
+        assert features.logits.shape == (2, 10)
+        accuracy = json.loads((whole / "model" / "training.json").read_text())["test_accuracy"]
+        assert accuracy["n"] == 160 and accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["batch_size=4", "images=960", "seed=1", "learning_rate=1", "ema_decay=0.5", "precision=bf16"],
+)
+def test_other_settings_do_not_resume(trained, data, change):
+    reference, whole = trained
+    key = change.split("=")[0]
+    with pytest.raises(BiGainError, match=rf"latest\.pt was trained with {key}="):
+        trainer(reference, data, whole, change).run()
+
+
+def test_another_model_does_not_resume(trained, data):
+    reference, whole = trained
+    change = {"dit_fashion": "model.layers=2", "fashion_features": "model.stem=4"}[reference]
+    with pytest.raises(BiGainError, match=change.split("=")[0]):
+        trainer(reference, data, whole, change).run()
+
+
+def test_other_data_do_not_resume(trained, data, tmp_path):
+    reference, whole = trained
+    for file in data.iterdir():
+        raw = bytearray(gzip.decompress(file.read_bytes()))
+        raw[-1] ^= 1
+        (tmp_path / file.name).write_bytes(gzip.compress(raw))
+    with pytest.raises(BiGainError, match=r"data\.sha256"):
+        trainer(reference, tmp_path, whole).run()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK"])
+def test_a_damaged_checkpoint_is_named(data, tmp_path, content):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "latest.pt").write_bytes(content)
+    with pytest.raises(BiGainError, match=r"latest\.pt is no checkpoint .*remove it"):
+        trainer("fashion_features", data, tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("held_out=0", r"held_out must lie in 1\.\.159"),
+        ("held_out=160", r"held_out must lie in 1\.\.159"),
+        ("batch_size=97", r"batch_size must lie in 1\.\.96"),
+        ("images=7", "images must be at least"),
+        ("precision=fp16", "precision must be one of"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(data, tmp_path, change, words):
+    with pytest.raises(BiGainError, match=words):
+        trainer("fashion_features", data, tmp_path, change)
+    assert not (tmp_path / "state").exists()
+
+
+def test_errors_are_one_line(monkeypatch):
+    done = subprocess.run(command("imges=5"), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "imges" in done.stderr
+
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "data=nowhere"])
+    with pytest.raises(SystemExit, match=r"^error: [^\n]*prepare_fashion_mnist\.py[^\n]*$"):
+        main()
 
 
 @pytest.mark.parametrize("shape", [(16, 64), (64, 16), (32, 32)])
@@ -69,3 +246,25 @@ def test_orthogonalise(shape):
     draws = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     singular = torch.linalg.svdvals(orthogonalise(draws))
     assert singular.min() > 0.6 and singular.max() < 1.3
+
+
+def test_muon_takes_a_kernel_as_a_matrix():
+    g = torch.Generator().manual_seed(0)
+    kernel, gradient = (torch.randn(8, 3, 3, 3, generator=g) for _ in range(2))
+    steps = []
+    for shape in ((8, 3, 3, 3), (8, 27)):
+        p = torch.nn.Parameter(kernel.view(shape).clone())
+        p.grad = gradient.view(shape)
+        Muon([p], lr=0.1).step()
+        steps.append(p.detach().flatten())
+    torch.testing.assert_close(*steps)
+
+
+def test_shifts_move_each_image_by_itself():
+    x = torch.arange(4 * 36).view(4, 1, 6, 6)
+    moved = shift(x, 1, torch.Generator().manual_seed(0))
+    by = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    found = [
+        [torch.equal(x[n].roll(s, (1, 2)), moved[n]) for s in by].index(True) for n in range(4)
+    ]
+    assert len(set(found)) > 1

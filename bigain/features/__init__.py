@@ -1,0 +1,9 @@
+"""Networks that describe images by vectors, for the metrics of generated images.
+
+Those whose libraries are slow to import stay in their own modules.
+"""
+
+from bigain.features.base import FeatureNetwork, Features, extract
+from bigain.features.fashion import FashionFeatures
+
+__all__ = ["FashionFeatures", "FeatureNetwork", "Features", "extract"]

@@ -1,0 +1,87 @@
+"""CLIP score: how well an image shows its prompt (Hessel et al. 2021, arXiv 2104.08718)."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+from transformers import CLIPModel, CLIPProcessor
+
+from bigain.backbones import files
+from bigain.errors import BiGainError
+from bigain.features import hub
+from bigain.features.base import as_rgb
+
+
+class ClipScore:
+    """100 * max(cos, 0) of an image's and its prompt's embedding, as torchmetrics scales it.
+
+    Args:
+        path: a hub id such as "openai/clip-vit-large-patch14", or a folder as save_pretrained
+            writes it, with its processor; nothing is loaded yet.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def identity(self) -> dict[str, Any]:
+        """The network's config and its weights' SHA-256; fetched if they are not there.
+
+        Raises:
+            BiGainError: if they cannot be had.
+        """
+        return self._digest
+
+    def load(self, device: torch.device) -> Self:
+        """Load the weights; returns itself.
+
+        Raises:
+            BiGainError: if they cannot be had, or are another network's.
+        """
+        kind = files.config(self._folder / "config.json").get("model_type")
+        if kind != "clip":
+            raise BiGainError(f"{self._folder} holds a {kind} model; evaluation.clip needs a clip")
+        network: nn.Module = CLIPModel.from_pretrained(self._folder)
+        self.network = network.to(device, torch.float32).eval().requires_grad_(False)
+        self.processor = CLIPProcessor.from_pretrained(self._folder)
+        self.device = device
+        return self
+
+    @torch.inference_mode()
+    def scores(
+        self, images: Iterable[np.ndarray], prompts: Sequence[str], batch_size: int
+    ) -> np.ndarray:
+        """One score an image, float64 [N] in [0, 100].
+
+        Args:
+            images: uint8 [H, W, 1 or 3], N of them.
+            prompts: one an image; what exceeds the text model's length does not count.
+        """
+        parts = []
+        rest = iter(images)
+        with tqdm(total=len(prompts), unit="img", desc="CLIP score") as bar:
+            for start in range(0, len(prompts), batch_size):
+                texts = list(prompts[start : start + batch_size])
+                pictures = [Image.fromarray(as_rgb(image)) for image in islice(rest, len(texts))]
+                inputs = self.processor(
+                    text=texts, images=pictures, return_tensors="pt", padding=True, truncation=True
+                )
+                found = self.network(**inputs.to(self.device))
+                cosine = (found.image_embeds * found.text_embeds).sum(-1)
+                parts.append(100 * cosine.clamp(min=0).double().cpu())
+                bar.update(len(texts))
+        return torch.cat(parts).numpy()
+
+    @cached_property
+    def _folder(self) -> Path:
+        return hub.folder(self.path, "evaluation.clip")
+
+    @cached_property
+    def _digest(self) -> dict[str, Any]:
+        return files.digest(self._folder)

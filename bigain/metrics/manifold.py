@@ -1,0 +1,88 @@
+"""Fidelity and diversity by nearest neighbours in feature space.
+
+Precision and recall: Kynkäänniemi et al. 2019 (arXiv 1904.06991). Density and coverage: Naeem et
+al. 2020 (arXiv 2002.09797). An image's ball reaches to its k-th neighbour within its own set. All
+four change with the numbers of images: compare them at equal numbers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch_fidelity.metric_prc import (
+    KEY_METRIC_PRECISION,
+    KEY_METRIC_RECALL,
+    prc_features_to_metric,
+)
+
+BLOCK = 1024  # rows of distances held at once
+
+
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Attributes:
+    precision: share of generated images inside the ball of a reference image.
+    recall: share of reference images inside the ball of a generated image.
+    """
+
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class DensityCoverage:
+    """Attributes:
+    density: balls of reference images that a generated image lies in, over k; may exceed 1.
+    coverage: share of reference images whose ball holds a generated image.
+    """
+
+    density: float
+    coverage: float
+
+
+def precision_recall(generated: Tensor, reference: Tensor, neighbours: int) -> PrecisionRecall:
+    """By torch-fidelity, in float64.
+
+    Args:
+        generated: features [N, D].
+        reference: features [M, D].
+        neighbours: k, less than N and M.
+    """
+    _check(neighbours, generated, reference)
+    found = prc_features_to_metric(
+        generated.double(),
+        reference.double(),
+        prc_neighborhood=neighbours,
+        prc_batch_size=BLOCK,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+
+    def exact(share: float, n: int) -> float:  # torch-fidelity takes means in float32
+        return round(share * n) / n
+
+    return PrecisionRecall(
+        exact(found[KEY_METRIC_PRECISION], len(generated)),
+        exact(found[KEY_METRIC_RECALL], len(reference)),
+    )
+
+
+def density_coverage(generated: Tensor, reference: Tensor, neighbours: int) -> DensityCoverage:
+    """Arguments as of `precision_recall`; ``neighbours`` less than M."""
+    _check(neighbours, reference)
+    x, y = generated.double(), reference.double()
+    holds = 0
+    covered = 0
+    for block in y.split(BLOCK):
+        # k + 1: each is its own nearest neighbour
+        radii = torch.cdist(block, y).kthvalue(neighbours + 1, dim=1, keepdim=True).values
+        inside = torch.cdist(block, x) < radii
+        holds += int(inside.sum())
+        covered += int(inside.any(1).sum())
+    return DensityCoverage(holds / (neighbours * len(x)), covered / len(y))
+
+
+def _check(neighbours: int, *sets: Tensor) -> None:
+    fewest = min(map(len, sets))
+    if not 1 <= neighbours < fewest:
+        raise ValueError(f"neighbours must lie in 1..{fewest - 1} here, got {neighbours}")

@@ -1,0 +1,198 @@
+"""Images drawn by a diffusion model, each keyed by (seed, index).
+
+The same image comes out in any batch, order, shard or process, so runs resume and methods are
+compared on the same noise.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bigain.attach import Attachment
+from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler
+from bigain.datasets.base import Dataset
+from bigain.errors import BiGainError
+from bigain.images import FINGERPRINT, PROMPT, contact_sheet, read_image, write_png
+from bigain.randomness import KeyedStream
+from bigain.results.store import Run
+from bigain.tasks.base import Work
+
+SHEET = 64  # images on the contact sheet
+
+
+@dataclass(frozen=True)
+class Generate:
+    """One image for each image of the data set, of its class.
+
+    Args:
+        sampler: "ddim", "ddpm", "euler", "dpmsolver++" or "unipc".
+        steps: of the sampler.
+        guidance: g of classifier-free guidance, u + g (c - u) for the noises u without and c with
+            the class (Ho and Salimans 2022); 1 is none, and saves half of the evaluations.
+        spacing: of the timesteps: "leading", "linspace", "trailing", or None for the model's own.
+    """
+
+    sampler: str = "ddim"
+    steps: int = 50
+    guidance: float = 4.0
+    spacing: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise ValueError(
+                f"Generate: sampler must be one of {', '.join(SAMPLERS)}; got {self.sampler!r}"
+            )
+        if self.spacing is not None and self.spacing not in SPACINGS:
+            raise ValueError(
+                f"Generate: spacing must be null or one of {', '.join(SPACINGS)}; "
+                f"got {self.spacing!r}"
+            )
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"Generate: steps must be a whole number from 1, got {self.steps!r}")
+        number = isinstance(self.guidance, int | float) and not isinstance(self.guidance, bool)
+        if not number or not 0 <= self.guidance < float("inf"):
+            raise ValueError(f"Generate: guidance must be at least 0, got {self.guidance!r}")
+
+    @property
+    def passes(self) -> int:
+        """Forward passes a step."""
+        return 1 if self.guidance == 1 else 2
+
+    def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
+        """Indices as text; past the data set's end its classes come again in the same order."""
+        if limit is not None and limit < 1:
+            raise BiGainError(f"limit must be at least 1, got {limit}")
+        return [f"{i:06d}" for i in range(len(dataset) if limit is None else limit)]
+
+    def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
+        """Also an image whose file has gone since."""
+        rows = run.finished()
+        files = {path.stem for path in folder(run).glob("*.png")}
+        return [i for i in ids if i not in rows or i not in files]
+
+    def compute(self, work: Work) -> None:
+        labels = [work.dataset.label(int(i) % len(work.dataset)) for i in work.todo]
+        condition = work.backbone.condition(work.dataset)
+        known = work.run.finished()
+        folder(work.run).mkdir(exist_ok=True)
+        size = max(1, work.batch_size // self.passes)
+        done = len(work.ids) - len(work.todo)
+        with tqdm(total=len(work.ids), initial=done, unit="img", desc=work.title) as bar:
+            for start in range(0, len(work.todo), size):
+                ids, classes = work.todo[start : start + size], labels[start : start + size]
+                began = time.perf_counter()
+                images, evaluations = generate(
+                    work.backbone,
+                    self,
+                    condition[torch.tensor(classes, device=condition.device)],
+                    ids,
+                    work.seed,
+                    work.attachment,
+                )
+                prompts = [work.dataset.prompts[c] for c in classes]
+                for image_id, prompt, image in zip(ids, prompts, images, strict=True):
+                    about = {
+                        FINGERPRINT: work.run.fingerprint,
+                        "bigain.image_id": image_id,
+                        PROMPT: prompt,
+                    }
+                    write_png(folder(work.run) / f"{image_id}.png", image, about)
+                seconds = (time.perf_counter() - began) / len(ids)
+                rows = [
+                    {
+                        "image_id": image_id,
+                        "label": label,
+                        "prompt": prompt,
+                        "evaluations": evaluations,
+                        "seconds": seconds,
+                    }
+                    for image_id, label, prompt in zip(ids, classes, prompts, strict=True)
+                ]
+                work.run.append([row for row in rows if row["image_id"] not in known])
+                bar.update(len(ids))
+
+    def finish(self, run: Run, ids: Sequence[str]) -> None:
+        """Write the contact sheet of the first images."""
+        images = [read_image(path) for path in files(run, ids[:SHEET])]
+        write_png(run.path / "sheet.png", contact_sheet(images), {})
+
+    def spent(self, frame: pd.DataFrame) -> float:
+        return float(frame["evaluations"].mean())
+
+    def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:
+        return [f"{len(frame)} images"]
+
+
+def folder(run: Run) -> Path:
+    """Where a run's images lie."""
+    return run.path / "images"
+
+
+def files(run: Run, ids: Sequence[str]) -> list[Path]:
+    """The images' files; `Generate.unfinished` tells which are there."""
+    return [folder(run) / f"{i}.png" for i in ids]
+
+
+@torch.inference_mode()
+def generate(
+    backbone: Backbone,
+    protocol: Generate,
+    condition: Tensor,
+    ids: Sequence[str],
+    seed: int,
+    attachment: Attachment | None = None,
+) -> tuple[list[np.ndarray], int]:
+    """Draw one image a row of ``condition`` [B, ...].
+
+    Args:
+        ids: of the images; with ``seed`` they key all randomness.
+        attachment: the compressor on the model, told each image's key.
+
+    Returns:
+        B images, uint8 [H, W, C], and the evaluations each took.
+
+    Raises:
+        BiGainError: if the model returns NaN or infinity.
+    """
+    device = backbone.alphas_cumprod.device
+    sampler = build_sampler(
+        protocol.sampler, backbone.noise_schedule, protocol.steps, protocol.spacing, device
+    )
+    # for samplers that add noise: diffusers draws each sample's from its own generator, step by
+    # step, and on the CPU whatever the device
+    keys = KeyedStream.of(seed, "sampler", ids).keys.tolist()
+    generators = [torch.Generator().manual_seed(key) for key in keys]
+    noisy = {"generator": generators} if protocol.sampler == "ddpm" else {}
+    x = KeyedStream.of(seed, "latent", ids, device).normal(*backbone.latent_shape)
+    x = x * sampler.init_noise_sigma
+    guided = protocol.passes == 2
+    if guided:
+        rest = backbone.unconditional().expand_as(condition)
+        condition = torch.cat([condition, rest])
+    if attachment is not None:
+        sample_keys = KeyedStream.of(seed, "image", ids, device).keys
+        attachment.sample_keys = sample_keys.repeat(protocol.passes)
+    for t in sampler.timesteps:
+        inputs = sampler.scale_model_input(x, t)
+        inputs = inputs.repeat(protocol.passes, *[1] * (x.ndim - 1))
+        eps = backbone.predict_noise(inputs, t.expand(len(inputs)), condition)
+        if guided:
+            with_class, without = eps.chunk(2)
+            eps = without + protocol.guidance * (with_class - without)
+        x = sampler.step(eps, t, x, return_dict=False, **noisy)[0]
+    images = backbone.decode(x)
+    if not images.isfinite().all():
+        raise BiGainError(
+            "the model returned NaN or infinity; check the weights (model.path), or use "
+            "dtype=float32 if this is half precision"
+        )
+    pixels = (images * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+    arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return list(arrays), len(sampler.timesteps) * protocol.passes

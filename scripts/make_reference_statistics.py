@@ -1,0 +1,95 @@
+"""Compute the reference statistics that generated images are scored against.
+
+    python scripts/make_reference_statistics.py dataset=fashion_mnist dataset.split=train \
+        dataset.root=data/fashion_mnist features=fashion
+    python scripts/make_reference_statistics.py folder=/path/to/images name=coco-val
+
+The file is the same, byte for byte, whenever the same command runs on the same machine.
+Settings: configs/make_reference_statistics.yaml.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be said in one line
+
+import hydra
+import numpy as np
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from bigain import config
+from bigain.datasets import Dataset
+from bigain.device import device_of
+from bigain.errors import BiGainError
+from bigain.features import FeatureNetwork, extract
+from bigain.images import open_folder, pixels
+from bigain.metrics.reference import ReferenceStatistics
+from bigain.results.atomic import explained
+
+config.register()
+
+
+def make(cfg: DictConfig) -> Path:
+    """Compute and write the statistics; returns their file.
+
+    Raises:
+        BiGainError: if the images, the network or a setting cannot be used.
+    """
+    network: FeatureNetwork | None = config.build(cfg, "features")
+    if network is None:
+        raise BiGainError("choose the feature network: features=fashion, inception or dinov2")
+    name, data, count, images = _folder(cfg) if cfg.folder else _dataset(cfg)
+    name = f"{name}-{network.name}"
+    features = extract(network.load(device_of(cfg.device)), images, cfg.batch_size, count)
+    statistics = ReferenceStatistics.of(name, network, data, features)
+    path = Path(cfg.output) / f"{name}.npz"
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    statistics.save(path)
+    print(f"{path}: {statistics.n} images, fingerprint {statistics.fingerprint}")
+    return path
+
+
+Source = tuple[str, dict[str, Any], int, Iterable[np.ndarray]]  # name, identity, number, images
+
+
+def _dataset(cfg: DictConfig) -> Source:
+    if cfg.name is not None:
+        raise BiGainError("name= goes with folder=; a data set's name is its own with its split")
+    dataset: Dataset = config.build(cfg, "dataset")
+    data = dataset.identity()
+    # as generated images are written
+    images = (pixels(dataset[i].image) for i in range(len(dataset)))
+    return f"{data['name']}-{data['split']}", data, len(dataset), images
+
+
+def _folder(cfg: DictConfig) -> Source:
+    if cfg.name is None or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", cfg.name):
+        raise BiGainError(
+            f"folder= needs a name for its images, of letters, digits and _ . -; got {cfg.name}"
+        )
+    folder = open_folder(cfg.folder, mixed=True)
+    return cfg.name, {"name": cfg.name, "sha256": folder.sha256()}, len(folder), folder
+
+
+@hydra.main(version_base=None, config_path="../configs", config_name="make_reference_statistics")
+def main(cfg: DictConfig) -> None:
+    try:
+        make(cfg)
+    except BiGainError as error:  # here, so that Hydra adds nothing of its own
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
+        sys.exit(f"error: {config.explain(error)}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing is written")

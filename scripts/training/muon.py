@@ -1,0 +1,37 @@
+"""Muon (Jordan et al. 2024) in float32."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz (Jordan et al. 2024, "Muon").
+
+    torch.optim.Muon iterates in bfloat16, which processors without native bfloat16 only emulate,
+    and takes matrices alone; this one iterates in float32 and takes a convolution's kernel as the
+    matrix [out, in * height * width]. Steps are scaled by 0.2 * sqrt(max(rows, columns)), which
+    gives them AdamW's usual size (Liu et al. 2025, arXiv 2502.16982).
+    """
+
+    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonalise(p.grad.lerp(buffer, group["momentum"]).flatten(1))
+                scale = 0.2 * max(update.shape) ** 0.5
+                p.sub_(update.reshape(p.shape), alpha=group["lr"] * scale)
+
+
+def orthogonalise(g: Tensor) -> Tensor:
+    """Nearest semi-orthogonal matrix of ``g`` [rows, columns], to about 0.3 in singular values."""
+    x = g.T if g.shape[0] > g.shape[1] else g
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.T if g.shape[0] > g.shape[1] else x
