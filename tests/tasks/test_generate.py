@@ -122,7 +122,7 @@ def test_classes_are_balanced_in_the_whole_test_split(configure):
 
 
 @pytest.mark.parametrize(
-    "change", ["task.steps=5", "task.guidance=2", "task.sampler=euler", "task.spacing=trailing"]
+    "change", ["task.steps=5", "task.guidance=2", "task.sampler=euler", "task.spacing=linspace"]
 )
 def test_what_changes_images_changes_the_run(overrides, change, configure):
     paths = {Job(configure(o)).run_path for o in (overrides, [*overrides, change])}
