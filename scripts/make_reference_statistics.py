@@ -2,9 +2,11 @@
 
     python scripts/make_reference_statistics.py dataset=fashion_mnist dataset.split=train \
         dataset.root=data/fashion_mnist features=fashion
+    python scripts/make_reference_statistics.py dataset=pets model=sd2 features=inception
     python scripts/make_reference_statistics.py folder=/path/to/images name=coco-val
 
-The file is the same, byte for byte, whenever the same command runs on the same machine.
+The model is there for its image size alone, to which the data set brings its images. The file is
+the same, byte for byte, whenever the same command runs on the same machine.
 Settings: configs/make_reference_statistics.yaml.
 """
 
@@ -66,7 +68,9 @@ def _dataset(cfg: DictConfig) -> Source:
     data = dataset.identity()
     # as generated images are written
     images = (pixels(dataset[i].image) for i in range(len(dataset)))
-    return f"{data['name']}-{data['split']}", data, len(dataset), images
+    # a reference fits the size that the model draws, so its name says it
+    parts = [data["name"], data["split"], *([data["size"]] if "size" in data else [])]
+    return "-".join(map(str, parts)), data, len(dataset), images
 
 
 def _folder(cfg: DictConfig) -> Source:

@@ -15,12 +15,12 @@ class Example:
     Attributes:
         id: unique in the data set, and the same on every machine.
         image: float32 [C, H, W] in [-1, 1].
-        label: index into the data set's classes.
+        labels: indices into the data set's classes, rising; one for single-label data.
     """
 
     id: str
     image: Tensor
-    label: int
+    labels: tuple[int, ...]
 
 
 class Dataset(Protocol):
@@ -29,10 +29,13 @@ class Dataset(Protocol):
     Attributes:
         classes: names, in the order of the labels.
         prompts: one a class, for text-conditional models.
+        class_ids: each class's index among the classes that a class-conditional model was trained
+            on (ImageNet's 1,000); None for data that no such model knows.
     """
 
     classes: list[str]
     prompts: list[str]
+    class_ids: list[int] | None
 
     def __len__(self) -> int: ...
 
@@ -41,8 +44,14 @@ class Dataset(Protocol):
 
     def __getitem__(self, index: int) -> Example: ...
 
-    def label(self, index: int) -> int:
-        """An image's class, without decoding it."""
+    def labels(self, index: int) -> tuple[int, ...]:
+        """An image's classes, without decoding it; none where nothing is annotated."""
+
+    def prompt(self, index: int) -> str:
+        """What to draw in this image's place: its class's prompt, or its own caption."""
+
+    def listing(self) -> list[str] | None:
+        """The chosen files, relative to the data set, where a rule chose some; else None."""
 
     def identity(self) -> dict[str, Any]:
         """What names the data in a run's fingerprint: name, split, checksums; never a path."""

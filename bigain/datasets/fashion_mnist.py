@@ -39,6 +39,7 @@ PROMPTS = [
     "a photo of a bag.",
     "a photo of an ankle boot.",
 ]
+CLASS_IDS = list(range(len(CLASSES)))
 STEMS = {"train": "train", "test": "t10k"}
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 
@@ -56,6 +57,7 @@ class FashionMNIST:
 
     classes = CLASSES
     prompts = PROMPTS
+    class_ids = CLASS_IDS
 
     def __init__(self, root: str, split: str = "test") -> None:
         if split not in STEMS:
@@ -83,10 +85,16 @@ class FashionMNIST:
 
     def __getitem__(self, index: int) -> Example:
         image = _pad(torch.from_numpy(self._images[index : index + 1]))[0]
-        return Example(f"{self.split}-{index:05d}", image, int(self._labels[index]))
+        return Example(f"{self.split}-{index:05d}", image, self.labels(index))
 
-    def label(self, index: int) -> int:
-        return int(self._labels[index])
+    def labels(self, index: int) -> tuple[int, ...]:
+        return (int(self._labels[index]),)
+
+    def prompt(self, index: int) -> str:
+        return PROMPTS[self._labels[index]]
+
+    def listing(self) -> list[str] | None:
+        return None
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All images, float32 [N, 1, 32, 32] in [-1, 1], and labels, int64 [N]."""

@@ -56,7 +56,9 @@ def test_classes_are_torchvisions_and_each_has_a_prompt() -> None:
 def test_an_example_is_the_padded_image(tmp_path: Path, files: dict[str, bytes]) -> None:
     data = FashionMNIST(str(write(tmp_path, files)))
     example = data[2]
-    assert (example.id, example.label) == ("test-00002", 4)
+    assert (example.id, example.labels) == ("test-00002", (4,))
+    assert data.labels(2) == (4,)
+    assert data.prompt(2) == "a photo of a coat."
     assert example.image.shape == (1, 32, 32)
     assert example.image.dtype == torch.float32
     border = torch.ones(32, 32, dtype=torch.bool)

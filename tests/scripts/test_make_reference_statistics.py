@@ -22,6 +22,7 @@ from bigain.images import write_png
 from bigain.metrics.frechet import Moments
 from bigain.metrics.reference import ReferenceStatistics
 from scripts import make_reference_statistics as script
+from tests import tiny_data
 
 N = 30
 
@@ -77,6 +78,17 @@ def test_of_a_data_set(garments: Path, network: Path, tmp_path: Path) -> None:
     moments = Moments.of(expected.pooled)
     np.testing.assert_allclose(found.pooled.covariance, moments.covariance, rtol=1e-4, atol=1e-9)
     assert found.spatial is not None
+
+
+def test_the_name_says_the_size_that_the_model_draws(tmp_path: Path) -> None:
+    root = tiny_data.pets(tmp_path)
+    overrides = ["dataset=pets", f"dataset.root={root}", "model.image_size=16"]
+    with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
+        cfg = compose("make_reference_statistics", overrides)
+    name, data, count, images = script._dataset(cfg)
+    assert (name, count, data["size"]) == ("pets-test-16", 37, 16)
+    assert {image.shape for image in images} == {(16, 16, 3)}
+    assert cfg.dataset.reference == name
 
 
 def test_same_bytes(garments: Path, network: Path, tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""Any images, in one folder a class."""
+
+from pathlib import Path
+
+from bigain.datasets.image_files import ImageFile, ImageFiles, image_names
+from bigain.datasets.prompts import read_prompts
+from bigain.errors import BiGainError
+
+TEMPLATE = "a photo of a {}."
+
+
+class Folder(ImageFiles):
+    """PNG, JPEG and WebP images right in their class's folder; dot files do not count.
+
+    Classes are in the order of their folders' names. A class's name is its folder's, with spaces
+    for underscores.
+
+    Args:
+        root: folder of the class folders.
+        size: pixels of a side.
+        template: a prompt with {} for the class's name.
+        prompts: a CSV file with the columns class_name and prompt, instead of the template; it
+            names every class and no other, with spaces or underscores.
+
+    Raises:
+        BiGainError: if there are no class folders, one is empty, two are of the same name, or the
+            prompts do not fit them.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        size: int,
+        template: str = TEMPLATE,
+        prompts: str | None = None,
+    ) -> None:
+        folder = Path(root)
+        folders = _folders(folder)
+        names = [_name(path.name) for path in folders]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise BiGainError(
+                f"two folders in {folder} are the class {repeated[0]!r}; rename or merge them"
+            )
+        files = []
+        for label, path in enumerate(folders):
+            found = image_names(path)
+            if not found:
+                raise BiGainError(
+                    f"{path} holds no images; put PNG, JPEG or WebP files right into it, "
+                    "or remove it"
+                )
+            below = (f"{path.name}/{name}" for name in found)
+            files += [ImageFile(name, name, (label,)) for name in below]
+        said = _fill(template, names) if prompts is None else _match(Path(prompts), names)
+        super().__init__("folder", "all", size, folder, files, names, said)
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise BiGainError(f"{root} is not a folder; set dataset.root to one of class folders")
+    found = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not found:
+        raise BiGainError(f"{root} holds no folders; put the images of each class into its own")
+    return found
+
+
+def _name(folder: str) -> str:
+    return folder.replace("_", " ")
+
+
+def _fill(template: str, names: list[str]) -> list[str]:
+    if "{}" not in template:
+        raise BiGainError(
+            f"dataset.template must have {{}} for the class's name, as in {TEMPLATE!r}; "
+            f"got {template!r}"
+        )
+    return [template.replace("{}", name) for name in names]
+
+
+def _match(path: Path, names: list[str]) -> list[str]:
+    given = read_prompts(path)
+    by_name = {_name(name): prompt for name, prompt in given.items()}
+    for what, wrong in (
+        ("has no prompt for", [name for name in names if name not in by_name]),
+        ("has prompts for what is no class:", [name for name in by_name if name not in names]),
+    ):
+        if wrong:
+            shown = ", ".join(wrong[:5]) + (", …" if len(wrong) > 5 else "")
+            raise BiGainError(f"{path} {what} {shown}; the classes are {', '.join(names)}")
+    return [by_name[name] for name in names]

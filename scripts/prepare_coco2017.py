@@ -1,0 +1,84 @@
+"""Download COCO 2017's validation images and annotations, check them, and print what to run.
+
+    python scripts/prepare_coco2017.py [--root data/coco2017]
+
+Goes on where it was stopped. An archive is removed once it is unpacked.
+"""
+
+import argparse
+import contextlib
+import io
+import sys
+import zipfile
+from functools import partial
+from pathlib import Path
+
+from torchvision.datasets import utils
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
+
+from bigain.datasets import COCO2017
+from bigain.errors import BiGainError
+from scripts.preparing.checks import check
+
+ARCHIVES = {  # the folder each holds: where it is, and its MD5
+    "val2017": (
+        "http://images.cocodataset.org/zips/val2017.zip",
+        "442b8da7639aecaf257c1dceb8ba8c80",
+    ),
+    "annotations": (
+        "http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+        "f4bbac642086de4f52a3fdda2de5fa2c",
+    ),
+}
+IMAGES = 5000
+LABELLED = 4952  # images with at least one object
+
+
+def prepare(root: Path) -> None:
+    """Leave val2017/ and annotations/ in ``root``.
+
+    Raises:
+        BiGainError: if an archive cannot be had, or images or annotations are missing or damaged.
+    """
+    for folder, (url, md5) in ARCHIVES.items():
+        archive = root / url.rpartition("/")[2]
+        if (root / folder).is_dir() and not archive.exists():
+            continue
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                utils.download_and_extract_archive(url, root, md5=md5, remove_finished=True)
+        except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            reason = " ".join(str(error).split())
+            raise BiGainError(
+                f"download failed ({reason}); get {url} by hand (MD5 {md5}), put it into {root} "
+                "and run this again"
+            ) from error
+    mend = f"remove {' and '.join(str(root / folder) for folder in ARCHIVES)}, run this again"
+    dataset = check(partial(COCO2017, str(root), "val", size=1), IMAGES, mend)
+    found = sum(bool(dataset.labels(i)) for i in range(IMAGES))
+    if found != LABELLED:
+        raise BiGainError(
+            f"{root / 'annotations'} has objects in {found} images instead of {LABELLED}; {mend}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Download COCO 2017's val split and check it.")
+    parser.add_argument("--root", type=Path, default=Path("data/coco2017"))
+    root = parser.parse_args().root
+    try:
+        prepare(root)
+    except BiGainError as error:
+        sys.exit(f"error: {error}")
+    chosen = f"model=sd2 dataset=coco2017 dataset.root={root}"
+    print(f"{IMAGES} validation images, {LABELLED} of them with labels, are in {root}")
+    print(f"classify them:             python run.py task=classify {chosen}")
+    print(
+        "make FID's reference once: "
+        f"python scripts/make_reference_statistics.py features=inception {chosen}"
+    )
+
+
+if __name__ == "__main__":
+    main()

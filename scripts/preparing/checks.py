@@ -1,0 +1,61 @@
+"""What scripts/prepare_*.py check of the images that they leave."""
+
+from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
+
+from tqdm import tqdm
+
+from bigain.datasets.image_files import ImageFiles, decode
+from bigain.errors import BiGainError
+
+SHOWN = 5  # files that an error names
+
+
+def check(build: Callable[[], ImageFiles], count: int, mend: str) -> ImageFiles:
+    """Build a data set, count its images and decode them all.
+
+    Args:
+        build: returns the data set.
+        count: images it must have.
+        mend: what to do if it is not as published.
+
+    Returns:
+        The data set.
+
+    Raises:
+        BiGainError: naming what is missing or damaged, and ``mend``.
+    """
+    try:
+        dataset = build()
+    except BiGainError as error:
+        # a data set's own errors end with the script to run, which is this one
+        raise BiGainError(f"{str(error).rpartition('; ')[0] or error}; {mend}") from error
+    found = len(dataset)
+    if found != count:
+        raise BiGainError(
+            f"{dataset.folder} holds {found} {dataset.split} images instead of {count}; {mend}"
+        )
+    if damaged := _damaged(dataset):
+        names = ", ".join(damaged[:SHOWN]) + (", …" if len(damaged) > SHOWN else "")
+        raise BiGainError(
+            f"{len(damaged)} of {count} images in {dataset.folder} cannot be decoded: {names}; "
+            f"{mend}"
+        )
+    return dataset
+
+
+def _damaged(dataset: ImageFiles) -> list[str]:
+    """The files that cannot be decoded, in the data set's order."""
+
+    def unreadable(path: str) -> str | None:
+        try:
+            decode(dataset.folder / path)
+        except BiGainError:
+            return path
+        return None
+
+    paths = [file.path for file in dataset.files]
+    with ThreadPool() as pool:  # PIL decodes without the interpreter's lock
+        found = pool.imap(unreadable, paths, chunksize=16)
+        bar = tqdm(found, total=len(paths), unit="img", desc=f"check {dataset.split}")
+        return [path for path in bar if path is not None]

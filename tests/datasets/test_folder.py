@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+
+from bigain.datasets import Folder
+from bigain.errors import BiGainError
+from tests.tiny_data import draw, folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return folder(tmp_path / "data")
+
+
+def test_classes_are_the_folders_by_name(root: Path) -> None:
+    (root / "apple" / "notes.txt").touch()
+    (root / ".cache").mkdir()
+    draw(root / "apple" / ".hidden.png")
+    data = Folder(str(root), size=8)
+    assert data.classes == ["apple", "hot dog"]
+    assert data.prompts == ["a photo of a apple.", "a photo of a hot dog."]
+    assert data.class_ids is None
+    assert {id: data.labels(i) for i, id in enumerate(data.ids())} == {
+        "apple/a.png": (0,),
+        "apple/b.jpg": (0,),
+        "hot_dog/a.png": (1,),
+        "hot_dog/b.jpeg": (1,),
+        "hot_dog/c.WEBP": (1,),
+    }
+
+
+def test_a_template_is_filled(root: Path) -> None:
+    data = Folder(str(root), size=8, template="{}, drawn")
+    assert data.prompts == ["apple, drawn", "hot dog, drawn"]
+    with pytest.raises(BiGainError, match=r"dataset\.template.*got 'a photo'"):
+        Folder(str(root), size=8, template="a photo")
+
+
+@pytest.mark.parametrize("name", ["hot_dog", "hot dog"])
+def test_prompts_from_a_file(root: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "prompts.csv"
+    path.write_text(f'class_name,prompt\n{name},"a sausage, in a bun"\napple,an apple\n')
+    data = Folder(str(root), size=8, prompts=str(path))
+    assert data.prompts == ["an apple", "a sausage, in a bun"]
+    assert data.identity() != Folder(str(root), size=8).identity()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("class_name,prompt\napple,an apple\n", "no prompt for hot dog"),
+        ("class_name,prompt\napple,a\nhot_dog,b\npear,c\n", "no class: pear"),
+        ("class_name,prompt\napple,a\napple,b\n", "'apple' twice"),
+        ("class_name,prompt\napple,\n", "no prompt in row 1"),
+        ("name,prompt\napple,a\n", "no class_name in row 1"),
+        ("", "no prompt for apple, hot dog"),
+        ("\xff", "cannot be read"),
+    ],
+)
+def test_prompts_that_do_not_fit(root: Path, tmp_path: Path, text: str, error: str) -> None:
+    path = tmp_path / "prompts.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(BiGainError, match=error) as caught:
+        Folder(str(root), size=8, prompts=str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_missing_prompts(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(BiGainError, match=r"none\.csv cannot be read"):
+        Folder(str(root), size=8, prompts=str(tmp_path / "none.csv"))
+
+
+def test_no_class_folders(tmp_path: Path) -> None:
+    with pytest.raises(BiGainError, match=r"is not a folder; set dataset\.root"):
+        Folder(str(tmp_path / "none"), size=8)
+    draw(tmp_path / "a.png")
+    with pytest.raises(BiGainError, match="holds no folders"):
+        Folder(str(tmp_path), size=8)
+
+
+def test_an_empty_class_is_named(root: Path) -> None:
+    draw(root / "pear" / "deeper" / "a.png")
+    with pytest.raises(BiGainError, match="pear holds no images"):
+        Folder(str(root), size=8)
+
+
+def test_two_folders_of_one_class(root: Path) -> None:
+    draw(root / "hot dog" / "a.png")
+    with pytest.raises(BiGainError, match="are the class 'hot dog'"):
+        Folder(str(root), size=8)

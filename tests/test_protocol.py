@@ -1,0 +1,54 @@
+"""protocol= changes how images are drawn and scored, and nothing else."""
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from bigain import config
+from bigain.backbones import build_sampler
+from bigain.tasks.generate import Generate
+
+TASKS = sorted(p.stem for p in (config.REPOSITORY / "configs" / "task").glob("*.yaml"))
+
+
+def plain(cfg: Any) -> Any:
+    return OmegaConf.to_container(cfg)
+
+
+def test_adm_generates(configure):
+    cfg = configure(["protocol=adm", "task=generate", "model.image_size=256"])
+    config.check(cfg)
+    assert config.build(cfg, "task") == Generate("ddpm", 250, 1.5, "linspace")
+    assert cfg.limit == 50000
+    assert cfg.evaluation.reference == "adm-imagenet256"
+    assert config.build(cfg, "features").name == "inception-legacy_pytorch"
+
+
+def test_overrides_win(configure):
+    chosen = ["task.steps=50", "limit=10", "evaluation.reference=x", "features.mode=clean"]
+    cfg = configure(["protocol=adm", "task=generate", *chosen])
+    assert (cfg.task.steps, cfg.limit) == (50, 10)
+    assert (cfg.evaluation.reference, cfg.features.mode) == ("x", "clean")
+    assert configure(["protocol=adm", "features=none"]).features.name == "none"
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "generate"])
+def test_other_tasks_keep_their_settings(configure, task):
+    before, after = configure([f"task={task}"]), configure([f"task={task}", "protocol=adm"])
+    config.check(after)
+    for key in set(before) - {"features", "evaluation"}:
+        assert plain(after)[key] == plain(before)[key]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_paper_changes_nothing(configure, task):
+    assert configure([f"task={task}", "protocol=paper"]) == configure([f"task={task}"])
+
+
+def test_timesteps_are_those_of_dit():
+    """Official DiT takes round(i * 999 / 249) of 1,000."""
+    sampler = build_sampler("ddpm", {"num_train_timesteps": 1000}, 250, "linspace", "cpu")
+    expected = [round(i * 999 / 249) for i in range(250)][::-1]
+    assert sampler.timesteps.tolist() == expected
+    assert sampler.config.variance_type == "fixed_small"
