@@ -1,5 +1,6 @@
 """What a task needs of a diffusion model."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -40,6 +41,9 @@ class Backbone(Protocol):
 
     def condition(self, dataset: Dataset) -> Tensor:
         """One row a class, [K, ...], computed once and indexed by class."""
+
+    def condition_images(self, dataset: Dataset, indices: Sequence[int]) -> Tensor:
+        """What to draw in the place of each of these images, [B, ...]: its class or prompt."""
 
     def unconditional(self) -> Tensor:
         """The row [1, ...] of no class, for classifier-free guidance."""

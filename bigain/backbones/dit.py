@@ -1,64 +1,64 @@
-"""Class-conditional DiT (Peebles and Xie 2023) in diffusers' form, in pixel space."""
+"""Class-conditional DiT (Peebles and Xie 2023) in diffusers' form, on latents or on pixels."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DiTTransformer2DModel
+from diffusers import DiTTransformer2DModel
 from torch import Tensor
 
-from bigain.backbones import files
+from bigain.backbones.checkpoint import Checkpoint
+from bigain.backbones.latents import Autoencoder
+from bigain.backbones.schedule import FILE, NoiseSchedule
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError
 
 
 class DiT:
-    """A DiT on images themselves.
+    """A DiT; on images themselves if the pipeline has no autoencoder.
 
     Args:
-        path: folder with ``transformer/`` and ``scheduler/``, as diffusers saves them.
+        path: folder with ``transformer/``, ``scheduler/`` and, for latents, ``vae/``, as
+            diffusers' DiTPipeline saves them, or a hub id.
+        revision: of the hub's.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str, revision: str | None = None) -> None:
+        self.checkpoint = Checkpoint(path, ("transformer", "vae", "scheduler"), revision)
 
     def identity(self) -> dict[str, Any]:
-        return {
-            "transformer": files.digest(files.component(self.path, "transformer")),
-            "scheduler": files.config(self.path / "scheduler" / "scheduler_config.json"),
+        found = {
+            "transformer": self.checkpoint.digest("transformer"),
+            "scheduler": self.checkpoint.config("scheduler", FILE),
         }
+        if self.checkpoint.has("vae"):
+            found["vae"] = self.checkpoint.digest("vae")
+        return found
 
     def skeleton(self) -> DiTTransformer2DModel:
-        folder = files.component(self.path, "transformer")
-        with torch.device("meta"):
-            return DiTTransformer2DModel.from_config(files.config(folder / "config.json")).eval()
+        return self.checkpoint.skeleton(DiTTransformer2DModel, "transformer")
 
     def load(self, device: torch.device, dtype: torch.dtype) -> "DiT":
-        folder = files.component(self.path, "transformer")
-        try:
-            model, found = DiTTransformer2DModel.from_pretrained(
-                folder, torch_dtype=dtype, low_cpu_mem_usage=False, output_loading_info=True
-            )
-        except Exception as error:  # diffusers raises many kinds for a damaged file
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        latent = self.checkpoint.has("vae")
+        self.schedule = NoiseSchedule.load(self.checkpoint, device, latent=latent)
+        self.noise_schedule = self.schedule.config
+        self.alphas_cumprod = self.schedule.alphas_cumprod
+        self.autoencoder = Autoencoder(self.checkpoint, device) if latent else None
+        options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+        model = self.checkpoint.load(DiTTransformer2DModel, "transformer", **options)
+        size, channels = model.config.sample_size, model.config.in_channels
+        if self.autoencoder and self.autoencoder.channels != channels:
             raise BiGainError(
-                f"{folder} cannot be loaded ({reason}); copy the model there again"
-            ) from error
-        if strange := [*found["missing_keys"], *found["unexpected_keys"]]:
-            raise BiGainError(
-                f"{folder}: weights and config.json disagree about {len(strange)} tensors, "
-                f"{strange[0]} first; copy both from the same model"
+                f"{self.checkpoint.path}: vae gives latents of {self.autoencoder.channels} "
+                f"channels, transformer takes {channels}; copy both from the same model"
             )
-        size = model.config.sample_size
-        self.latent_shape = (model.config.in_channels, size, size)
-        self.denoiser = model.to(device).eval().requires_grad_(False)
-        scheduler = DDIMScheduler.from_pretrained(self.path / "scheduler")
-        self.noise_schedule = dict(scheduler.config)
-        # float32 whatever the model's type: half precision shifts the schedule (trap 4)
-        self.alphas_cumprod = scheduler.alphas_cumprod.to(device, torch.float32)
+        self.latent_shape = (channels, size, size)
+        self.denoiser = model.to(device)
         return self
 
     def encode(self, images: Tensor) -> Tensor:
+        if self.autoencoder:
+            return self.autoencoder.encode(images, self.latent_shape[-1])
         if tuple(images.shape[1:]) != self.latent_shape:
             raise BiGainError(
                 f"the model takes images of {self.latent_shape} (channels, height, width), the "
@@ -67,16 +67,22 @@ class DiT:
         return images.to(self.alphas_cumprod.device, torch.float32)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return latents.float()
+        return self.autoencoder.decode(latents) if self.autoencoder else latents.float()
 
     def condition(self, dataset: Dataset) -> Tensor:
         known = self.denoiser.config.num_embeds_ada_norm
-        if len(dataset.classes) != known:
+        ids = dataset.class_ids
+        if ids is None or dataset.known_classes != known:
             raise BiGainError(
-                f"the model knows {known} classes, the data set has {len(dataset.classes)}; "
-                "choose the data set that the model was trained on"
+                f"the model knows {known} classes by number, and this data set's "
+                f"{len(dataset.classes)} classes are not among them; choose the data set that the "
+                "model was trained on, or a text-conditional model"
             )
-        return torch.arange(known, device=self.alphas_cumprod.device)
+        return torch.tensor(ids, device=self.alphas_cumprod.device)
+
+    def condition_images(self, dataset: Dataset, indices: Sequence[int]) -> Tensor:
+        rows = self.condition(dataset)
+        return rows[[dataset.labels(i)[0] for i in indices]]
 
     def unconditional(self) -> Tensor:
         # the class after the last, which training gives to the images whose class it drops
@@ -87,4 +93,5 @@ class DiT:
         output = self.denoiser(
             x.to(self.denoiser.dtype), timestep=t, class_labels=condition, return_dict=False
         )[0]
-        return output[:, : x.shape[1]].float()  # without the learned-variance channels
+        # without the learned-variance channels
+        return self.schedule.noise(output[:, : x.shape[1]], x, t)

@@ -29,13 +29,15 @@ class Dataset(Protocol):
     Attributes:
         classes: names, in the order of the labels.
         prompts: one a class, for text-conditional models.
-        class_ids: each class's index among the classes that a class-conditional model was trained
-            on (ImageNet's 1,000); None for data that no such model knows.
+        class_ids: each class's index among those that a class-conditional model was trained on
+            (ImageNet's); None for data that no such model knows.
+        known_classes: how many such a model knows in all, 1,000 for ImageNet; None likewise.
     """
 
     classes: list[str]
     prompts: list[str]
     class_ids: list[int] | None
+    known_classes: int | None
 
     def __len__(self) -> int: ...
 

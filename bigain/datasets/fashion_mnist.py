@@ -58,6 +58,7 @@ class FashionMNIST:
     classes = CLASSES
     prompts = PROMPTS
     class_ids = CLASS_IDS
+    known_classes = len(CLASSES)
 
     def __init__(self, root: str, split: str = "test") -> None:
         if split not in STEMS:

@@ -52,7 +52,7 @@ class ImageFiles:
         files: in any order.
         classes: names, in the order of the labels.
         prompts: one a class.
-        class_ids: as in `Dataset`.
+        class_ids: as in `Dataset`, of ImageNet's 1,000 classes.
 
     Raises:
         BiGainError: if there are no files, two of the same id, or ``size`` is not positive.
@@ -73,6 +73,7 @@ class ImageFiles:
             raise BiGainError(f"dataset.size must be a number of pixels from 1 up, got {size!r}")
         self.name, self.split, self.size, self.folder = name, split, size, folder
         self.classes, self.prompts, self.class_ids = classes, prompts, class_ids
+        self.known_classes = None if class_ids is None else 1000
         self.files = sorted(files, key=lambda file: rank(file.id))
         if not self.files:
             raise BiGainError(f"{folder} holds no image of {name}'s split {split}; copy it again")

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+from bigain.backbones import hub
 from bigain.errors import BiGainError
 
 WANTED = ["*.json", "*.txt", "*.safetensors"]
@@ -22,14 +20,7 @@ def folder(path: str, override: str) -> Path:
     """
     found = Path(path)
     if not found.is_dir():
-        try:
-            found = Path(snapshot_download(path, allow_patterns=WANTED))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise BiGainError(
-                f"{path} is neither a folder nor a model that the Hugging Face hub gives now "
-                f"({type(error).__name__}); download it elsewhere (`hf download {path}`) and name "
-                f"its folder with {override}=..."
-            ) from error
+        found = hub.snapshot(path, WANTED, override)
     if not (found / "config.json").is_file() or not list(found.glob("*.safetensors")):
         raise BiGainError(
             f"{found} lacks config.json or *.safetensors; name a whole model's folder with "

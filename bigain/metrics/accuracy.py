@@ -1,6 +1,7 @@
 """Top-1 accuracy with its interval, and the paired comparison of two classifiers."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ class Accuracy:
 
     Attributes:
         n: images.
-        correct: images whose prediction is their label.
+        correct: images whose prediction is their label, or one of them.
         value: accuracy, in [0, 1].
         low, high: its 95% interval (Wilson 1927).
     """
@@ -49,16 +50,30 @@ class Paired:
     p: float
 
 
-def top1(predictions: ArrayLike, labels: ArrayLike) -> Accuracy:
-    """Accuracy of ``predictions`` [n] for ``labels`` [n].
+def hits(predictions: Iterable[int], labels: Iterable[Iterable[int]]) -> NDArray[np.bool_]:
+    """Whether each image's prediction is among its labels, bool [n].
 
     Raises:
-        ValueError: if they are empty or of different lengths.
+        ValueError: if they are of different lengths.
     """
-    given, wanted = _same_length("predictions", predictions, "labels", labels)
-    n, correct = len(given), int((given == wanted).sum())
-    low, high = _wilson(correct, n)
-    return Accuracy(n, correct, correct / n, low, high)
+    pairs = zip(predictions, labels, strict=True)
+    return np.fromiter((p in wanted for p, wanted in pairs), dtype=bool)
+
+
+def top1(correct: ArrayLike) -> Accuracy:
+    """Accuracy of a classifier that is ``correct``, bool [n], or not on each image.
+
+    Raises:
+        ValueError: if it is empty or not bool.
+    """
+    found = np.asarray(correct)
+    if found.ndim != 1 or found.dtype != bool or not len(found):
+        raise ValueError(
+            f"expected a list of bool, at least one image; got {found.dtype} {list(found.shape)}"
+        )
+    n, right = len(found), int(found.sum())
+    low, high = _wilson(right, n)
+    return Accuracy(n, right, right / n, low, high)
 
 
 def paired(correct: ArrayLike, baseline_correct: ArrayLike) -> Paired:

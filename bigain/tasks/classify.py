@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,8 @@ from bigain.attach import Attachment
 from bigain.backbones.base import Backbone
 from bigain.datasets.base import Dataset, select
 from bigain.errors import BiGainError
-from bigain.metrics.accuracy import paired, top1
+from bigain.metrics.accuracy import hits, paired, top1
+from bigain.metrics.ranking import average_precision, finalists_first, mean
 from bigain.randomness import KeyedStream
 from bigain.results.store import Run
 from bigain.tasks.base import Work
@@ -96,7 +98,9 @@ class Classify:
         return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
 
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
-        return select(dataset.ids(), limit)
+        ids = dataset.ids()
+        # an image without labels, as some of COCO's, has no right answer
+        return select([i for n, i in enumerate(ids) if dataset.labels(n)], limit)
 
     def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
         finished = run.finished()
@@ -112,7 +116,7 @@ class Classify:
         right = 0
         if seen:
             before = work.run.require([i for i in work.ids if i not in todo])
-            right = int((before["prediction"] == before["label"]).sum())
+            right = int(hits(before["prediction"], before["labels"]).sum())
         with tqdm(total=len(work.ids), initial=seen, unit="img", desc=work.title) as bar:
             for start in range(0, len(work.todo), chunk):
                 ids = work.todo[start : start + chunk]
@@ -133,9 +137,8 @@ class Classify:
                     attachment=work.attachment,
                     sample_keys=KeyedStream.of(work.seed, "image", ids, latents.device).keys,
                 )
-                labels = [e.label for e in examples]
-                found = scores.predictions.tolist()
-                right += sum(p == y for p, y in zip(found, labels, strict=True))
+                labels = [e.labels for e in examples]
+                right += int(hits(scores.predictions.tolist(), labels).sum())
                 seconds = (time.perf_counter() - began) / len(ids)
                 work.run.append(list(rows(scores, ids, labels, seconds)))
                 seen += len(ids)
@@ -149,19 +152,25 @@ class Classify:
         return float(frame["samples"].map(sum).mean())
 
     def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:
-        accuracy = top1(frame["prediction"], frame["label"])
+        correct = hits(frame["prediction"], frame["labels"])
+        accuracy = top1(correct)
         lines = [
             f"top-1 {100 * accuracy.value:.1f}% "
             f"[{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}] on {accuracy.n} images"
         ]
         if baseline is not None:
-            test = paired(
-                frame["prediction"] == frame["label"], baseline["prediction"] == baseline["label"]
-            )
+            test = paired(correct, hits(baseline["prediction"], baseline["labels"]))
             lines.append(
                 f"against uncompressed: {test.difference:+.1f} points "
                 f"[{test.low:+.1f}, {test.high:+.1f}], {test.wins} wins, {test.losses} losses, "
                 f"McNemar p = {test.p:.2g}"
+            )
+        if frame["labels"].map(len).max() > 1:
+            ranking = finalists_first(np.stack(frame["errors"]), np.stack(frame["samples"]))
+            precision = mean(average_precision(ranking, list(frame["labels"])))
+            lines.append(
+                f"mAP {100 * precision.value:.1f}% [{100 * precision.low:.1f}, "
+                f"{100 * precision.high:.1f}] over the ranking of all classes"
             )
         return lines
 
@@ -254,15 +263,15 @@ def classify(
 
 
 def rows(
-    scores: Scores, ids: Sequence[str], labels: Sequence[int], seconds: float
+    scores: Scores, ids: Sequence[str], labels: Sequence[Sequence[int]], seconds: float
 ) -> Iterator[dict[str, object]]:
     """Store rows; ``seconds`` is the images' share of the wall-clock, ``trials`` is [K * S]."""
     errors, samples = scores.errors.double().cpu(), scores.samples.cpu()
     trials, predictions = scores.trials.double().cpu(), scores.predictions.cpu()
-    for i, (image_id, label) in enumerate(zip(ids, labels, strict=True)):
+    for i, (image_id, wanted) in enumerate(zip(ids, labels, strict=True)):
         yield {
             "image_id": image_id,
-            "label": int(label),
+            "labels": list(wanted),
             "prediction": int(predictions[i]),
             "errors": errors[i].tolist(),
             "samples": samples[i].tolist(),

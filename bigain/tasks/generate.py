@@ -19,7 +19,7 @@ from bigain.attach import Attachment
 from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError
-from bigain.images import FINGERPRINT, PROMPT, contact_sheet, read_image, write_png
+from bigain.images import FINGERPRINT, PROMPT, read_image, write_png, write_sheet
 from bigain.randomness import KeyedStream
 from bigain.results.store import Run
 from bigain.tasks.base import Work
@@ -78,25 +78,26 @@ class Generate:
         return [i for i in ids if i not in rows or i not in files]
 
     def compute(self, work: Work) -> None:
-        labels = [work.dataset.label(int(i) % len(work.dataset)) for i in work.todo]
-        condition = work.backbone.condition(work.dataset)
+        places = [int(i) % len(work.dataset) for i in work.todo]
         known = work.run.finished()
         folder(work.run).mkdir(exist_ok=True)
         size = max(1, work.batch_size // self.passes)
         done = len(work.ids) - len(work.todo)
         with tqdm(total=len(work.ids), initial=done, unit="img", desc=work.title) as bar:
             for start in range(0, len(work.todo), size):
-                ids, classes = work.todo[start : start + size], labels[start : start + size]
+                ids, indices = work.todo[start : start + size], places[start : start + size]
                 began = time.perf_counter()
                 images, evaluations = generate(
                     work.backbone,
                     self,
-                    condition[torch.tensor(classes, device=condition.device)],
+                    work.backbone.condition_images(work.dataset, indices),
                     ids,
                     work.seed,
                     work.attachment,
                 )
-                prompts = [work.dataset.prompts[c] for c in classes]
+                prompts = [work.dataset.prompt(i) for i in indices]
+                # that of an image without labels, as some of COCO's, is -1
+                labels = [next(iter(work.dataset.labels(i)), -1) for i in indices]
                 for image_id, prompt, image in zip(ids, prompts, images, strict=True):
                     about = {
                         FINGERPRINT: work.run.fingerprint,
@@ -113,7 +114,7 @@ class Generate:
                         "evaluations": evaluations,
                         "seconds": seconds,
                     }
-                    for image_id, label, prompt in zip(ids, classes, prompts, strict=True)
+                    for image_id, label, prompt in zip(ids, labels, prompts, strict=True)
                 ]
                 work.run.append([row for row in rows if row["image_id"] not in known])
                 bar.update(len(ids))
@@ -121,7 +122,7 @@ class Generate:
     def finish(self, run: Run, ids: Sequence[str]) -> None:
         """Write the contact sheet of the first images."""
         images = [read_image(path) for path in files(run, ids[:SHEET])]
-        write_png(run.path / "sheet.png", contact_sheet(images), {})
+        write_sheet(run.path / "sheet.png", images)
 
     def spent(self, frame: pd.DataFrame) -> float:
         return float(frame["evaluations"].mean())

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from bigain.metrics.accuracy import paired, top1
+from bigain.metrics.accuracy import hits, paired, top1
 
 Z = 1.959963984540054  # the normal's 97.5% point
 
@@ -17,7 +17,9 @@ def outcomes(both, wins, losses, neither):
 
 
 def test_top1_counts_matches():
-    result = top1([1, 2, 3, 4], np.array([1, 2, 0, 4]))
+    right = hits([1, 2, 3, 4], [[1], [0, 2], [0, 4], np.array([4])])
+    assert right.tolist() == [True, True, False, True]
+    result = top1(right)
     assert (result.n, result.correct, result.value) == (4, 3, 0.75)
 
 
@@ -26,13 +28,13 @@ def test_interval_is_wilsons_formula(correct, n):
     p = correct / n
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    result = top1([1] * n, [1] * correct + [0] * (n - correct))
+    result = top1([True] * correct + [False] * (n - correct))
     assert result.low == pytest.approx(centre - half, abs=1e-12)
     assert result.high == pytest.approx(centre + half, abs=1e-12)
 
 
 def test_none_of_ten_right_has_the_known_interval():
-    result = top1([0] * 10, [1] * 10)
+    result = top1([False] * 10)
     assert (result.value, result.low) == (0.0, 0.0)
     assert result.high == pytest.approx(0.2775, abs=5e-5)
 
@@ -90,13 +92,18 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.92 < covered < 0.98
 
 
-@pytest.mark.parametrize("function", [top1, paired])
+@pytest.mark.parametrize("correct", [[], [[True]], True, [1, 0]])
+def test_accuracy_of_nothing_is_refused(correct):
+    with pytest.raises(ValueError, match="at least one image"):
+        top1(correct)
+
+
 @pytest.mark.parametrize(
     ("x", "y"), [([], []), ([True], [True, False]), ([[True]], [[True]]), (True, True)]
 )
-def test_empty_or_mismatched_lists_are_refused(function, x, y):
+def test_empty_or_mismatched_lists_are_refused(x, y):
     with pytest.raises(ValueError, match="two lists of one length"):
-        function(x, y)
+        paired(x, y)
 
 
 def test_paired_refuses_what_is_not_bool():

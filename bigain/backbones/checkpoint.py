@@ -1,0 +1,126 @@
+"""A diffusers pipeline on disk or on the hub, component by component."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bigain.backbones import files, hub
+from bigain.backbones.architectures import ARCHITECTURES
+from bigain.errors import BiGainError
+
+SETTING = "model.path"
+
+
+class Checkpoint:
+    """Nothing is fetched before it is asked for, and only the components named.
+
+    Args:
+        path: a folder as save_pretrained writes it, or a hub id.
+        components: its subfolders.
+        revision: branch, tag or commit of the hub's; None for the newest.
+    """
+
+    def __init__(self, path: str, components: Sequence[str], revision: str | None = None) -> None:
+        self.path = path
+        self.revision = revision
+        self.on_hub = hub.is_id(path)
+        wanted = ["model_index.json"]
+        for name in components:
+            wanted += [f"{name}/{kind}" for kind in ("*.json", "*.txt", "*.safetensors")]
+        self._components, self._wanted = tuple(components), wanted
+
+    @property
+    def mend(self) -> str:
+        """What to do about a file that is missing or damaged."""
+        if self.on_hub:
+            pinned = f" --revision {self.revision}" if self.revision else ""
+            return f"fetch it again with `hf download {self.path}{pinned} --force-download`"
+        return f"copy the model there again, or set {SETTING} to a whole diffusers pipeline"
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the files are; fetched on first use.
+
+        Raises:
+            BiGainError: if they cannot be had.
+        """
+        if not self.on_hub:
+            return Path(self.path)
+        found = hub.snapshot(self.path, self._wanted, SETTING, self.revision)
+        # safetensors where the model has them, else PyTorch's own format
+        bare = [
+            name
+            for name in self._components
+            if (found / name / "config.json").is_file() and not files.weights(found / name)
+        ]
+        if bare:
+            older = [*self._wanted, *(f"{name}/*pytorch_model*.bin" for name in bare)]
+            return hub.snapshot(self.path, older, SETTING, self.revision)
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether the pipeline names this component, or has its folder."""
+        index = self.folder / "model_index.json"
+        named = files.config(index).get(name) if index.is_file() else None
+        return (named or [None])[0] is not None or (self.folder / name).is_dir()
+
+    def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
+        return files.config(self.folder / name / file, self._mend_missing)
+
+    def digest(self, name: str) -> dict[str, Any]:
+        """What tells a component's weights from others', for a run's fingerprint."""
+        return files.digest(files.component(self.folder, name, self._mend_missing))
+
+    def skeleton(self, kind: Any, name: str) -> Any:
+        """A component on the meta device, from its config: no weights are read or fetched.
+
+        Args:
+            kind: its class in diffusers.
+        """
+        with torch.device("meta"):
+            return kind.from_config(self._architecture(name)).eval()
+
+    def load(self, kind: Any, name: str, **options: Any) -> Any:
+        """A component whole, for inference.
+
+        Args:
+            kind: its class in diffusers or transformers.
+            options: of its ``from_pretrained``.
+
+        Raises:
+            BiGainError: if a file is missing or damaged, or weights and config disagree.
+        """
+        folder = files.component(self.folder, name, self._mend_missing)
+        safe = files.weights(folder)[0].suffix == ".safetensors"
+        try:
+            model, found = kind.from_pretrained(
+                folder, use_safetensors=safe, output_loading_info=True, **options
+            )
+        except Exception as error:  # many kinds, for a damaged file
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise BiGainError(f"{folder} cannot be loaded ({reason}); {self.mend}") from error
+        # older text encoders list their positions among the weights
+        unexpected = [k for k in found["unexpected_keys"] if not k.endswith("position_ids")]
+        if strange := [*found["missing_keys"], *unexpected]:
+            raise BiGainError(
+                f"{folder}: weights and config.json disagree about {len(strange)} tensors, "
+                f"{sorted(strange)[0]} first; copy both from the same model"
+            )
+        return model.eval().requires_grad_(False)
+
+    @property
+    def _mend_missing(self) -> str:
+        return self.mend if self.on_hub else files.SETTING
+
+    def _architecture(self, name: str) -> dict[str, Any]:
+        file = f"{name}/config.json"
+        if not self.on_hub:
+            return files.config(self.folder / file)
+        if found := hub.cached(self.path, file, self.revision):
+            return files.config(found)
+        if self.path in ARCHITECTURES:
+            return ARCHITECTURES[self.path]
+        return files.config(hub.file(self.path, file, SETTING, self.revision))

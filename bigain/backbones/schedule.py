@@ -1,0 +1,88 @@
+"""The noise schedule a model was trained with, in float32 whatever the model's type (trap 4)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from bigain.backbones.checkpoint import Checkpoint
+from bigain.errors import BiGainError
+
+FILE = "scheduler_config.json"
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise.
+
+    Attributes:
+        config: of a DDIM scheduler with these betas; other samplers are built from it.
+        alphas_cumprod: a, float32 [T].
+    """
+
+    config: dict[str, Any]
+    alphas_cumprod: Tensor
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, device: torch.device, *, latent: bool) -> "NoiseSchedule":
+        """From the scheduler of a pipeline, whichever it is.
+
+        Args:
+            latent: latents have no range to clip to, so samplers never clip them, as in
+                diffusers' Stable Diffusion pipelines; some configs leave it to a default that does.
+
+        Raises:
+            BiGainError: if it is none of betas, or the model predicts what no sampler here takes.
+        """
+        folder = checkpoint.folder / "scheduler"
+        path = folder / FILE
+        found = checkpoint.config("scheduler", FILE)
+        kind = found.get("prediction_type", "epsilon")
+        if "beta_schedule" not in found:
+            raise BiGainError(
+                f"{path} has no beta_schedule; a model with a DDPM noise schedule is needed"
+            )
+        if kind not in ("epsilon", "v_prediction"):
+            raise BiGainError(
+                f"{path}: prediction_type must be epsilon or v_prediction, got {kind}; such a "
+                "model cannot be used here"
+            )
+        if found.get("rescale_betas_zero_snr"):
+            raise BiGainError(
+                f"{path}: rescale_betas_zero_snr leaves no signal at the last timestep, from which "
+                "no noise prediction leads back; choose a model without it"
+            )
+        try:
+            scheduler = DDIMScheduler.from_pretrained(
+                folder, **({"clip_sample": False} if latent else {})
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise BiGainError(f"{path} cannot be used ({reason}); {checkpoint.mend}") from error
+        alphas = scheduler.alphas_cumprod.to(device, torch.float32)
+        return cls(dict(scheduler.config), alphas)
+
+    def at(self, t: Tensor) -> Tensor:
+        """a at timesteps t [B]; between two, sqrt((1 - a) / a) is linear, as in Euler's steps."""
+        a = self.alphas_cumprod
+        if not t.is_floating_point():
+            return a[t]
+        low = t.floor().long()
+        part = (t - low).float()
+        high = (low + 1).clamp(max=len(a) - 1)
+        sigma = ((1 - a) / a).sqrt()
+        between = torch.lerp(sigma[low], sigma[high], part)
+        return torch.where(part == 0, a[low], 1 / (1 + between**2))
+
+    def noise(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The noise in x, float32, from what the model returns for x [B, ...] at t [B].
+
+        A v-prediction is v = sqrt(a) noise - sqrt(1 - a) x_0 (Salimans and Ho 2022).
+        """
+        output = output.float()
+        if self.config["prediction_type"] == "epsilon":
+            return output
+        a = self.at(t).view(-1, *[1] * (x.ndim - 1))
+        return a.sqrt() * output + (1 - a).sqrt() * x

@@ -1,0 +1,141 @@
+"""Stable Diffusion 1 and 2 (Rombach et al. 2022) in diffusers' form."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from bigain.backbones import files
+from bigain.backbones.checkpoint import Checkpoint
+from bigain.backbones.latents import Autoencoder
+from bigain.backbones.schedule import FILE, NoiseSchedule
+from bigain.datasets.base import Dataset
+from bigain.errors import BiGainError
+
+PROMPTS = 64  # encoded at a time
+
+
+class StableDiffusion:
+    """A text-conditional U-Net on latents, predicting noise or v.
+
+    Args:
+        path: folder with ``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and
+            ``scheduler/``, as diffusers' StableDiffusionPipeline saves them, or a hub id.
+        revision: of the hub's.
+    """
+
+    def __init__(self, path: str, revision: str | None = None) -> None:
+        components = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        self.checkpoint = Checkpoint(path, components, revision)
+
+    def identity(self) -> dict[str, Any]:
+        networks = {name: self.checkpoint.digest(name) for name in ("unet", "vae", "text_encoder")}
+        return {
+            **networks,
+            "tokenizer": {file.name: files.sha256(file) for file in self._vocabulary()},
+            "scheduler": self.checkpoint.config("scheduler", FILE),
+        }
+
+    def skeleton(self) -> UNet2DConditionModel:
+        return self.checkpoint.skeleton(UNet2DConditionModel, "unet")
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> "StableDiffusion":
+        folder = self.checkpoint.folder
+        self.schedule = NoiseSchedule.load(self.checkpoint, device, latent=True)
+        self.noise_schedule = self.schedule.config
+        self.alphas_cumprod = self.schedule.alphas_cumprod
+        self._vocabulary()
+        try:
+            self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        except Exception as error:  # many kinds, for a damaged file
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise BiGainError(
+                f"{folder / 'tokenizer'} cannot be loaded ({reason}); {self.checkpoint.mend}"
+            ) from error
+        # like the autoencoder in float32: prompts are encoded once
+        encoder: Any = self.checkpoint.load(CLIPTextModel, "text_encoder")
+        self.text_encoder: Any = encoder.to(device, torch.float32)
+        self.autoencoder = Autoencoder(self.checkpoint, device)
+        options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+        unet: Any = self.checkpoint.load(UNet2DConditionModel, "unet", **options)
+        takes = (unet.config.in_channels, unet.config.cross_attention_dim)
+        given = (self.autoencoder.channels, self.text_encoder.config.hidden_size)
+        if takes != given or unet.config.addition_embed_type is not None:
+            raise BiGainError(
+                f"{self.checkpoint.path} is no text-to-image model of Stable Diffusion 1 or 2: "
+                f"unet takes latent and text channels {takes}, vae and text_encoder give {given}; "
+                "choose one, and copy all components from it"
+            )
+        size = unet.config.sample_size
+        self.latent_shape = (unet.config.in_channels, size, size)
+        self.denoiser = unet.to(device)
+        self._known: dict[tuple[str, ...], Tensor] = {}
+        return self
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.autoencoder.encode(images, self.latent_shape[-1])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decode(latents)
+
+    def condition(self, dataset: Dataset) -> Tensor:
+        """Embeddings of the classes' prompts, [K, L, C] in the denoiser's type."""
+        return self._once(tuple(dataset.prompts))
+
+    def condition_images(self, dataset: Dataset, indices: Sequence[int]) -> Tensor:
+        prompts = [dataset.prompt(i) for i in indices]
+        different = list(dict.fromkeys(prompts))
+        rows = [different.index(p) for p in prompts]
+        return self.embed(different)[rows]
+
+    def unconditional(self) -> Tensor:
+        return self._once(("",))
+
+    def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        output = self.denoiser(
+            x.to(self.denoiser.dtype), t, encoder_hidden_states=condition, return_dict=False
+        )[0]
+        return self.schedule.noise(output, x, t)
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """The text encoder's last layer for each prompt, [B, L, C] in the denoiser's type.
+
+        Prompts are padded, or cut, to the text encoder's length L, as in diffusers' pipeline.
+        """
+        config = self.text_encoder.config
+        parts = []
+        for start in range(0, len(prompts), PROMPTS):
+            tokens = self.tokenizer(
+                list(prompts[start : start + PROMPTS]),
+                padding="max_length",
+                max_length=min(self.tokenizer.model_max_length, config.max_position_embeddings),
+                truncation=True,
+                return_tensors="pt",
+            ).to(self.alphas_cumprod.device)
+            # only some encoders were trained with a mask of the padding
+            mask = tokens.attention_mask if getattr(config, "use_attention_mask", False) else None
+            hidden = self.text_encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
+            parts.append(hidden.to(self.denoiser.dtype))
+        return torch.cat(parts)
+
+    def _once(self, prompts: tuple[str, ...]) -> Tensor:
+        if prompts not in self._known:
+            self._known[prompts] = self.embed(prompts)
+        return self._known[prompts]
+
+    def _vocabulary(self) -> list[Path]:
+        """The tokenizer's files."""
+        folder = self.checkpoint.folder / "tokenizer"
+        found = sorted([*folder.glob("*.json"), *folder.glob("*.txt")])
+        names = {file.name for file in found}
+        if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
+            raise BiGainError(
+                f"{folder} lacks vocab.json and merges.txt, or tokenizer.json; "
+                f"{self.checkpoint.mend}"
+            )
+        return found

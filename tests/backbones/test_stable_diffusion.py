@@ -1,0 +1,170 @@
+"""The Stable Diffusion backbone against diffusers' own pipeline."""
+
+import json
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from bigain.backbones import StableDiffusion
+from bigain.errors import BiGainError
+from bigain.randomness import KeyedStream
+from bigain.tasks.generate import Generate, generate
+from tests.tiny_pipelines import stable_diffusion
+
+CPU = torch.device("cpu")
+KINDS = ["epsilon", "v_prediction"]
+PROMPTS = ["a photo of a cat.", "a photo of a café, a type of pet.", "a " + "very " * 90 + "end"]
+DATASET = SimpleNamespace(prompts=PROMPTS, prompt=lambda i: PROMPTS[i % 2])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {kind: stable_diffusion(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def backbone(folders):
+    return StableDiffusion(str(folders["epsilon"])).load(CPU, torch.float32)
+
+
+@pytest.fixture(scope="module")
+def pipe(folders):
+    return pipeline(folders["epsilon"])
+
+
+def pipeline(folder):
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@torch.no_grad()
+def test_noise_is_the_unet_s(backbone, pipe):
+    x, t = torch.randn(3, 4, 8, 8), torch.tensor([25, 500, 975])
+    condition = backbone.condition(DATASET)
+    want = pipe.unet(x, t, encoder_hidden_states=condition).sample
+    assert torch.equal(backbone.predict_noise(x, t, condition), want)
+    assert backbone.latent_shape == (4, 8, 8)
+
+
+@torch.no_grad()
+def test_latents_are_the_posterior_s_mean(backbone, pipe):
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    want = pipe.vae.encode(images).latent_dist.mean * 0.18215
+    found = backbone.encode(images)
+    torch.testing.assert_close(found, want)
+    assert torch.equal(found[:1], backbone.encode(images[:1]))  # in any batch
+    torch.testing.assert_close(backbone.decode(want), pipe.vae.decode(want / 0.18215).sample)
+
+
+@torch.no_grad()
+def test_embeddings_are_the_pipeline_s(backbone, pipe):
+    want, nothing = pipe.encode_prompt(PROMPTS, CPU, 1, True)
+    assert backbone.condition(DATASET).shape == (3, 77, 32)
+    torch.testing.assert_close(backbone.condition(DATASET), want)
+    torch.testing.assert_close(backbone.unconditional(), nothing[:1])
+    found = backbone.condition_images(DATASET, [0, 1, 2, 3])
+    torch.testing.assert_close(found, want[[0, 1, 0, 1]])
+
+
+def test_prompts_are_encoded_once(backbone, monkeypatch):
+    embed = Mock(wraps=backbone.embed)
+    monkeypatch.setattr(backbone, "embed", embed)
+    other = SimpleNamespace(prompts=["one", "two"], prompt=lambda i: "same")
+    assert backbone.condition(other) is backbone.condition(other)
+    backbone.condition_images(other, range(5))
+    assert [list(c.args[0]) for c in embed.call_args_list] == [["one", "two"], ["same"]]
+
+
+def test_the_tokenizer_merges(backbone):
+    words = backbone.tokenizer.tokenize("a photo of it")
+    assert words == ["a</w>", "photo</w>", "of</w>", "i", "t</w>"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generation_is_the_pipeline_s(folders, kind, monkeypatch):
+    backbone = StableDiffusion(str(folders[kind])).load(CPU, torch.float32)
+    assert backbone.noise_schedule["prediction_type"] == kind
+    decode = Mock(wraps=backbone.decode)
+    monkeypatch.setattr(backbone, "decode", decode)
+    ids = ["000000", "000001"]
+    condition = backbone.condition_images(DATASET, [0, 1])
+    images, evaluations = generate(backbone, Generate("ddim", 6, 7.5), condition, ids, seed=3)
+
+    pipe = pipeline(folders[kind])
+    want = pipe(
+        PROMPTS[:2],
+        num_inference_steps=6,
+        guidance_scale=7.5,
+        latents=KeyedStream.of(3, "latent", ids, CPU).normal(4, 8, 8),
+        output_type="latent",
+    ).images
+    (latents,) = decode.call_args.args
+    assert evaluations == 12 and len(images) == 2
+    torch.testing.assert_close(latents, want, rtol=0, atol=1e-4)
+    with torch.no_grad():
+        want = pipe.vae.decode(want / 0.18215).sample
+    torch.testing.assert_close(backbone.decode(latents), want, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "euler", "dpmsolver++", "unipc"])
+def test_every_sampler_takes_v_predictions(folders, sampler):
+    """Euler's timesteps are fractions here, as spacing is the sampler's own."""
+    backbone = StableDiffusion(str(folders["v_prediction"])).load(CPU, torch.float32)
+    protocol = Generate(sampler, 4, 2.0)
+    images, _ = generate(backbone, protocol, backbone.condition(DATASET)[:1], ["0"], seed=0)
+    assert images[0].shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_the_denoiser_s_alone(folders, backbone, dtype):
+    half = StableDiffusion(str(folders["v_prediction"])).load(CPU, dtype)
+    assert half.denoiser.dtype == dtype
+    assert half.alphas_cumprod.dtype == torch.float32
+    assert torch.equal(half.alphas_cumprod, backbone.alphas_cumprod)
+    images = torch.rand(1, 3, 16, 16)
+    assert torch.equal(half.encode(images), backbone.encode(images))
+    condition = half.condition(DATASET)
+    assert condition.dtype == dtype
+    torch.testing.assert_close(condition, backbone.condition(DATASET).to(dtype))
+    with torch.no_grad():
+        noise = half.predict_noise(torch.randn(3, 4, 8, 8), torch.tensor([1, 2, 3]), condition)
+    assert noise.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 1, 16, 16)])
+def test_images_of_another_shape_are_refused(backbone, shape):
+    with pytest.raises(BiGainError, match=r"set model\.image_size=16"):
+        backbone.encode(torch.zeros(shape))
+
+
+def test_components_of_different_models_are_refused(tmp_path):
+    folder = stable_diffusion(tmp_path, cross_attention_dim=16)
+    with pytest.raises(BiGainError, match=r"\(4, 16\).*\(4, 32\)"):
+        StableDiffusion(str(folder)).load(CPU, torch.float32)
+
+
+def test_models_that_predict_the_image_are_refused(tmp_path):
+    folder = stable_diffusion(tmp_path)
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))
+    with pytest.raises(BiGainError, match="got sample"):
+        StableDiffusion(str(folder)).load(CPU, torch.float32)
+
+
+def test_the_skeleton_is_the_unet_without_data(folders, backbone):
+    skeleton = StableDiffusion(str(folders["epsilon"])).skeleton()
+    assert all(p.is_meta for p in skeleton.parameters())
+    shapes = {n: p.shape for n, p in backbone.denoiser.named_parameters()}
+    assert {n: p.shape for n, p in skeleton.named_parameters()} == shapes
+
+
+def test_larger_images_have_larger_factors(tmp_path):
+    folder = stable_diffusion(tmp_path, vae_levels=4)
+    backbone = StableDiffusion(str(folder)).load(CPU, torch.float32)
+    assert backbone.encode(torch.zeros(1, 3, 64, 64)).shape == (1, 4, 8, 8)
+    assert backbone.decode(torch.zeros(1, 4, 8, 8)).shape == (1, 3, 64, 64)
