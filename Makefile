@@ -7,8 +7,15 @@ STAMP := $(VENV)/.installed
 # present while `make` is creating VENV, so that one left by a killed install is known and redone
 MAKING := $(VENV)/.making
 
+# of `make table4`: paper or mini; ARGS are more overrides, such as hydra/launcher=ray shards=8
+SCALE ?= paper
+ARGS ?=
+EXPERIMENTS := $(filter table% figure%,$(basename $(notdir $(wildcard experiments/*.yaml))))
+# those that the scale has
+HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -s .yaml)
+
 .DEFAULT_GOAL := help
-.PHONY: help venv run joint test format clean
+.PHONY: help venv run joint tables figures report status test format clean $(EXPERIMENTS)
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -33,14 +40,31 @@ $(STAMP): pyproject.toml
 	@rm -f $(MAKING) && touch $@
 
 run joint test: export HF_HUB_OFFLINE = 1
+ifeq ($(SCALE),mini)
+tables figures report $(EXPERIMENTS): export HF_HUB_OFFLINE = 1
+endif
 
 run: $(STAMP) ## run the demo experiment and write its table
 	$(PY) run.py -m experiment=demo
 	$(PY) -m bigain.results table demo
 
 joint: $(STAMP) ## accuracy beside FID for every method and strength: results/joint.*
-	$(PY) run.py -m experiment=joint
-	$(PY) -m bigain.results table joint
+	$(PY) run.py -m experiment=joint scale=mini $(ARGS)
+	$(PY) -m bigain.results table joint --scale mini --out results
+
+$(EXPERIMENTS): $(STAMP)
+	$(PY) run.py -m experiment=$@ scale=$(SCALE) $(ARGS)
+	$(PY) -m bigain.results table $@ --scale $(SCALE)
+
+tables: $(filter table%,$(HERE)) ## every table at SCALE=paper or mini; one alone: make table4
+
+figures: $(filter figure%,$(HERE)) ## every figure at SCALE=paper or mini; one alone: make figure2
+
+report: $(STAMP) ## one page of all tables and figures at SCALE: results/SCALE/report.html
+	$(PY) -m bigain.results report --scale $(SCALE)
+
+status: $(STAMP) ## what is done, running, missing and failed, and what would complete it
+	$(PY) -m bigain.results status
 
 test: $(STAMP) ## lint, check types and run the tests
 	$(PY) -m ruff check .

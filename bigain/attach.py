@@ -1,21 +1,31 @@
 """Put a compressor on a diffusers model and take it off again, with hooks alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial, wraps
+from typing import Any, NoReturn
 from weakref import WeakSet
 
 import torch
 from diffusers import DiTTransformer2DModel, UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
+from bigain.blocks import Block, find_denoiser, select_blocks, transformer_blocks
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.randomness import KeyedStream, key_of
 
+__all__ = [
+    "SITES",
+    "Attachment",
+    "Block",
+    "compress",
+    "find_denoiser",
+    "select_blocks",
+    "transformer_blocks",
+]
+
 SITES = {"self_attention": "attn1", "cross_attention": "attn2", "mlp": "ff"}
-# The ten of DiT-XL/2's 28 blocks that the paper's scripts compress.
-DIT_XL2_BLOCKS = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 10, 11})
 
 _compressed: "WeakSet[nn.Module]" = WeakSet()
 
@@ -31,7 +41,8 @@ def compress(
     """Compress a model inside a ``with`` block; leaving it restores the model exactly.
 
     Args:
-        model: UNet2DConditionModel, DiTTransformer2DModel, or a pipeline that holds one.
+        model: UNet2DConditionModel, DiTTransformer2DModel, or a pipeline that holds one, compiled
+            or not; docs/compatibility.md says what else may be done to it.
         compressor: what to do with the tokens.
         blocks: "default", "all", or a list. For a U-Net the list holds downsampling factors (1, 2,
             4, 8), and the default is the smallest that has transformer blocks; for a DiT it holds
@@ -47,89 +58,73 @@ def compress(
     return Attachment(find_denoiser(model), compressor, blocks=blocks, sites=sites, seed=seed)
 
 
-def find_denoiser(model: Any) -> UNet2DConditionModel | DiTTransformer2DModel:
-    """The U-Net or DiT that ``model`` is or holds."""
-    for candidate in (model, getattr(model, "unet", None), getattr(model, "transformer", None)):
-        if isinstance(candidate, UNet2DConditionModel | DiTTransformer2DModel):
-            return candidate
-    raise TypeError(
-        "compress takes a diffusers UNet2DConditionModel, a DiTTransformer2DModel or a pipeline "
-        f"holding one, got {type(model).__name__}"
-    )
-
-
-@dataclass(frozen=True)
-class Block:
-    """A transformer block, where it is and how the latent relates to its tokens."""
-
-    place: int  # U-Net: downsampling factor of the latent; DiT: index
-    module: BasicTransformerBlock
-    side: int  # latent pixels a token spans
-
-
-def transformer_blocks(model: UNet2DConditionModel | DiTTransformer2DModel) -> list[Block]:
-    """Every transformer block in forward order."""
-    if isinstance(model, DiTTransformer2DModel):
-        patch = model.config.patch_size
-        return [Block(i, block, patch) for i, block in enumerate(model.transformer_blocks)]
-
-    def inside(stage: nn.Module, factor: int) -> Iterator[Block]:
-        for module in stage.modules():
-            if isinstance(module, BasicTransformerBlock):
-                yield Block(factor, module, factor)
-
-    down, up = list(model.down_blocks), list(model.up_blocks)
-    deepest = 2 ** (len(down) - 1)
-    stages = [(stage, 2**i) for i, stage in enumerate(down)]
-    if model.mid_block is not None:
-        stages.append((model.mid_block, deepest))
-    stages += [(stage, deepest // 2**i) for i, stage in enumerate(up)]
-    return [block for stage, factor in stages for block in inside(stage, factor)]
-
-
-def default_places(
-    model: UNet2DConditionModel | DiTTransformer2DModel, all_blocks: list[Block]
-) -> set[int]:
-    """Places compressed when none are named."""
-    if isinstance(model, DiTTransformer2DModel):
-        depth = len(all_blocks)
-        return {b.place for b in all_blocks if round(b.place * 28 / depth) in DIT_XL2_BLOCKS}
-    return {min(b.place for b in all_blocks)} if all_blocks else set()
-
-
-def select_blocks(
-    model: UNet2DConditionModel | DiTTransformer2DModel, blocks: str | Sequence[int]
-) -> list[Block]:
-    """The blocks to compress; ValueError when a named one does not exist or none is left."""
-    every = transformer_blocks(model)
-    what = "block indices" if isinstance(model, DiTTransformer2DModel) else "downsampling factors"
-    present = sorted({b.place for b in every})
-    if blocks == "all":
-        chosen = set(present)
-    elif blocks == "default":
-        chosen = default_places(model, every)
-    elif isinstance(blocks, str):
-        raise ValueError(f"blocks must be default, all or a list of {what}, got {blocks!r}")
-    else:
-        chosen = set(blocks)
-        if missing := sorted(chosen - set(present)):
-            raise ValueError(f"blocks {missing} do not exist; this model's {what}: {present}")
-    if not chosen:
-        raise ValueError(
-            f"blocks={blocks!r} leaves nothing to compress; this model's {what}: {present}"
-        )
-    return [b for b in every if b.place in chosen]
-
-
 @dataclass
 class _Forward:
-    """What the blocks of one forward share."""
+    """What the blocks of one forward share.
+
+    Attributes:
+        height, width: of the latent, in its pixels.
+        t: timestep of each sample, [B].
+        stream: random numbers of each sample.
+        running: from the model's first hook to its last; a block that runs later is recomputed by
+            gradient checkpointing.
+        checkpoints: how many forwards such a block may belong to, 2 for more; only when it is 1
+            is this one known to be meant.
+        recomputed: whether such a block has run.
+        reusable: the first plan of each grid.
+        plans: by the block's position in ``Attachment.blocks``.
+        keys: how many keys self-attention is given, where they are shortened, by the same position.
+        applied: how often a plan was applied.
+    """
 
     height: int = 0
     width: int = 0
     t: Tensor = field(default_factory=lambda: torch.zeros(0))
     stream: KeyedStream = field(default_factory=lambda: KeyedStream(torch.zeros(0)))
+    running: bool = False
+    checkpoints: int = 0
+    recomputed: bool = False
     reusable: dict[TokenGrid, Plan] = field(default_factory=dict)
+    plans: dict[int, Plan] = field(default_factory=dict)
+    keys: dict[int, int] = field(default_factory=dict)
+    applied: int = 0
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager:
+    """Autocast off: in half precision many similarities tie."""
+    kind = x.device.type
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
+class _Retrace:
+    """Until removed, torch.compile takes no graph of ``module`` that it traced before.
+
+    Compiled code does not check whether a module has got or lost hooks
+    (torch._dynamo.config.skip_nnmodule_hook_guards); whether it has a forward of its own it does.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.own = module.__dict__.get("forward")  # accelerate sets one
+        original = self.original = module.forward
+
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return original(*args, **kwargs)
+
+        self.forward = module.forward = forward
+
+    def remove(self) -> None:
+        attributes = self.module.__dict__
+        if attributes.get("forward") is not self.forward:
+            if attributes.get("_old_forward") is self.forward:  # accelerate's, put on meanwhile
+                attributes["_old_forward"] = self.original
+        elif self.own is None:
+            del self.module.forward
+        else:
+            self.module.forward = self.own
 
 
 class Attachment:
@@ -137,7 +132,8 @@ class Attachment:
 
     Attributes:
         sample_keys: int64 [B] for the next forwards: samples with equal keys and timesteps draw
-            the same random numbers. None gives all samples the same draws.
+            the same random numbers. None gives all samples the same draws, so that both halves of
+            classifier-free guidance agree.
         planner: called with (compressor, x, grid, t, rng) for every plan; a profiler may wrap it.
     """
 
@@ -158,9 +154,10 @@ class Attachment:
         self.sample_keys: Tensor | None = None
         self.planner: Callable[..., Plan] = type(compressor).plan
         self._check_sites()
+        self._purpose = key_of("compressor", seed)
         self._handles: list[Any] = []
+        self._expected = 0
         self._forward = _Forward()
-        self._plans: dict[int, Plan] = {}
 
     def _check_sites(self) -> None:
         if not self.sites or set(self.sites) - set(SITES):
@@ -194,72 +191,161 @@ class Attachment:
         return self
 
     def _register(self) -> None:
-        hook = self._handles.append
-        hook(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
+        # methods and partials of them, so that copying a hook asks __reduce_ex__
+        self._expected = len(self.blocks) * len(self.sites)
+        keep = self._handles.append
+        keep(_Retrace(self.model))
+        keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
+        keep(self.model.register_forward_hook(self._verify))
+        keep(self.model.register_forward_hook(self._end, always_call=True))
         for index, block in enumerate(self.blocks):
-            hook(block.module.register_forward_pre_hook(self._plan(index), with_kwargs=True))
+            keep(_Retrace(block.module))
+            plan = partial(self._plan, index)
+            keep(block.module.register_forward_pre_hook(plan, with_kwargs=True))
             for site in self.sites:
                 module = getattr(block.module, SITES[site])
-                before = self._shorten(index, site == "self_attention")
-                hook(module.register_forward_pre_hook(before, with_kwargs=True))
-                hook(module.register_forward_hook(self._restore(index)))
+                before, after = partial(self._shorten, index, site), partial(self._restore, index)
+                keep(_Retrace(module))
+                keep(module.register_forward_pre_hook(before, with_kwargs=True))
+                keep(module.register_forward_hook(after))
+                if site == "self_attention" and "keys_values" in self.compressor.shortens:
+                    self._expected += 1
+                    keep(module.to_k.register_forward_pre_hook(partial(self._project, index)))
 
     def __exit__(self, *exception: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._plans.clear()
+        while self._handles:
+            self._handles.pop().remove()
         self._forward = _Forward()
         _compressed.discard(self.model)
 
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """What copy.deepcopy and pickle call."""
+        raise RuntimeError(
+            "a compressed model can be neither copied nor pickled: its hooks belong to one `with` "
+            "block; do it before or after that block (state_dict and save_pretrained are fine)"
+        )
+
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if module is not self.model:
+            raise RuntimeError(
+                "this is a replica of the compressed model, as DataParallel makes them, and would "
+                "share its state; use DistributedDataParallel"
+            )
         name = "sample" if isinstance(module, UNet2DConditionModel) else "hidden_states"
         latent = args[0] if args else kwargs[name]
         t = torch.as_tensor(args[1] if len(args) > 1 else kwargs["timestep"], device=latent.device)
         t = t.expand(len(latent)) if t.ndim == 0 or len(t) == 1 else t
         keys = self.sample_keys
         if keys is None:
-            keys = torch.zeros(len(latent), dtype=torch.int64)
+            keys = torch.zeros(len(latent), dtype=torch.int64, device=latent.device)
         elif len(keys) != len(latent):
             raise ValueError(f"{len(keys)} sample_keys for a batch of {len(latent)}")
-        stream = KeyedStream(keys.to(latent.device)).fork(key_of("compressor", self.seed)).fork(t)
-        self._forward = _Forward(latent.shape[-2], latent.shape[-1], t, stream)
+        stream = KeyedStream(keys.to(latent.device)).fork(self._purpose).fork(t)
+        before = 0 if self._forward.recomputed else self._forward.checkpoints
+        self._forward = _Forward(latent.shape[-2], latent.shape[-1], t, stream, running=True)
+        now = before + 1 if torch.is_grad_enabled() else 2 * before
+        self._forward.checkpoints = min(now, 2)
 
-    def _plan(self, index: int) -> Callable[..., None]:
-        block = self.blocks[index]
+    def _verify(self, module: nn.Module, args: tuple, output: Any) -> None:
+        if self._forward.applied != self._expected:
+            raise RuntimeError(
+                f"the compressor was applied at {self._forward.applied} places of "
+                f"{self._expected}: the model skipped or replaced some of its modules, or "
+                "ran code compiled before; make such changes before the `with` block"
+            )
 
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            x = args[0] if args else kwargs["hidden_states"]
-            now = self._forward
-            # ceil: a U-Net's strided convolution rounds odd sides up
-            grid = TokenGrid(-(-now.height // block.side), -(-now.width // block.side))
-            plan = now.reusable.get(grid)
-            if plan is None:
-                plan = self.planner(self.compressor, x, grid, now.t, now.stream.fork(index))
-                if self.compressor.reuse:
-                    now.reusable[grid] = plan
-            self._plans[index] = plan
+    def _end(self, module: nn.Module, args: tuple, output: Any) -> None:
+        self._forward.running = False
 
-        return hook
+    def _plan(self, index: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        now = self._forward
+        if not now.running:
+            self._check_recomputation(now)
+        x = args[0] if args else kwargs["hidden_states"]
+        side = self.blocks[index].side
+        # ceil: a U-Net's strided convolution rounds odd sides up
+        grid = TokenGrid(-(-now.height // side), -(-now.width // side))
+        plan = now.reusable.get(grid)
+        if plan is None:
+            t, stream = now.t, now.stream
+            if t.device != x.device:  # offloading moves the latent after _begin
+                t, stream = t.to(x.device), KeyedStream(stream.keys.to(x.device))
+            with torch.no_grad(), _full_precision(x):
+                plan = self.planner(self.compressor, x, grid, t, stream.fork(index))
+            if self.compressor.reuse:
+                now.reusable[grid] = plan
+        now.plans[index] = plan
 
-    def _shorten(self, index: int, self_attention: bool) -> Callable[..., tuple[tuple, dict]]:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            plan = self._plans[index]
-            y = args[0] if args else kwargs.pop("hidden_states")
-            queries = plan.queries.apply(y) if plan.queries else y
-            if self_attention and plan.keys_values:
-                kwargs = {**kwargs, "encoder_hidden_states": plan.keys_values(y)}
-            elif self_attention and plan.queries and plan.queries.ragged:
-                empty = (plan.queries.counts == 0).unsqueeze(1)
-                mask = torch.zeros_like(empty, dtype=y.dtype).masked_fill_(empty, -torch.inf)
-                kwargs = {**kwargs, "attention_mask": mask}
-            return (queries, *args[1:]), kwargs
+    def _check_recomputation(self, now: _Forward) -> None:
+        if now.checkpoints != 1:
+            raise RuntimeError(
+                "a compressed block ran outside its model's forward: call the model itself, not "
+                "model.forward or a block; with gradient checkpointing, call backward after each "
+                "forward, before the next"
+            )
+        now.recomputed = True
 
-        return hook
+    def _shorten(
+        self, index: int, site: str, module: nn.Module, args: tuple, kwargs: dict
+    ) -> tuple[tuple, dict]:
+        plan = self._forward.plans[index]
+        y = args[0] if args else kwargs.pop("hidden_states")
+        self._forward.applied += 1
+        queries = y
+        if plan.queries:
+            if y.shape[:2] != plan.queries.slots.shape:
+                raise ValueError(
+                    f"{site} got tokens of shape {list(y.shape)}, the block's plan is for "
+                    f"{list(plan.queries.slots.shape)}; if the feed-forward is "
+                    "chunked, turn that off (set_chunk_feed_forward(None)) or remove mlp from sites"
+                )
+            queries = plan.queries.apply(y)
+        if site == "self_attention":
+            kwargs = {**kwargs, **self._attend(index, y, module, kwargs)}
+        elif plan.queries and kwargs.get("ip_adapter_masks") is not None:
+            raise ValueError(
+                "IP-Adapter masks lie on the whole grid, which cross_attention here shortens; "
+                "remove cross_attention from sites"
+            )
+        return (queries, *args[1:]), kwargs
 
-    def _restore(self, index: int) -> Callable[..., Tensor]:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-            queries = self._plans[index].queries
-            return queries.undo(output) if queries else output
+    def _attend(self, index: int, y: Tensor, module: nn.Module, kwargs: dict) -> dict[str, Tensor]:
+        """The arguments of self-attention that the plan changes, beside its queries."""
+        plan = self._forward.plans[index]
+        if kwargs.get("attention_mask") is not None:
+            raise ValueError(
+                "the model was given an attention_mask over its tokens, which compression changes; "
+                "call it without, or outside the `with` block"
+            )
+        if plan.keys_values:
+            if not hasattr(module, "to_kv") and "Fused" in type(module.processor).__name__:
+                raise ValueError(
+                    f"{self.compressor!r} takes keys and values from other tokens than queries, "
+                    "which the fused projection of all three cannot do; call "
+                    "unfuse_qkv_projections()"
+                )
+            tokens = plan.keys_values(y)
+            self._forward.keys[index] = tokens.shape[1]
+            return {"encoder_hidden_states": tokens}
+        if plan.queries and plan.queries.ragged:
+            empty = (plan.queries.counts == 0).unsqueeze(1)
+            mask = torch.zeros_like(empty, dtype=y.dtype).masked_fill_(empty, -torch.inf)
+            return {"attention_mask": mask}
+        return {}
 
-        return hook
+    def _project(self, index: int, module: nn.Module, args: tuple) -> None:
+        """Before to_k: has the attention processor taken the keys it was given?"""
+        want = self._forward.keys.get(index)
+        if want is None:
+            return
+        if args[0].shape[1] != want:
+            raise RuntimeError(
+                "this attention processor ignores encoder_hidden_states in self-attention, so "
+                f"{self.compressor!r} has no effect; set another processor (AttnProcessor2_0), or "
+                "compress the queries (ToMe, SiTo, LGTM, ABM)"
+            )
+        self._forward.applied += 1
+
+    def _restore(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        queries = self._forward.plans[index].queries
+        return queries.undo(output) if queries else output

@@ -20,16 +20,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigain.attach import SITES
 from bigain.errors import BiGainError
+from bigain.shards import Shard
 from bigain.tasks.evaluate import Evaluate
 
-GROUPS = ("model", "compressor", "dataset", "task", "features")
+GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
 # Keys of a group that are about it, not arguments of its class: what other groups read of it.
 ABOUT = {
-    "model": ("name", "blocks", "guidance", "spacing"),
+    "model": ("name", "image_size", "blocks", "guidance", "spacing"),
     "compressor": ("name",),
     "dataset": ("name", "reference"),
     "task": ("name", "alpha"),
     "features": ("name",),
+    "logger": ("name",),
 }
 # Keys of `evaluation` beside the settings of the metrics.
 EVALUATION = ("reference", "statistics", "clip")
@@ -46,16 +48,22 @@ class Config:
     dataset: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
     features: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     experiment: str | None = None
     blocks: Any = "default"
     sites: list[str] = field(default_factory=lambda: ["self_attention"])
+    scale: str | None = None
+    start: int = 0
     limit: int | None = None
     seed: int = 0
     dtype: str = "float32"
     device: str = "auto"
     batch_size: int = 64
     results: str = "results"
+    shards: int = 1
+    shard: int | None = None
+    sweep: str | None = None
 
 
 def register() -> None:
@@ -115,6 +123,25 @@ def evaluation(cfg: DictConfig) -> Evaluate:
         return Evaluate(**{k: v for k, v in cfg.evaluation.items() if k not in EVALUATION})
     except (TypeError, ValueError) as error:
         raise BiGainError(f"evaluation: {_one_line(error)}") from error
+
+
+def shard(cfg: DictConfig) -> Shard:
+    """The share of the images to compute.
+
+    Raises:
+        BiGainError: if ``shards`` and ``shard`` do not name one.
+    """
+    count, index = cfg.shards, cfg.shard
+    if count < 1:
+        raise BiGainError(f"shards must be at least 1, got {count}")
+    if index is None and count > 1:
+        raise BiGainError(
+            f"shards={count} needs one of shard=0..{count - 1}, or -m, which runs them all: "
+            f"python run.py -m shards={count} ..."
+        )
+    if index is not None and not 0 <= index < count:
+        raise BiGainError(f"shard must be one of 0..{count - 1} (shards={count}), got {index}")
+    return Shard(count, index or 0)
 
 
 def plain(value: Any) -> Any:
@@ -181,3 +208,6 @@ def explain(error: BaseException) -> str:
     if isinstance(node, DictConfig):
         line += f"; accepted keys: {', '.join(sorted(map(str, node)))}"
     return line
+
+
+register()  # on import, as launchers start processes that import this and not run.py

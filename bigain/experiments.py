@@ -1,11 +1,18 @@
-"""An experiment file: a table's rows, each run through one task or several."""
+"""An experiment file: the rows of a table or figure, at the paper's scale and in miniature.
+
+A scale (experiments/scales) says what is common to its tables: the models with their data, here
+called groups, and the settings of each task. An experiment names the groups it takes of each
+scale. One without groups has a single scale of its own, which its tasks hold.
+"""
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +23,9 @@ from bigain.job import Job
 
 FOLDER = config.REPOSITORY / "experiments"
 CONFIGS = config.REPOSITORY / "configs"
+SCALES = ("paper", "mini")
+KEYS = {"title", "note", "baseline", "tasks", "rows"}
+OPTIONAL = {"groups", "next", "figures"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,11 @@ class Cell:
 
     @cached_property
     def job(self) -> Job:
-        """Its objects, and where its run lies."""
+        """Its objects, and where its run lies.
+
+        Raises:
+            BiGainError: if the data or the model's files are not there.
+        """
         config.register()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONFIGS), version_base=None):
@@ -66,78 +80,199 @@ class Row:
         title: as the table prints it.
         series: what a figure joins by a line: a method at several strengths.
         cells: by task.
+        published: the paper's values by metric ("acc1", "fid", "map").
     """
 
     name: str
     title: str
     series: str
     cells: dict[str, Cell]
+    published: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One model on one data set; its rows are compared with each other.
+
+    Attributes:
+        name: short and unique; "" if the experiment has no groups.
+        title: as the table prints it.
+    """
+
+    name: str
+    title: str
+    rows: list[Row]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table: its rows and what to compare them with.
+    """A table or figure: its rows and what to compare them with.
 
     Attributes:
         name: of the file.
+        scale: "paper" or "mini"; None for an experiment without groups.
         title: over the table.
         note: under it: the protocol, and what it can and cannot show.
-        baseline: the row that the others are compared with.
-        next: what to try after it.
+        baseline: the row that the others of a group are compared with.
+        next: what to try after it; may be empty.
         tasks: that every row runs.
+        figures: to draw beside the table, of `bigain.results.build.FIGURES`.
     """
 
     name: str
+    scale: str | None
     title: str
     note: str
     baseline: str
     next: str
     tasks: list[str]
-    rows: list[Row]
+    figures: list[str]
+    groups: list[Group]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those of all groups."""
+        return [row for group in self.groups for row in group.rows]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Those of all rows, none twice."""
+        every = [cell for row in self.rows for cell in row.cells.values()]
+        return list({tuple(cell.overrides): cell for cell in every}.values())
 
 
-def load(name: str, extra: list[str] | None = None) -> Experiment:
+def names(scale: str | None = None) -> list[str]:
+    """Every experiment, or those that have groups at ``scale``, in the order of the paper."""
+    found = [p.stem for p in FOLDER.glob("*.yaml")]
+    if scale is not None:
+        found = [n for n in found if scale in _read(n).get("groups", {})]
+    return sorted(found, key=lambda n: (n.rstrip("0123456789"), len(n), n))
+
+
+def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None) -> Experiment:
     """Read ``experiments/<name>.yaml``.
 
     Args:
+        scale: of an experiment with groups, "paper" or "mini"; None takes "mini".
         extra: overrides on top of every row's, as given on the command line.
 
     Raises:
-        BiGainError: if it does not exist (naming those that do) or is not an experiment.
+        BiGainError: if it does not exist (naming those that do), has no such scale or is not an
+            experiment.
     """
+    found = _read(name)
+    tasks: Mapping[str, list[str]] = found["tasks"]
+    if "groups" in found:
+        scale = scale or "mini"
+        if scale not in found["groups"]:
+            raise BiGainError(
+                f"experiment {name} has no scale {scale}; it has {', '.join(found['groups'])}"
+            )
+        shared = _scale(scale)
+        tasks = {t: [*shared["tasks"].get(t, []), *(own or [])] for t, own in tasks.items()}
+        where = f"results=${{repository:results}}/{scale}"
+        groups = [
+            _group(g, _known(shared["groups"], g, scale), found, tasks, [where], extra or [], scale)
+            for g in found["groups"][scale]
+        ]
+    else:
+        scale = None
+        alone: dict[str, Any] = {"title": "", "overrides": []}
+        groups = [_group("", alone, found, tasks, [], extra or [], None)]
+    return Experiment(
+        name,
+        scale,
+        found["title"],
+        found["note"],
+        found["baseline"],
+        found.get("next", ""),
+        list(tasks),
+        found.get("figures", []),
+        groups,
+    )
+
+
+def _read(name: str) -> dict[str, Any]:
     path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
         raise BiGainError(f"there is no experiment {name}; experiments/ holds: {known}")
     found: Any = OmegaConf.to_container(OmegaConf.load(path))
-    keys = {"title", "note", "baseline", "next", "tasks", "rows"}
-    if not isinstance(found, dict) or set(found) != keys:
-        raise BiGainError(f"{path.name} must have the keys {', '.join(sorted(keys))}")
-    tasks: dict[str, list[str]] = found["tasks"]
+    if not isinstance(found, dict) or not KEYS <= set(found) <= KEYS | OPTIONAL:
+        raise BiGainError(
+            f"{path.name} must have the keys {', '.join(sorted(KEYS))} and may have "
+            f"{', '.join(sorted(OPTIONAL))}"
+        )
+    if isinstance(found["rows"], str):  # those of another experiment
+        found["rows"] = _read(found["rows"])["rows"]
+    known_names = [r["name"] for r in found["rows"]]
+    if found["baseline"] not in known_names or len(set(known_names)) < len(known_names):
+        raise BiGainError(
+            f"{path.name}: row names must be unique and baseline one of them; got "
+            f"{', '.join(known_names)} and {found['baseline']}"
+        )
+    return found
+
+
+def _scale(scale: str) -> dict[str, Any]:
+    found: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / "scales" / f"{scale}.yaml"))
+    return found
+
+
+def _known(groups: Mapping[str, Any], name: str, scale: str) -> dict[str, Any]:
+    if name not in groups:
+        raise BiGainError(
+            f"experiments/scales/{scale}.yaml has no group {name}; it has {', '.join(groups)}"
+        )
+    return groups[name]
+
+
+def _group(
+    name: str,
+    about: Mapping[str, Any],
+    found: Mapping[str, Any],
+    tasks: Mapping[str, list[str]],
+    before: Sequence[str],
+    after: Sequence[str],
+    scale: str | None,
+) -> Group:
+    """The experiment's rows on one group's model and data."""
+
+    def cell(task: str, row: Mapping[str, Any]) -> Cell:
+        own = about.get(task, [])  # the group's, for this task alone
+        parts = (about["overrides"], tasks[task], own, row["overrides"], after)
+        return Cell([f"task={task}", *before, *(o for part in parts for o in part)])
+
     rows = [
         Row(
             r["name"],
             r["title"],
             r.get("series", r["title"]),
-            {
-                task: Cell([f"task={task}", *shared, *r["overrides"], *(extra or [])])
-                for task, shared in tasks.items()
-            },
+            {task: cell(task, r) for task in tasks},
+            _published(about, r),
         )
         for r in found["rows"]
+        if scale is None or scale in r.get("scales", SCALES)
     ]
-    names = [r.name for r in rows]
-    if found["baseline"] not in names or len(set(names)) < len(names):
-        raise BiGainError(
-            f"{path.name}: row names must be unique and baseline one of them; got "
-            f"{', '.join(names)} and {found['baseline']}"
-        )
-    return Experiment(
-        name,
-        found["title"],
-        found["note"],
-        found["baseline"],
-        found["next"],
-        list(tasks),
-        rows,
-    )
+    return Group(name, about["title"], rows)
+
+
+def _published(about: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
+    """The paper's values of a row on a group's model and data, by metric.
+
+    Raises:
+        BiGainError: if the row names values that are not in experiments/published.csv for any
+            model and data.
+    """
+    if "published" not in row:
+        return {}
+    table = pd.read_csv(FOLDER / "published.csv", dtype={"table": str}, keep_default_na=False)
+    wanted = row["published"]
+    mine = (table[list(wanted)] == pd.Series(wanted)).all(axis=1)
+    if not mine.any():
+        raise BiGainError(f"row {row['name']}: experiments/published.csv holds no {wanted}")
+    if "published" not in about:
+        return {}
+    here = (table[["model", "dataset"]] == pd.Series(about["published"])).all(axis=1)
+    values = table[mine & here]
+    return {m: float(v) for m, v in zip(values["metric"], values["value"], strict=True)}

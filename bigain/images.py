@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torchvision.utils import make_grid
@@ -16,6 +17,8 @@ from bigain.results.atomic import atomic
 
 FINGERPRINT, PROMPT = "bigain.fingerprint", "bigain.prompt"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_TILES = "bigain.tiles"  # images on a contact sheet
+COLUMNS, GAP = 8, 4  # of a contact sheet, the gap in pixels
 SHOWN = 64  # pixels an image's shorter side has on a contact sheet, at least
 
 
@@ -100,7 +103,33 @@ def pixels(images: torch.Tensor) -> np.ndarray:
     return scaled.movedim(-3, -1).cpu().numpy()
 
 
-def contact_sheet(images: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:
+def write_sheet(path: Path, images: Sequence[np.ndarray]) -> None:
+    """Write a contact sheet that `read_sheet` can take apart again; see `contact_sheet`."""
+    write_png(path, contact_sheet(images), {_TILES: str(len(images))})
+
+
+def read_sheet(path: Path) -> list[np.ndarray]:
+    """The images of a contact sheet, uint8 [H, W, 3] each, small ones enlarged.
+
+    Raises:
+        BiGainError: if it cannot be decoded, or is no sheet of this project.
+    """
+    sheet = read_image(path)
+    with _opened(path) as image:
+        count = int(image.info.get(_TILES, 0))
+    if not count:
+        raise BiGainError(f"{path} is no contact sheet; run its run's command again to redraw it")
+    columns = min(COLUMNS, count)
+    rows = -(-count // columns)
+    height, width = ((sheet.shape[i] - GAP) // n - GAP for i, n in ((0, rows), (1, columns)))
+    tops, lefts = (
+        [GAP + i * (side + GAP) for i in range(n)] for side, n in ((height, rows), (width, columns))
+    )
+    every = [sheet[y : y + height, x : x + width] for y in tops for x in lefts]
+    return every[:count]
+
+
+def contact_sheet(images: Sequence[np.ndarray], columns: int = COLUMNS) -> np.ndarray:
     """Lay images out in rows, white gaps between; small ones enlarged by a whole factor.
 
     Args:
@@ -112,7 +141,10 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:
     factor = max(1, -(-SHOWN // min(images[0].shape[:2])))
     stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     large = stack.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    grid = make_grid(large, nrow=columns, padding=4, pad_value=255)
+    grid = make_grid(large, nrow=columns, padding=GAP, pad_value=255)
+    if len(images) == 1:  # which make_grid leaves without a frame
+        grid = F.pad(grid, (GAP, GAP, GAP, GAP), value=255)
+        grid = grid.expand(3, -1, -1)
     return grid.permute(1, 2, 0).numpy()
 
 

@@ -1,5 +1,7 @@
 """A configuration's objects and the run it belongs to."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,18 @@ from bigain.backbones import Backbone
 from bigain.compressors import Compressor
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError
-from bigain.metrics import flops
+from bigain.metrics.flops import Flops, count
 from bigain.results.store import Run, fingerprint
 from bigain.scoring import Scoring
 from bigain.tasks.base import Task
 
 # Raised when the same configuration starts to give other numbers.
 PROTOCOL = 1
+# Keys of the configuration that cannot change a row: where, how and what for a command ran.
+PASSING = {
+    "results", "device", "batch_size", "start", "limit", "features", "evaluation", "logger",
+    "experiment", "scale", "sweep", "shards", "shard",
+}  # fmt: skip
 
 
 class Job:
@@ -27,12 +34,10 @@ class Job:
     Attributes:
         ids: the images asked for.
         blocks: the places compressed, sorted; empty without a compressor.
-        flops: of one evaluation, None if they depend on the data.
         scoring: of the images a task generates; None for other tasks, and with features=none.
 
     Raises:
-        BiGainError: if the configuration or the data cannot be used, or the compressor does not
-            fit the model.
+        BiGainError: if the configuration or the data cannot be used.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -45,19 +50,43 @@ class Job:
         self.scoring: Scoring | None = None
         if cfg.task.name == "generate" and cfg.features._target_ is not None:
             self.scoring = Scoring(cfg)
-        self.ids = self.task.ids(self.dataset, cfg.limit)
-        skeleton: Any = self.backbone.skeleton()
+        if cfg.start < 0:
+            raise BiGainError(f"start must be at least 0, got {cfg.start}")
+        end = None if cfg.limit is None else cfg.start + cfg.limit
+        self.ids = self.task.ids(self.dataset, end)[cfg.start :]
+        if not self.ids:
+            raise BiGainError(f"start={cfg.start} leaves no image; there are fewer")
+        self._skeleton: Any = self.backbone.skeleton()
         self.blocks: list[int] = []
+        if self.compressor is not None:
+            with self._blamed():
+                selected = select_blocks(self._skeleton, self._named)
+                self.blocks = sorted({block.place for block in selected})
+
+    @cached_property
+    def flops(self) -> Flops | None:
+        """Of one evaluation, None if they depend on the data.
+
+        Raises:
+            BiGainError: if the compressor does not fit the model, which a forward on the meta
+                device finds out; ask before loading weights.
+        """
         if self.compressor is None:
-            self.flops = flops.count(skeleton)
-            return
+            return count(self._skeleton)
+        with self._blamed():
+            return count(self._skeleton, self.compressor, blocks=self._named, sites=self.cfg.sites)
+
+    @property
+    def _named(self) -> Any:
+        blocks = self.cfg.blocks
+        return blocks if isinstance(blocks, str) else list(blocks)
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
         try:
-            named = cfg.blocks if isinstance(cfg.blocks, str) else list(cfg.blocks)
-            self.blocks = sorted({block.place for block in select_blocks(skeleton, named)})
-            # a forward on the meta device, which any misfit breaks
-            self.flops = flops.count(skeleton, self.compressor, blocks=named, sites=cfg.sites)
+            yield
         except ValueError as error:
-            raise BiGainError(f"compressor={cfg.compressor.name}: {error}") from error
+            raise BiGainError(f"compressor={self.cfg.compressor.name}: {error}") from error
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -93,11 +122,15 @@ class Job:
         return self._root / f"{self._prefix}-{fingerprint(self.identity)}"
 
     def run(self) -> Run:
-        """The run, its folder made if it is new."""
+        """The run, its folder made if it is new.
+
+        Raises:
+            BiGainError: if the compressor does not fit the model; no folder is made.
+        """
+        _ = self.flops
         settings = OmegaConf.to_container(self.cfg)
         assert isinstance(settings, dict)
-        where = {"results", "device", "batch_size", "limit", "features", "evaluation"}
-        kept = {str(k): v for k, v in settings.items() if k not in where}
+        kept = {str(k): v for k, v in settings.items() if k not in PASSING}
         return Run.create(self._root, self._prefix, self.identity, kept)
 
     def uncompressed(self) -> "Job":

@@ -1,52 +1,108 @@
 """From a configuration to finished rows in the store."""
 
 import platform
+import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pandas as pd
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from bigain import config, loggers
 from bigain.attach import Attachment, compress
 from bigain.device import device_of
+from bigain.errors import BiGainError
 from bigain.job import Job
 from bigain.metrics.memory import PeakMemory
 from bigain.results.generation import fid_difference
-from bigain.results.store import MissingImagesError, Run
+from bigain.results.store import LockedError, MissingImagesError, Run
 from bigain.scoring import evaluate, summary
+from bigain.shards import Shard
 from bigain.tasks.base import Work
 from bigain.tasks.evaluate import TooFewImagesError
+from bigain.tasks.profile import profile
 
 
 def execute(cfg: DictConfig) -> Run | None:
     """Compute the images of a configuration that its run lacks, and say what came out.
 
     Returns:
-        The run; None where a folder of images without one was scored.
+        The run; None where there is none: a folder of images was scored, or a model profiled.
 
     Raises:
         BiGainError: if the configuration, the data or the model cannot be used.
     """
+    shard = config.shard(cfg)
+    if cfg.task.name in ("evaluate", "profile") and not shard.whole:
+        raise BiGainError(f"task={cfg.task.name} has no shards; remove shards={shard.count}")
     if cfg.task.name == "evaluate":
         return evaluate(cfg)
+    if cfg.task.name == "profile":
+        profile(cfg)
+        return None
     job = Job(cfg)
+    logger = loggers.start(cfg)  # before computing, to say at once if nothing can be logged
     run = job.run()
-    with run.lock():
-        # before the first image, so that no kill can lose it
+    with run.lock(shard, _sweep()), _failure_recorded(run, shard):
+        # before the first image, so that no kill can lose them
         _record_cost(job, run, None)
-        todo = job.task.unfinished(run, job.ids)
+        if (listing := job.dataset.listing()) is not None:
+            run.record("files", {"files": listing})
+        ids = shard.of(job.ids, cfg.start)
+        todo = job.task.unfinished(run, ids)
         if todo:
-            _compute(job, run, todo)
+            _compute(job, run, shard, ids, todo)
         else:
-            print(f"nothing to compute: all {len(job.ids)} images are in {run.path}")
-        job.task.finish(run, job.ids)
-        scores = _score(job, run)
-    print(report(job, run, scores))
+            print(f"nothing to compute: all {len(ids)} images of {shard} are in {run.path}")
+        # the last shard to come here sees all images, and finishes
+        if missing := [] if shard.whole else job.task.unfinished(run, job.ids):
+            done = len(job.ids) - len(missing)
+            print(
+                f"{cfg.compressor.name}: {shard} is done; the run holds {done} of "
+                f"{len(job.ids)} images: {run.path}"
+            )
+            return run
+        try:
+            with run.lock_finish():
+                job.task.finish(run, job.ids)
+                scores = _score(job, run)
+                print(report(job, run, scores))
+                for name in run.records("failed"):
+                    run.forget(name)
+                loggers.log(logger, job, run)
+        except LockedError:
+            print(f"{cfg.compressor.name}: {shard} is done; another one finishes {run.path}")
     return run
+
+
+@contextmanager
+def _failure_recorded(run: Run, shard: Shard) -> Iterator[None]:
+    """Record why a shard of the run failed, until it succeeds."""
+    name = "failed" if shard.whole else f"failed-{shard.index}-of-{shard.count}"
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, BiGainError)
+        about = {
+            "error": config.explain(error) if known else f"{type(error).__name__}: {error}",
+            "traceback": None if known else traceback.format_exc().splitlines(),
+            "command": _command(),
+            "shard": None if shard.whole else str(shard),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with suppress(BiGainError):  # of a full disk, say, whose first word is the one to hear
+            run.record(name, about)
+        raise
+    run.forget(name)
 
 
 def _score(job: Job, run: Run) -> list[str]:
@@ -83,7 +139,7 @@ def report(job: Job, run: Run, more: Sequence[str] = ()) -> str:
     if cost.get("peak_memory_mib") is not None:
         line += f", {cost['peak_memory_mib']:.0f} MiB at the peak"
     lines += [line, *rest, *more]
-    if job.compressor is not None and baseline is None:
+    if job.task.compared and job.compressor is not None and baseline is None:
         lines.append(
             "uncompressed: not run on these images; the same command with compressor=none does"
         )
@@ -97,7 +153,7 @@ def _rows_if_there(job: Job, ids: Sequence[str]) -> pd.DataFrame | None:
         return None
 
 
-def _compute(job: Job, run: Run, todo: list[str]) -> None:
+def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) -> None:
     cfg = job.cfg
     device = device_of(cfg.device)
     torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 mean float32
@@ -111,46 +167,62 @@ def _compute(job: Job, run: Run, todo: list[str]) -> None:
     with attached as attachment:
         work = Work(
             run=run,
-            ids=job.ids,
+            ids=ids,
             todo=todo,
             dataset=job.dataset,
             backbone=backbone,
             attachment=attachment,
             seed=cfg.seed,
             batch_size=cfg.batch_size,
-            title=cfg.compressor.name,
+            title=cfg.compressor.name if shard.whole else f"{cfg.compressor.name}, {shard}",
         )
         job.task.compute(work)
     _record_cost(job, run, memory.mib())
-    _record_session(job, run, device, len(todo))
+    _record_session(job, run, shard, device, len(todo))
 
 
 def _record_cost(job: Job, run: Run, peak: float | None) -> None:
     """FLOPs of one evaluation, and the highest peak of all sessions."""
-    before = (run.read_record("cost") or {}).get("peak_memory_mib")
-    peaks = [p for p in (before, peak) if p is not None]
-    run.record(
-        "cost",
-        {
+
+    def cost(before: dict[str, Any] | None) -> dict[str, Any]:
+        peaks = [p for p in ((before or {}).get("peak_memory_mib"), peak) if p is not None]
+        return {
             "gflops": job.flops.total / 1e9 if job.flops else None,
             "gflops_matching": job.flops.matching / 1e9 if job.flops else None,
             "peak_memory_mib": max(peaks, default=None),
-        },
-    )
+        }
+
+    run.update("cost", cost)
 
 
-def _record_session(job: Job, run: Run, device: torch.device, images: int) -> None:
+def _record_session(job: Job, run: Run, shard: Shard, device: torch.device, images: int) -> None:
     """How some of the run's images were computed: what cannot change a result, but its time."""
     gpu = device.type == "cuda"
-    sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
     session = {
         "images": images,
+        "shard": None if shard.whole else str(shard),
         "device": torch.cuda.get_device_name(device) if gpu else platform.machine(),
         "threads": torch.get_num_threads(),
         "batch_size": job.cfg.batch_size,
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "python": platform.python_version(),
-        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
     }
-    run.record("sessions", {"sessions": [*sessions, session]})
+    run.update(
+        "sessions", lambda found: {"sessions": [*(found or {"sessions": []})["sessions"], session]}
+    )
+
+
+def _sweep() -> str:
+    """A name of the sweep that this job belongs to; empty for one alone."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return ""
+    return str(HydraConfig.get().sweep.dir)
+
+
+def _command() -> str:
+    """What runs this job alone; a launcher's process has another command line."""
+    if HydraConfig.initialized():
+        return f"python run.py {shlex.join(HydraConfig.get().overrides.task)}"
+    return " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -81,6 +81,11 @@ class Scoring:
         name = self.record(n)
         found = run.read_record(name)
         if found is None:
+            if (run.path / f"{generate.ARCHIVED}.json").exists():
+                raise BiGainError(
+                    f"{run.path} has archived its images, which other scores need; remove its "
+                    f"{generate.ARCHIVED}.json and run its command again to draw them"
+                )
             images = open_folder(generate.folder(run), n)
             if images.fingerprint != run.fingerprint:
                 raise BiGainError(

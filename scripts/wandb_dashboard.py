@@ -9,7 +9,7 @@ Each call makes a new saved view of the project's workspace; what it shows follo
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
@@ -39,7 +39,7 @@ def dashboard(entity: str, project: str, name: str) -> "ws.Workspace":
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
         raise BiGainError(INSTALL.replace("wandb is", "wandb-workspaces is")) from error
-    sections = {
+    sections: dict[str, list[Any]] = {
         "Trade-off": [
             wr.ScatterPlot(
                 title=f"{label} against {cost_label}",

@@ -19,7 +19,7 @@ def test_every_row_composes(name):
 
 
 def test_extra_overrides_reach_every_row():
-    cells = [row.cells["classify"] for row in experiments.load("demo", ["limit=7"]).rows]
+    cells = [row.cells["classify"] for row in experiments.load("demo", extra=["limit=7"]).rows]
     assert {len(cell.image_ids()) for cell in cells} == {7}
     assert cells[0].run_path == experiments.load("demo").rows[0].cells["classify"].run_path
 

@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 
 from bigain.errors import BiGainError
-from bigain.images import contact_sheet, open_folder, pixels, read_image, write_png
+from bigain.images import (
+    contact_sheet,
+    open_folder,
+    pixels,
+    read_image,
+    read_sheet,
+    write_png,
+    write_sheet,
+)
 
 
 def random_image(seed: int, *shape: int) -> np.ndarray:
@@ -83,6 +91,25 @@ def test_sheet_shows_every_image_enlarged() -> None:
 
 def test_large_images_stay_as_they_are() -> None:
     assert contact_sheet([random_image(0, 64, 64, 3)] * 2).shape == (72, 140, 3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 11])
+@pytest.mark.parametrize(("height", "width", "channels"), [(32, 40, 1), (70, 64, 3)])
+def test_a_sheet_comes_apart_again(tmp_path, count, height, width, channels):
+    images = [random_image(i, height, width, channels) for i in range(count)]
+    write_sheet(tmp_path / "sheet.png", images)
+    found = read_sheet(tmp_path / "sheet.png")
+    factor = 2 if height == 32 else 1
+    assert len(found) == count
+    for image, tile in zip(images, found, strict=True):
+        wanted = np.broadcast_to(image, (height, width, 3)).repeat(factor, 0).repeat(factor, 1)
+        assert np.array_equal(tile, wanted)
+
+
+def test_another_image_is_no_sheet(tmp_path):
+    write_png(tmp_path / "a.png", random_image(0, 72, 72, 3), {})
+    with pytest.raises(BiGainError, match="no contact sheet"):
+        read_sheet(tmp_path / "a.png")
 
 
 def test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_classification(run, model, dataset):
     rows = found.rows()
     assert len(rows) == (1 if few else 2)
     assert all(len(errors) == CLASSES[dataset] for errors in rows["errors"])
-    assert np.isfinite(np.stack(rows["errors"])).all()
+    assert np.isfinite(np.stack(list(rows["errors"]))).all()
     assert set(rows["samples"].map(sum)) == {CLASSES[dataset] + 2}
     assert all(0 <= label < CLASSES[dataset] for labels in rows["labels"] for label in labels)
 
@@ -102,7 +102,7 @@ def test_images_of_several_labels_are_ranked(run, capsys):
     rows = found.rows()
     assert sorted(map(len, rows["labels"])) == [2] * 5  # the image without objects is left out
     row = accuracy_row("x", rows)
-    ranking = finalists_first(np.stack(rows["errors"]), np.stack(rows["samples"]))
+    ranking = finalists_first(np.stack(list(rows["errors"])), np.stack(list(rows["samples"])))
     assert (ranking[:, 0] == rows["prediction"]).all()
     assert row["map"] == pytest.approx(100 * average_precision(ranking, rows["labels"]).mean())
     assert row["map_by_error"] is not None
@@ -130,8 +130,8 @@ def test_half_precision(run, dtype):
     more = ["compressor=iekvd", "blocks=all", *PROTOCOL]
     half = run("sd2", "pets", *more, f"dtype={dtype}").rows()
     whole = run("sd2", "pets", *more).rows()
-    a, b = (np.stack(frame["errors"]) for frame in (half, whole))
-    assert 0 < np.abs(a - b).max() < 0.05
+    a, b = (np.stack(list(frame["trials"])) for frame in (half, whole))
+    assert 0 < np.nanmax(np.abs(a - b)) < 0.02  # of errors about 1, where both tried the class
 
 
 def test_another_size_says_what_to_set(run):

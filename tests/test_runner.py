@@ -65,7 +65,11 @@ def test_every_config_builds(group, configure):
     for file in sorted((REPOSITORY / "configs" / group).glob("*.yaml")):
         cfg = configure([f"{group}={file.stem}"])
         config.check(cfg)
-        built = config.build(cfg, group)
+        try:
+            built = config.build(cfg, group)
+        except BiGainError as error:  # data that is not on this machine
+            assert group == "dataset" and "set dataset.root to" in str(error)
+            continue
         assert (built is None) == (file.stem == "none")
 
 
@@ -130,7 +134,10 @@ def test_what_changes_results_changes_the_run(overrides, change, job):
     assert job([*overrides, change]).run_path != job(overrides).run_path
 
 
-@pytest.mark.parametrize("change", ["batch_size=3", "device=cpu", "limit=2", "blocks=[0]"])
+@pytest.mark.parametrize(
+    "change",
+    ["batch_size=3", "device=cpu", "limit=2", "start=3", "blocks=[0]", "shards=5", "sweep=table4"],
+)
 def test_what_cannot_does_not(overrides, change, job):
     """Nor do the blocks of no compressor."""
     assert job([*overrides, change]).run_path == job(overrides).run_path
@@ -179,7 +186,7 @@ def test_cost_is_recorded(overrides, run):
         (["experiment=demo"], "python run.py -m experiment=demo"),
         (["task.keep=[3]"], "one entry a stage"),
         (["task.samples=[3,20]"], "divide the last"),
-        (["task.samples=[5,2000]"], "a schedule of 1000"),
+        (["task.samples=[5,2000]", "limit=1"], "a schedule of 1000"),
         (["compressor=sito", "compressor.noise_alpha=abc"], "noise_alpha must be a number"),
         (["compressor=lgtm_cached", "+compressor.compressor.ratoi=1"], "accepted: cells"),
         (["compressor=lgtm_iekvd", "compressor._args_.0.ratio=0.9"], "[0, 0.75]"),
@@ -223,6 +230,24 @@ def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path, run):
     assert len(run(overrides).rows()) == 12
 
 
+def test_sigterm_stops_the_sweep_and_is_no_failure(overrides, job):
+    chosen = [*overrides, "limit=400", "batch_size=4"]
+    first, second = (job([*chosen, f"seed={seed}"]).run_path for seed in (0, 1))
+    process = subprocess.Popen(
+        command("-m", *chosen, "seed=0,1", f"hydra.sweep.dir={first.parent}/hydra"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(first.glob("part-*")):
+        assert process.poll() is None, "it ended before it could be stopped"
+        time.sleep(0.01)
+    process.terminate()
+    _, error = process.communicate()
+    assert process.returncode == 1 and error.endswith("the same command goes on\n")
+    assert not second.exists()
+    assert Run.open(first).finished() and not Run.open(first).records("failed")
+
+
 def table(run: Run) -> dict:
     """The run's row, less what differs between two timings."""
     cost = run.read_record("cost")
@@ -262,5 +287,7 @@ def test_sigkill_at_random_moments_loses_nothing(overrides, tmp_path, run, job):
 def test_an_experiment_sweeps_its_rows(overrides, tmp_path):
     done = call("-m", "experiment=demo", *overrides, "limit=3")
     assert done.returncode == 0, done.stderr
+    abouts = [p.read_text() for p in (tmp_path / "runs").glob("*/run.json")]
+    assert not any('"sweep"' in about or '"shard"' in about for about in abouts)
     names = sorted(p.name.rsplit("-", 2)[1] for p in (tmp_path / "runs").iterdir())
     assert names == sorted(["none", "tome", "sito", "todo", "lgtm", "iekvd"])

@@ -3,6 +3,7 @@
 from bigain.compressors.abm import ABM
 from bigain.compressors.base import Compressor, Plan
 from bigain.compressors.compose import Cached, Compose
+from bigain.compressors.frequency import FrequencyFilter
 from bigain.compressors.iekvd import IEKVD, LinearAlpha
 from bigain.compressors.lgtm import LGTM
 from bigain.compressors.sito import SiTo
@@ -17,6 +18,7 @@ __all__ = [
     "Cached",
     "Compose",
     "Compressor",
+    "FrequencyFilter",
     "LinearAlpha",
     "Plan",
     "SiTo",

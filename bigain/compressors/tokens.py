@@ -44,6 +44,7 @@ class TokenMap:
         slots: int64 [B, N], the slot of each token.
         size: M.
         kept: int64 [B, M], the token that each slot keeps, or None for the mean.
+        leaders: int64 [B, N], the token that each token follows, where the map was made so.
         ragged: whether samples may differ in how many slots they fill; attention must then mask
             the empty ones, which come last.
     """
@@ -55,6 +56,7 @@ class TokenMap:
         self.size = size
         self.kept = kept
         self.ragged = ragged
+        self.leaders: Tensor | None = None
         self._counts: Tensor | None = None
 
     @classmethod
@@ -83,7 +85,9 @@ class TokenMap:
             target = torch.where(leads, rank, size)
             kept = torch.zeros(len(leaders), size + 1, dtype=torch.int64, device=leaders.device)
             kept = kept.scatter_(1, target, tokens.expand_as(target))[:, :size]
-        return cls(rank.gather(1, leaders), size, kept, ragged)
+        found = cls(rank.gather(1, leaders), size, kept, ragged)
+        found.leaders = leaders
+        return found
 
     @classmethod
     def identity(cls, x: Tensor) -> "TokenMap":

@@ -53,14 +53,21 @@ def band_product(x: Tensor, y: Tensor, grid: TokenGrid, bands: int) -> Tensor:
     """
     grid.check(x)
     grid.check(y)
-    first, second = (
-        torch.fft.fft2(z.double().unflatten(1, (grid.height, grid.width)), dim=(1, 2), norm="ortho")
-        for z in (x, y)
-    )
-    # frequencies f and -f share a band, and their imaginary parts cancel
-    each = (first.real * second.real + first.imag * second.imag).sum(-1).flatten(1)
+    band = band_of(grid, bands, x.device).flatten()
     total = torch.zeros(len(x), bands + 2, dtype=torch.float64, device=x.device)
-    return total.index_add_(1, band_of(grid, bands, x.device).flatten(), each)
+    for i in range(len(x)):  # a batch's spectra in float64 would take gigabytes
+        first = _spectrum(x[i], grid)
+        second = first if y is x else _spectrum(y[i], grid)
+        # frequencies f and -f share a band, and their imaginary parts cancel
+        each = (first.real * second.real + first.imag * second.imag).sum(-1)
+        total[i].index_add_(0, band, each.flatten())
+    return total
+
+
+def _spectrum(x: Tensor, grid: TokenGrid) -> Tensor:
+    """[N, C] to complex128 [height, width, C]."""
+    z = x.double().unflatten(0, (grid.height, grid.width))
+    return torch.fft.fft2(z, dim=(0, 1), norm="ortho")
 
 
 def retention(before: ArrayLike, after: ArrayLike) -> NDArray[np.float64]:

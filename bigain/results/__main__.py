@@ -1,31 +1,55 @@
-"""``python -m bigain.results table NAME``: an experiment's table and figure, into results/."""
+"""``python -m bigain.results``: tables and figures from the store, and what it lacks."""
 
 import argparse
 import sys
+from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from bigain.archive import archive
 from bigain.config import REPOSITORY, explain
 from bigain.errors import BiGainError
-from bigain.experiments import load
+from bigain.experiments import SCALES, load, names
 from bigain.results.build import build
+from bigain.results.status import status_of
 
 
 def main() -> int:
     """Parse the command line, build what it asks for and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bigain.results")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    table = verbs.add_parser("table", help="write results/NAME.{csv,md,tex,png}, print the table")
+    table = verbs.add_parser("table", help="write an experiment's table and figures")
     table.add_argument("name", metavar="NAME", help="of an experiment: experiments/NAME.yaml")
+    table.add_argument("--scale", choices=SCALES, help="of an experiment that has several")
+    table.add_argument("--out", type=Path, help="folder; default results, or results/SCALE")
     table.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="for every row, as given to run.py"
     )
+    state = verbs.add_parser("status", help="say what is done, running, missing or failed")
+    state.add_argument("--scale", choices=SCALES, help="of experiments that have several")
+    state.add_argument(
+        "names", nargs="*", metavar="NAME", help="of experiments, all by default; KEY=VALUE too"
+    )
+    kept = verbs.add_parser("archive", help="make an experiment's finished runs small, to keep")
+    kept.add_argument("names", nargs="*", metavar="NAME", help="all of the scale by default")
+    kept.add_argument("--scale", choices=SCALES, default="mini")
     arguments = parser.parse_args()
     try:
-        experiment = load(arguments.name, arguments.overrides)
-        print(build(experiment, REPOSITORY / "results"), end="")
-        print(f"\nnext: {experiment.next}")
+        if arguments.verb == "archive":
+            chosen = arguments.names or names(arguments.scale)
+            cells = [cell for name in chosen for cell in load(name, arguments.scale).cells]
+            print(f"{archive(cells)} of {len(cells)} cells are finished, and archived")
+            return 0
+        if arguments.verb == "status":
+            for line in status_of(arguments.names, arguments.scale):
+                print(line, flush=True)
+            return 0
+        experiment = load(arguments.name, arguments.scale, arguments.overrides)
+        out = arguments.out or REPOSITORY / "results" / (experiment.scale or "")
+        print(build(experiment, out), end="")
+        if experiment.next:
+            print(f"\nnext: {experiment.next}")
     except (BiGainError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1

@@ -1,11 +1,19 @@
 """What classification contributes to a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from bigain.errors import BiGainError
-from bigain.metrics.accuracy import paired, top1
+from bigain.metrics.accuracy import hits, paired, top1
+from bigain.metrics.ranking import (
+    average_precision,
+    by_error,
+    finalists_first,
+    mean,
+    mean_difference,
+)
 from bigain.results.tables import Column, Kind, Row, check_cost, count, interval, number
 
 KEYS = (
@@ -26,11 +34,27 @@ KEYS = (
     "peak_memory_mib",
     "fingerprint",
 )
+RANKING_KEYS = (
+    "map",
+    "map_low",
+    "map_high",
+    "map_difference",
+    "map_diff_low",
+    "map_diff_high",
+    "map_p",
+    "map_by_error",
+)
 LEGEND = (
     "Accuracy and difference to the baseline in percent and points with 95% intervals (Wilson; "
     "Newcombe 1998, method 10); wins/losses are images that only the method/only the baseline "
     "gets right; p is the exact McNemar test. Evaluations are the mean and seconds the median of "
     "an image."
+)
+RANKING_LEGEND = (
+    "A prediction is right if it is among the image's labels. mAP is the mean over images of the "
+    "average precision of all classes ranked: finalists first, each group by its mean error; its "
+    "difference is paired, with a t-test. The official ranking compares means over different "
+    "timesteps, which puts finalists last."
 )
 
 
@@ -45,28 +69,32 @@ def accuracy_row(
 
     Args:
         title: the method's name.
-        frame: its images, with the columns image_id, label, prediction, samples and seconds; None
-            if it has not run.
+        frame: its images, with the columns image_id, labels, prediction, samples and seconds, and
+            errors where images have several labels; None if it has not run.
         baseline: the baseline's images; None if this is the baseline, or that has not run.
         cost: "gflops" of one evaluation, "gflops_matching" of them for matching, and
             "peak_memory_mib".
         fingerprint: of its run.
 
     Returns:
-        "method" and the `KEYS`: accuracy ("acc1", "low", "high") in percent, differences in points,
-        "evaluations" the mean over images of the summed ``samples``, "seconds" their median.
+        "method", the `KEYS` and `RANKING_KEYS`: accuracy ("acc1", "low", "high") in percent,
+        differences in points, "evaluations" the mean over images of the summed ``samples``,
+        "seconds" their median. Of multi-label data also "map", the mean average precision of the
+        classes' ranking with finalists first, in percent, and "map_by_error" of the published
+        code's ranking.
 
     Raises:
         BiGainError: if the baseline has other images, or other labels for them.
         ValueError: if the frame is empty or the cost has other keys.
     """
-    row: Row = {"method": title, **dict.fromkeys(KEYS)}
+    row: Row = {"method": title, **dict.fromkeys((*KEYS, *RANKING_KEYS))}
     if frame is None:
         return row
     if cost is not None:
         check_cost(cost)
         row.update(cost)
-    accuracy = top1(frame["prediction"], frame["label"])
+    correct = hits(frame["prediction"], frame["labels"])
+    accuracy = top1(correct)
     row |= {
         "n": accuracy.n,
         "acc1": 100 * accuracy.value,
@@ -76,9 +104,12 @@ def accuracy_row(
         "seconds": float(frame["seconds"].median()),
         "fingerprint": fingerprint,
     }
+    several = _several_labels(frame)
+    if several:
+        row |= _ranking(frame)
     if baseline is not None:
         baseline = _same_images(title, frame, baseline)
-        test = paired(_correct(frame), _correct(baseline))
+        test = paired(correct, hits(baseline["prediction"], baseline["labels"]))
         row |= {
             "difference": test.difference,
             "diff_low": test.low,
@@ -87,11 +118,36 @@ def accuracy_row(
             "losses": test.losses,
             "p": test.p,
         }
+        if several:
+            gain = mean_difference(_precisions(frame), _precisions(baseline))
+            row |= {
+                "map_difference": 100 * gain.value,
+                "map_diff_low": 100 * gain.low,
+                "map_diff_high": 100 * gain.high,
+                "map_p": gain.p,
+            }
     return row
 
 
-def _correct(frame: pd.DataFrame) -> pd.Series:
-    return frame["prediction"] == frame["label"]
+def _several_labels(frame: pd.DataFrame) -> bool:
+    return bool(frame["labels"].map(len).max() > 1)
+
+
+def _precisions(frame: pd.DataFrame) -> np.ndarray:
+    """Average precision of each image, finalists first."""
+    ranking = finalists_first(np.stack(list(frame["errors"])), np.stack(list(frame["samples"])))
+    return average_precision(ranking, list(frame["labels"]))
+
+
+def _ranking(frame: pd.DataFrame) -> Row:
+    ours = mean(_precisions(frame))
+    theirs = average_precision(by_error(np.stack(list(frame["errors"]))), list(frame["labels"]))
+    return {
+        "map": 100 * ours.value,
+        "map_low": 100 * ours.low,
+        "map_high": 100 * ours.high,
+        "map_by_error": 100 * float(theirs.mean()),
+    }
 
 
 def _same_images(title: str, frame: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +161,8 @@ def _same_images(title: str, frame: pd.DataFrame, baseline: pd.DataFrame) -> pd.
             "run both on the same images"
         )
     aligned = baseline.set_index("image_id").loc[images].reset_index()
-    differ = images[aligned["label"].to_numpy() != frame["label"].to_numpy()]
+    ours, theirs = (f["labels"].map(tuple).to_numpy() for f in (frame, aligned))
+    differ = images[ours != theirs]
     if len(differ):
         raise BiGainError(
             f"{title} and its baseline have other labels for {len(differ)} images, such as "
@@ -114,17 +171,17 @@ def _same_images(title: str, frame: pd.DataFrame, baseline: pd.DataFrame) -> pd.
     return aligned
 
 
-def _p(row: Row) -> str | None:
-    if row["p"] is None:
+def _p(value: float | None) -> str | None:
+    if value is None:
         return None
-    return "<0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _wins(row: Row) -> str | None:
     return None if row["wins"] is None else f"{row['wins']}/{row['losses']}"
 
 
-COLUMNS = (
+_COLUMNS = (
     Column("Images", lambda row: count(row["n"])),
     Column("Accuracy (%)", lambda row: interval(row, "acc1", "low", "high", ".1f")),
     Column(
@@ -132,9 +189,27 @@ COLUMNS = (
         lambda row: interval(row, "difference", "diff_low", "diff_high", "+.1f"),
     ),
     Column("Wins/losses", _wins),
-    Column("p", _p),
+    Column("p", lambda row: _p(row["p"])),
+)
+_RANKING = (
+    Column("mAP (%)", lambda row: interval(row, "map", "map_low", "map_high", ".1f")),
+    Column(
+        "mAP difference",
+        lambda row: interval(row, "map_difference", "map_diff_low", "map_diff_high", "+.1f"),
+    ),
+    Column("p (mAP)", lambda row: _p(row["map_p"])),
+    Column("mAP, official ranking", lambda row: number(row["map_by_error"])),
+)
+_SPENT = (
     Column("Evaluations", lambda row: number(row["evaluations"])),
     Column("Seconds", lambda row: number(row["seconds"])),
     Column("Peak MiB", lambda row: number(row["peak_memory_mib"])),
 )
-ACCURACY = Kind(KEYS, COLUMNS, LEGEND)
+
+
+def accuracy(rows: Sequence[Row]) -> Kind:
+    """The columns of ``rows``; those of the ranking where images have several labels."""
+    if all(row["map"] is None for row in rows):
+        return Kind(KEYS, (*_COLUMNS, *_SPENT), LEGEND)
+    columns = (*_COLUMNS, *_RANKING, *_SPENT)
+    return Kind((*KEYS, *RANKING_KEYS), columns, f"{LEGEND} {RANKING_LEGEND}")

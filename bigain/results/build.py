@@ -3,15 +3,19 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
 from bigain.errors import BiGainError
-from bigain.results import figures, samples, tables
-from bigain.results.accuracy import ACCURACY, accuracy_row
+from bigain.results import atomic, figures, samples, tables
+from bigain.results.accuracy import accuracy, accuracy_row
 from bigain.results.generation import generation, generation_row
+from bigain.results.maps import draw_maps
+from bigain.results.published import add_published, published
+from bigain.results.retention import draw_retention
 from bigain.results.store import MissingImagesError, Run
 
 
@@ -28,7 +32,7 @@ class Cell(Protocol):
 
 
 class ExperimentRow(Protocol):
-    """A method, as `build` needs it; ``cells`` are by task."""
+    """A method, as `build` needs it; ``cells`` are by task, ``published`` values by metric."""
 
     @property
     def title(self) -> str: ...
@@ -38,6 +42,19 @@ class ExperimentRow(Protocol):
     def series(self) -> str: ...
     @property
     def cells(self) -> Mapping[str, Cell]: ...
+    @property
+    def published(self) -> Mapping[str, float]: ...
+
+
+class Group(Protocol):
+    """Rows that are compared with each other: one model on one data set."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def rows(self) -> Sequence[ExperimentRow]: ...
 
 
 class Experiment(Protocol):
@@ -54,11 +71,13 @@ class Experiment(Protocol):
     @property
     def tasks(self) -> Sequence[str]: ...
     @property
-    def rows(self) -> Sequence[ExperimentRow]: ...
+    def figures(self) -> Sequence[str]: ...
+    @property
+    def groups(self) -> Sequence[Group]: ...
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """What there is of a cell: None for what has not run, or not finished."""
 
     run: Run | None = None
@@ -75,17 +94,12 @@ class _Found:
     def fingerprint(self) -> str | None:
         return self.run.fingerprint if self.run else None
 
-    @property
-    def images(self) -> tuple[pd.DataFrame, Path]:
-        """The rows of generated images and the folder they lie in."""
-        assert self.run is not None and self.frame is not None
-        return self.frame, self.run.path / "images"
+
+Cells = Mapping[str, Mapping[str, Found]]  # by row, then by task
 
 
 def build(experiment: Experiment, out: Path) -> str:
-    """Write ``<out>/<name>.{csv,md,tex,png}`` and return the Markdown.
-
-    Where images were generated, ``<name>-samples.png`` shows some of every method's.
+    """Write ``<out>/<name>.{csv,md,tex}`` and the experiment's figures; return the Markdown.
 
     A cell whose run has not started or not finished is dashes; for the latter a line on stderr says
     what is missing and how to complete it. A run's costs come from its record "cost".
@@ -94,52 +108,114 @@ def build(experiment: Experiment, out: Path) -> str:
         BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
             other images.
     """
-    titles = {row.name: row.title for row in experiment.rows}
-    if experiment.baseline not in titles:
-        raise BiGainError(
-            f"experiment {experiment.name} has the baseline {experiment.baseline}, which is none "
-            f"of its rows ({', '.join(titles)}); name one of them in its file"
-        )
-    found = {
-        row.name: {task: _read(row.title, cell) for task, cell in row.cells.items()}
-        for row in experiment.rows
-    }
-    rows = []
-    for row in experiment.rows:
-        line: tables.Row = {}
-        for task, cell in found[row.name].items():
-            other = found[experiment.baseline][task] if row.name != experiment.baseline else None
-            line = _merge(line, _PARTS[task](row.title, cell, other))
-        rows.append(line)
-    stem = out / experiment.name
-    kinds = [_KINDS[task](rows) for task in experiment.tasks]
-    text = tables.write(rows, kinds, stem, experiment.title, experiment.note)
-    panels = [panel for task in experiment.tasks for panel in figures.PANELS[task]]
-    series = [row.series for row in experiment.rows]
-    figures.tradeoff(rows, series, panels, stem, experiment.title, titles[experiment.baseline])
-    if "generate" in experiment.tasks:
-        drawn = {
-            row.title: found[row.name]["generate"].images
-            for row in experiment.rows
-            if found[row.name]["generate"].frame is not None
-        }
-        samples.draw(drawn, stem, experiment.title)
+    for group in experiment.groups:
+        titles = {row.name: row.title for row in group.rows}
+        if experiment.baseline not in titles:
+            raise BiGainError(
+                f"experiment {experiment.name} has the baseline {experiment.baseline}, which is "
+                f"none of its rows ({', '.join(titles)}); name one of them in its file"
+            )
+    found = {group.name: _read_group(group) for group in experiment.groups}
+    text = ""
+    sections = []
+    for group in experiment.groups:
+        if tasks := [task for task in experiment.tasks if task in _PARTS]:
+            rows = [_row(row, found[group.name], experiment.baseline) for row in group.rows]
+            kinds = [_KINDS[task](rows) for task in tasks]
+            sections.append(tables.Section(group.title, rows, [*kinds, *published(rows)]))
+    if sections:
+        stem = out / experiment.name
+        text = tables.write(sections, stem, experiment.title, experiment.note)
+    with atomic.explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+    for name in experiment.figures or _usual(experiment.tasks):
+        for place, group in enumerate(experiment.groups):
+            drawn = sections[place].rows if sections else []
+            suffix = f"-{group.name}" if len(experiment.groups) > 1 else ""
+            stem = out / f"{experiment.name}{suffix}"
+            FIGURES[name](experiment, group, found[group.name], drawn, stem)
     return text
 
 
-def _accuracy(title: str, cell: _Found, baseline: _Found | None) -> tables.Row:
+def _usual(tasks: Sequence[str]) -> list[str]:
+    return ["tradeoff", *(["samples"] if "generate" in tasks else [])]
+
+
+def _row(row: ExperimentRow, found: Cells, baseline: str) -> tables.Row:
+    line: tables.Row = {}
+    for task, cell in found[row.name].items():
+        other = found[baseline][task] if row.name != baseline else None
+        line = _merge(line, _PARTS[task](row.title, cell, other))
+    return add_published(line, row.published)
+
+
+def _tradeoff(
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+) -> None:
+    panels = [panel for task in experiment.tasks for panel in figures.PANELS[task]]
+    baseline = next(row.title for row in group.rows if row.name == experiment.baseline)
+    title = f"{experiment.title}: {group.title}" if group.title else experiment.title
+    figures.tradeoff(rows, [row.series for row in group.rows], panels, stem, title, baseline)
+
+
+def _samples(
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+) -> None:
+    drawn = {
+        row.title: (cell.frame, cell.run.path)
+        for row in group.rows
+        if (cell := found[row.name]["generate"]).frame is not None and cell.run is not None
+    }
+    samples.draw(drawn, stem, group.title or experiment.title)
+
+
+def _traced(
+    draw: Callable[..., None], experiment: Experiment, group: Group, found: Cells, stem: Path
+) -> None:
+    """Draw what traces show, one method a panel or line."""
+    traces = {
+        row.title: cell.frame
+        for row in group.rows
+        if (cell := found[row.name]["trace"]).frame is not None
+    }
+    draw(traces, stem, group.title or experiment.title)
+
+
+def _maps(
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+) -> None:
+    _traced(draw_maps, experiment, group, found, stem)
+
+
+def _retention(
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+) -> None:
+    _traced(draw_retention, experiment, group, found, stem)
+    _traced(partial(draw_retention, value="power"), experiment, group, found, stem)
+
+
+# name in an experiment file -> draws it from (experiment, group, cells, table rows, stem)
+FIGURES: dict[str, Callable[..., None]] = {
+    "tradeoff": _tradeoff,
+    "samples": _samples,
+    "maps": _maps,
+    "retention": _retention,
+}
+
+
+def _accuracy(title: str, cell: Found, baseline: Found | None) -> tables.Row:
     other = baseline.frame if baseline else None
     return accuracy_row(title, cell.frame, other, cell.cost, cell.fingerprint)
 
 
-def _generation(title: str, cell: _Found, baseline: _Found | None) -> tables.Row:
+def _generation(title: str, cell: Found, baseline: Found | None) -> tables.Row:
     other = baseline.scores if baseline else None
     return generation_row(title, cell.frame, cell.scores, other, cell.cost, cell.fingerprint)
 
 
 _PARTS = {"classify": _accuracy, "generate": _generation}
 _KINDS: dict[str, Callable[[Sequence[tables.Row]], tables.Kind]] = {
-    "classify": lambda rows: ACCURACY,
+    "classify": accuracy,
     "generate": generation,
 }
 
@@ -157,17 +233,28 @@ def _merge(row: tables.Row, part: tables.Row) -> tables.Row:
     return merged
 
 
-def _read(title: str, cell: Cell) -> _Found:
-    path = cell.run_path
+def _read_group(group: Group) -> Cells:
+    return {
+        row.name: {task: _read(row.title, cell) for task, cell in row.cells.items()}
+        for row in group.rows
+    }
+
+
+def _read(title: str, cell: Cell) -> Found:
+    try:
+        path = cell.run_path
+    except BiGainError as error:  # such as data that are not on this machine
+        print(f"{title}: {error}", file=sys.stderr)
+        return Found()
     if not path.exists():
-        return _Found()
+        return Found()
     run = Run.open(path)
     try:
         frame = run.require(cell.image_ids())
     except MissingImagesError as error:
         print(f"{title}: {error}: {cell.command}", file=sys.stderr)
-        return _Found(run)
+        return Found(run)
     scores = run.read_record(cell.scores) if cell.scores else None
     if cell.scores and scores is None:
         print(f"{title}: its images are not scored yet: {cell.command}", file=sys.stderr)
-    return _Found(run, frame, scores)
+    return Found(run, frame, scores)

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bigain.images import read_image
+from bigain.images import read_sheet
 from bigain.results import atomic
 
 COLUMNS = 10
@@ -17,12 +16,12 @@ SIDE = 0.62  # inches an image spans
 def draw(methods: Mapping[str, tuple[pd.DataFrame, Path]], stem: Path, title: str) -> None:
     """Draw ``<stem>-samples.png``: a row a method, a column an image, titled by its prompt.
 
-    The columns are the first image of each class, in the order in which classes first come, as many
-    as fit; every method's are the same indices, so the same noise.
+    The columns are the first image of each class on the runs' contact sheets, as many as fit; every
+    method's are the same indices, so the same noise.
 
     Args:
-        methods: by title, rows with image_id, label and prompt, and the folder of their PNG files.
-            None, no figure.
+        methods: by title, rows with image_id, label and prompt, and their run's folder. None, no
+            figure.
         stem: path without a suffix; its folder exists.
 
     Raises:
@@ -30,17 +29,16 @@ def draw(methods: Mapping[str, tuple[pd.DataFrame, Path]], stem: Path, title: st
     """
     if not methods:
         return
-    first = next(iter(methods.values()))[0].drop_duplicates("label").sort_values("label")
-    shown = first.head(COLUMNS)
+    sheets = {name: read_sheet(run / "sheet.png") for name, (_, run) in methods.items()}
+    frame = next(iter(methods.values()))[0].head(min(map(len, sheets.values())))
+    shown = frame.reset_index().drop_duplicates("label").sort_values("label").head(COLUMNS)
     width = 1.7 + SIDE * len(shown)
     figure = Figure(figsize=(width, 0.75 + SIDE * len(methods)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)  # type: ignore[call-arg, union-attr]
     grid = figure.subplots(len(methods), len(shown), squeeze=False)
-    for line, (name, (_, folder)) in zip(grid, methods.items(), strict=True):
-        for axes, image_id in zip(line, shown["image_id"], strict=True):
-            image = read_image(folder / f"{image_id}.png")
-            grey = image.shape[2] == 1
-            axes.imshow(np.squeeze(image), cmap="gray" if grey else None, vmin=0, vmax=255)
+    for line, (name, sheet) in zip(grid, sheets.items(), strict=True):
+        for axes, place in zip(line, shown["index"], strict=True):
+            axes.imshow(sheet[place])
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)

@@ -4,8 +4,9 @@ import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,9 +18,12 @@ import pyarrow.parquet as pq
 
 from bigain.errors import BiGainError
 from bigain.results import atomic
+from bigain.shards import WHOLE, Shard
 
 _RUN = "run.json"
+_LOCKS = ".lock-*-of-*"
 _FINGERPRINT = b"bigain.fingerprint"
+_COMPACTING = "compacting"  # the record of a compaction under way
 _SCALARS = (pa.string(), pa.bool_(), pa.int64(), pa.float64())
 _TYPES = (*_SCALARS, *map(pa.list_, _SCALARS))
 
@@ -34,6 +38,10 @@ class MissingImagesError(BiGainError):
     def __init__(self, message: str, missing: list[str]) -> None:
         super().__init__(message)
         self.missing = missing
+
+
+class LockedError(BiGainError):
+    """Another process works on what was asked for."""
 
 
 def fingerprint(identity: dict[str, Any]) -> str:
@@ -175,25 +183,120 @@ class Run:
             )
         return rows.loc[list(ids)].reset_index(drop=True)
 
-    @contextmanager
-    def lock(self, name: str = "") -> Iterator[None]:
-        """Hold the run, or with ``name`` its shard of that name, against other processes.
+    def compact(self) -> None:
+        """Bring all parts into one, small on disk, for keeping.
 
-        The whole run and any of its shards exclude each other. The system frees the lock when the
-        process ends, however it ends. What killed writers left is removed.
+        Killed at any moment and called again, it ends as if it had not been killed.
 
         Raises:
-            BiGainError: at once, if another process holds it.
+            LockedError: if a process is computing images of the run.
+            BiGainError: if a part is damaged, or the disk refuses.
         """
-        if name:
-            _check_name("shard", name)
+        with self.lock(), atomic.explained(self.path):
+            journal = self.read_record(_COMPACTING)
+            if journal and (self.path / journal["whole"]).exists():
+                self._drop(journal["parts"])
+            self.forget(_COMPACTING)
+            parts = self._parts()
+            if len(parts) < 2:
+                return
+            rows = self.rows().to_dict("records")
+            table = self._table([{str(k): _plain(v) for k, v in row.items()} for row in rows])
+            whole = self.path / f"part-{uuid4().hex}.parquet"
+            self.record(_COMPACTING, {"whole": whole.name, "parts": [p.name for p in parts]})
+            # 32 bits of noise in 64-bit numbers: split by byte, they compress well
+            with atomic.atomic(whole) as file:
+                pq.write_table(
+                    table,
+                    file,
+                    compression="zstd",
+                    use_dictionary=False,
+                    use_byte_stream_split=_floats(table.schema),
+                    write_page_checksum=True,
+                )
+            self._drop([p.name for p in parts])
+            self.forget(_COMPACTING)
+
+    def _drop(self, parts: Sequence[str]) -> None:
+        for name in parts:
+            (self.path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, shard: Shard = WHOLE, sweep: str = "") -> Iterator[None]:
+        """Hold a shard of the run, or all of it, against other processes.
+
+        Shards of one count can be held at once, those of different counts cannot: they overlap.
+        The system frees the lock when the process ends, however it ends. What killed writers left
+        is removed.
+
+        Args:
+            sweep: the name of what started this process. A process of the same is waited for: two
+                cells of a table can be parts of one run.
+
+        Raises:
+            LockedError: at once, if another process holds the shard or one that overlaps.
+        """
         with ExitStack() as held:
-            held.enter_context(_flock(self.path / ".lock", shared=bool(name)))
-            if name:
-                held.enter_context(_flock(self.path / f".lock-{name}", shared=False))
+            while not self._enter(held, shard, sweep):
+                time.sleep(0.2)
             with atomic.explained(self.path):
                 atomic.sweep(self.path)
             yield
+
+    def _enter(self, held: ExitStack, shard: Shard, sweep: str) -> bool:
+        """Lock a shard; False if a process of the same sweep is in the way."""
+        with self._entry():
+            free = True
+            for other in self._held():
+                if other != shard and other.count == shard.count:
+                    continue
+                path = self._lock(other)
+                if not sweep or path.read_text() != sweep:
+                    join = "" if other.count == shard.count else f" or use shards={other.count},"
+                    raise LockedError(
+                        f"{self.path} is being worked on by another process ({other}): wait for "
+                        f"it,{join} or see which with `fuser -v {path}` and end it"
+                    )
+                free = False
+            if free:
+                held.enter_context(_flock(self._lock(shard)))
+                self._lock(shard).write_text(sweep)
+            return free
+
+    @contextmanager
+    def lock_finish(self) -> Iterator[None]:
+        """Hold what is done once all images are there.
+
+        Raises:
+            LockedError: at once, if another process holds it.
+        """
+        with _flock(self.path / ".lock-finish"):
+            yield
+
+    def running(self) -> list[Shard]:
+        """The shards that processes hold at this moment, the whole run being one."""
+        if not any(self.path.glob(_LOCKS)):
+            return []
+        with self._entry():
+            return self._held()
+
+    def _entry(self) -> AbstractContextManager[None]:
+        """Locks are taken and looked at by one process at a time, for a moment."""
+        return _flock(self.path / ".lock-entry", wait=True)
+
+    def _held(self) -> list[Shard]:
+        held = []
+        for path in self.path.glob(_LOCKS):
+            index, count = path.name.removeprefix(".lock-").split("-of-")
+            try:
+                with _flock(path):
+                    continue
+            except LockedError:
+                held.append(Shard(int(count), int(index)))
+        return sorted(held)
+
+    def _lock(self, shard: Shard) -> Path:
+        return self.path / f".lock-{shard.index}-of-{shard.count}"
 
     def record(self, name: str, data: dict[str, Any]) -> None:
         """Write ``data``, plain JSON values, as the run's record ``name``, over any older one.
@@ -202,6 +305,16 @@ class Run:
             BiGainError: if it is not plain JSON or cannot be written.
         """
         atomic.write_text(self._record(name), _readable(data))
+
+    def update(self, name: str, change: Callable[[dict[str, Any] | None], dict[str, Any]]) -> None:
+        """Write ``change`` of the record ``name``, or of None; processes take turns at it."""
+        with _flock(self.path / ".lock-records", wait=True):
+            self.record(name, change(self.read_record(name)))
+
+    def forget(self, name: str) -> None:
+        """Remove the record ``name`` if there is one."""
+        with atomic.explained(self.path):
+            self._record(name).unlink(missing_ok=True)
 
     def read_record(self, name: str) -> dict[str, Any] | None:
         """The run's record ``name``, or None if it has none.
@@ -219,6 +332,10 @@ class Run:
                 f"{path} is not JSON ({error}); delete it and run the run's command again"
             ) from error
         return data
+
+    def records(self, prefix: str) -> list[str]:
+        """The names of the records that begin with ``prefix``."""
+        return sorted(path.stem for path in self.path.glob(f"{prefix}*.json"))
 
     def _record(self, name: str) -> Path:
         _check_name("record", name)
@@ -320,17 +437,22 @@ def runs(root: Path | str) -> Iterator[Run]:
 
 
 @contextmanager
-def _flock(path: Path, shared: bool) -> Iterator[None]:
+def _flock(path: Path, wait: bool = False) -> Iterator[None]:
     with atomic.explained(path):
-        file = path.open("ab")
+        file = path.open("a+b")
     with file:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise BiGainError(
+            raise LockedError(
                 f"{path.parent} is being worked on by another process: wait for it, or see which "
                 f"with `fuser -v {path}` and end it"
             ) from None
+        except OSError as error:
+            raise BiGainError(
+                f"{path} cannot be locked ({error.strerror}); set results= to a folder on a file "
+                "system that knows flock"
+            ) from error
         try:
             yield
         finally:  # closing alone would leave it to forked children, such as loader workers
@@ -359,6 +481,18 @@ def _check_name(what: str, name: str) -> None:
         raise ValueError(
             f"a {what} takes letters, digits and _ . + = -, and no dot in front; got {name!r}"
         )
+
+
+def _plain(value: Any) -> Any:
+    """What a row was given as, from what pandas made of it."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _floats(schema: pa.Schema) -> list[str]:
+    """The parquet columns of float64 fields and of lists of them."""
+    names = {f.name for f in schema if f.type == pa.float64()}
+    lists = {f.name for f in schema if f.type == pa.list_(pa.float64())}
+    return [*names, *(f"{name}.list.element" for name in lists)]
 
 
 def _columns(schema: pa.Schema) -> str:

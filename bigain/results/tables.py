@@ -39,15 +39,39 @@ class Kind:
     legend: str
 
 
-def write(rows: Sequence[Row], kinds: Sequence[Kind], stem: Path, title: str, note: str) -> str:
+@dataclass(frozen=True)
+class Section:
+    """Rows that are compared with each other.
+
+    Attributes:
+        title: above them, such as the model and its data; empty for a table of one section.
+        rows: dicts of "method" and the kinds' keys.
+        kinds: one a task and more, in the order in which their columns come.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    kinds: Sequence[Kind]
+
+    @property
+    def columns(self) -> list[Column]:
+        return [METHOD, *(c for kind in self.kinds for c in kind.columns), *COSTS]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """The header, then a line a row."""
+        columns = self.columns
+        lines = [[column.cell(row) or DASH for column in columns] for row in self.rows]
+        return [[column.header for column in columns], *lines]
+
+
+def write(sections: Sequence[Section], stem: Path, title: str, note: str) -> str:
     """Write ``<stem>.csv``, ``<stem>.md`` and ``<stem>.tex``, and return the Markdown.
 
-    The csv holds every key at full precision, empty where there is none; the others are rounded,
-    with a dash where there is none.
+    The csv holds every key at full precision, empty where there is none, and the section in its
+    column "group" if there are several; the others are rounded, with a dash where there is none.
 
     Args:
-        rows: dicts of "method" and the kinds' keys.
-        kinds: one a task, in the order in which their columns come.
         stem: path without a suffix; its folder is made.
         title: one line.
         note: a paragraph below the table; may be empty.
@@ -55,18 +79,15 @@ def write(rows: Sequence[Row], kinds: Sequence[Kind], stem: Path, title: str, no
     Raises:
         BiGainError: if a file cannot be written.
     """
-    columns = [METHOD, *(column for kind in kinds for column in kind.columns), *COSTS]
-    keys = list(dict.fromkeys(["method", *(key for kind in kinds for key in kind.keys)]))
-    header = [column.header for column in columns]
-    cells = [[column.cell(row) or DASH for column in columns] for row in rows]
-    below = [text for text in (*(kind.legend for kind in kinds), FLOPS, note.strip()) if text]
-    markdown = _markdown(title, header, cells, below)
+    legends = dict.fromkeys(kind.legend for s in sections for kind in s.kinds)
+    below = [text for text in (*legends, FLOPS, note.strip()) if text]
+    markdown = "\n\n".join([f"# {title}", *map(_markdown, sections), *below]) + "\n"
     with atomic.explained(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix, text in (
-        (".csv", _csv(rows, keys)),
+        (".csv", _csv(sections)),
         (".md", markdown),
-        (".tex", _latex(stem.name, title, header, cells, below)),
+        (".tex", _latex(stem.name, sections, title, below)),
     ):
         atomic.write_text(stem.with_name(stem.name + suffix), text)
     return markdown
@@ -100,24 +121,40 @@ def interval(row: Row, value: str, low: str, high: str, spec: str) -> str | None
     return "{} [{}, {}]".format(*texts)
 
 
+def _runs(row: Row) -> str | None:
+    """The runs' fingerprints, shortened."""
+    keys = ("fingerprint", "generate_fingerprint")
+    found = [row[key][:8] for key in keys if row.get(key)]
+    return " ".join(found) or None
+
+
 METHOD = Column("Method", lambda row: row["method"])
 COSTS = (
     Column("GFLOPs", lambda row: number(row["gflops"])),
     Column("of them matching", lambda row: number(row["gflops_matching"])),
+    Column("Run", _runs),
 )
-FLOPS = "GFLOPs are of one evaluation of the denoiser, matching included."
+FLOPS = (
+    "GFLOPs are of one evaluation of the denoiser, matching included. Run is the first half of the "
+    "fingerprint that ends the name of the run's folder."
+)
 
 
-def _csv(rows: Sequence[Row], keys: Sequence[str]) -> str:
+def _csv(sections: Sequence[Section]) -> str:
+    several = len(sections) > 1
+    keys = dict.fromkeys(key for s in sections for kind in s.kinds for key in kind.keys)
     text = io.StringIO()
-    writer = csv.DictWriter(text, keys, lineterminator="\n")  # None is written empty
+    # None is written empty; a row may hold more than its table shows
+    names = [*(["group"] if several else []), "method", *keys]
+    writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(rows)
+    for section in sections:
+        writer.writerows({"group": section.title, **row} for row in section.rows)
     return text.getvalue()
 
 
-def _markdown(title: str, header: list[str], cells: list[list[str]], below: Sequence[str]) -> str:
-    lines = [[text.replace("|", "\\|") for text in line] for line in (header, *cells)]
+def _markdown(section: Section) -> str:
+    lines = [[text.replace("|", "\\|") for text in line] for line in section.texts]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
 
@@ -127,7 +164,7 @@ def _markdown(title: str, header: list[str], cells: list[list[str]], below: Sequ
         return "| " + " | ".join(padded) + " |"
 
     table = "\n".join(map(join, [lines[0], rule, *lines[1:]]))
-    return "\n\n".join([f"# {title}", table, *below]) + "\n"
+    return f"## {section.title}\n\n{table}" if section.title else table
 
 
 _LATEX = str.maketrans(
@@ -152,28 +189,28 @@ _LATEX = str.maketrans(
 )
 
 
-def _latex(
-    name: str, title: str, header: list[str], cells: list[list[str]], below: Sequence[str]
-) -> str:
-    """A table that needs the package booktabs."""
-    lines = [
-        " & ".join(text.translate(_LATEX) for text in line) + r" \\" for line in (header, *cells)
-    ]
+def _latex(name: str, sections: Sequence[Section], title: str, below: Sequence[str]) -> str:
+    """A table that needs the package booktabs; one tabular a section."""
     caption = " ".join([title.rstrip(".") + ".", *below]).translate(_LATEX)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\label{{tab:{name}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{name}}}",
+    ]
+    for section in sections:
+        header, *body = (
+            " & ".join(text.translate(_LATEX) for text in line) + r" \\" for line in section.texts
+        )
+        if section.title:
+            lines.append(rf"\par\medskip {section.title.translate(_LATEX)}\par")
+        lines += [
+            rf"\begin{{tabular}}{{l{'r' * (len(section.columns) - 1)}}}",
             r"\toprule",
-            lines[0],
+            header,
             r"\midrule",
-            *lines[1:],
+            *body,
             r"\bottomrule",
             r"\end{tabular}",
-            r"\end{table}",
-            "",
         ]
-    )
+    return "\n".join([*lines, r"\end{table}", ""])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import pandas as pd
 
@@ -37,7 +37,13 @@ class Work:
 
 
 class Task(Protocol):
-    """A frozen dataclass whose fields are the protocol, and so part of a run's fingerprint."""
+    """A frozen dataclass whose fields are the protocol, and so part of a run's fingerprint.
+
+    Attributes:
+        compared: whether a compressed run is to be compared with the uncompressed one.
+    """
+
+    compared: ClassVar[bool]
 
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         """The images asked for; BiGainError if there are not so many."""

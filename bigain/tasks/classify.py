@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,8 @@ class Classify:
         keep: classes that remain after each stage; the last is 1, the prediction.
         loss: "l2", "l1" or "huber", averaged over the latent.
     """
+
+    compared: ClassVar[bool] = True
 
     samples: Sequence[int] = (5, 20)
     keep: Sequence[int] = (5, 1)
@@ -166,7 +169,9 @@ class Classify:
                 f"McNemar p = {test.p:.2g}"
             )
         if frame["labels"].map(len).max() > 1:
-            ranking = finalists_first(np.stack(frame["errors"]), np.stack(frame["samples"]))
+            ranking = finalists_first(
+                np.stack(list(frame["errors"])), np.stack(list(frame["samples"]))
+            )
             precision = mean(average_precision(ranking, list(frame["labels"])))
             lines.append(
                 f"mAP {100 * precision.value:.1f}% [{100 * precision.low:.1f}, "

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from bigain.randomness import KeyedStream
 from bigain.results.store import Run
 from bigain.tasks.base import Work
 
+ARCHIVED = "archived"  # the record of a run whose scored images were removed
 SHEET = 64  # images on the contact sheet
 
 
@@ -38,6 +40,8 @@ class Generate:
             the class (Ho and Salimans 2022); 1 is none, and saves half of the evaluations.
         spacing: of the timesteps: "leading", "linspace", "trailing", or None for the model's own.
     """
+
+    compared: ClassVar[bool] = True
 
     sampler: str = "ddim"
     steps: int = 50
@@ -72,8 +76,11 @@ class Generate:
         return [f"{i:06d}" for i in range(len(dataset) if limit is None else limit)]
 
     def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
-        """Also an image whose file has gone since."""
+        """Also an image whose file has gone since, unless scored images were archived."""
         rows = run.finished()
+        archived = run.read_record(ARCHIVED)
+        if archived is not None and len(ids) <= archived["images"]:
+            return [i for i in ids if i not in rows]
         files = {path.stem for path in folder(run).glob("*.png")}
         return [i for i in ids if i not in rows or i not in files]
 
@@ -121,6 +128,8 @@ class Generate:
 
     def finish(self, run: Run, ids: Sequence[str]) -> None:
         """Write the contact sheet of the first images."""
+        if not all(path.exists() for path in files(run, ids[:SHEET])):  # archived with its sheet
+            return
         images = [read_image(path) for path in files(run, ids[:SHEET])]
         write_sheet(run.path / "sheet.png", images)
 

@@ -1,8 +1,8 @@
 """What a compressor does inside the model: which tokens it joins, which frequencies survive.
 
-Each image is noised to a few timesteps and denoised once at each, as its first label, exactly as a
-classifier would. `bigain.results.traces` says how the rows are laid out; the figures of
-`bigain.results.maps` and `bigain.results.retention` are drawn from them alone.
+Each image is noised to a few timesteps and denoised once at each, as its first label.
+`bigain.results.traces` says how the rows are laid out; the figures of `bigain.results.maps` and
+`bigain.results.retention` are drawn from them alone.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,8 @@ class Trace:
         timesteps: of the model's training schedule.
         bands: of spatial frequency up to half a cycle a token.
     """
+
+    compared: ClassVar[bool] = False
 
     timesteps: Sequence[int] = (125, 525, 925)
     bands: int = 8
@@ -255,7 +257,8 @@ def _look(compressor: Compressor, plan: Plan, x: Tensor, grid: TokenGrid, bands:
     """Where both fields are shortened, slots and roles are of the queries.
 
     What is left of x is the map's undo of its apply; of keys and values, each token's coarse one
-    (nearest-exact). It is measured on the tokens that the compressor decides on, before the norm.
+    (nearest-exact). It is measured on the tokens that the compressor decides on, before the norm,
+    and without the rounding of half precision.
     """
     x = x.double()
     left: dict[str, Tensor] = {}

@@ -15,6 +15,7 @@ from bigain.compressors import (
     LGTM,
     Cached,
     Compose,
+    FrequencyFilter,
     LinearAlpha,
     SiTo,
     ToDo,
@@ -33,6 +34,10 @@ COMPRESSORS = {
     "todo": ToDo(2),
     "iekvd": IEKVD(2),
     "iekvd_schedule": IEKVD(2, LinearAlpha()),
+    "low": FrequencyFilter("low"),
+    "high": FrequencyFilter("high"),
+    "low_cells": FrequencyFilter("low", domain="cells"),
+    "high_cells": FrequencyFilter("high", domain="cells"),
     "compose": Compose(LGTM(0.5), ToDo(2)),
 }
 every_compressor = pytest.mark.parametrize("name", COMPRESSORS)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bigain.errors import BiGainError
-from bigain.images import write_png
+from bigain.images import write_sheet
 from bigain.results import figures
 from bigain.results.build import build
 from bigain.results.generation import SCORES
@@ -33,6 +33,7 @@ class Row:
     def __init__(self, name, run_path=None, generate=None, series=None):
         self.name, self.title = name, f"{name} method"
         self.series = series or self.title
+        self.published = {}
         self.cells = {}
         if run_path:
             self.cells["classify"] = Cell(run_path, f"python run.py compressor={name}")
@@ -48,6 +49,18 @@ class Experiment:
     title: str = "Toy"
     note: str = ""
     tasks: tuple = ("classify",)
+    figures: tuple = ()
+
+    @property
+    def groups(self):
+        return [Group("", "", self.rows)]
+
+
+@dataclass(frozen=True)
+class Group:
+    name: str
+    title: str
+    rows: list
 
 
 def make(root, name, right, ids=IDS):
@@ -55,7 +68,7 @@ def make(root, name, right, ids=IDS):
     rows = [
         {
             "image_id": i,
-            "label": 1,
+            "labels": [1],
             "prediction": 1 if int(i) < right else 0,
             "samples": [4, 6],
             "seconds": 0.5,
@@ -131,9 +144,7 @@ def test_a_baseline_that_is_no_row_is_refused(tmp_path):
 def draw(root, name, evaluations=20, scores=None, ids=IDS):
     """A run of generated images."""
     run = Run.create(root, f"generate-{name}", {"generate": name}, {})
-    (run.path / "images").mkdir()
-    for i in ids:
-        write_png(run.path / "images" / f"{i}.png", np.full((8, 8), int(i), np.uint8), {})
+    write_sheet(run.path / "sheet.png", [np.full((8, 8, 1), int(i), np.uint8) for i in ids])
     run.append(
         [
             {
@@ -235,6 +246,39 @@ def test_tasks_of_other_cost_are_not_one_row(tmp_path):
     with pytest.raises(BiGainError, match=r"disagree about gflops: 3\.0 and 2\.0"):
         rows = [Row("none", run.path, images.path)]
         build(Experiment(rows, tasks=("classify", "generate")), tmp_path / "out")
+
+
+class Groups(Experiment):
+    """An experiment of two groups."""
+
+    @property
+    def groups(self):
+        half = len(self.rows) // 2
+        return [
+            Group("pets", "SD, Pets", self.rows[:half]),
+            Group("coco", "SD, COCO", self.rows[half:]),
+        ]
+
+
+def test_groups_have_their_own_baselines_and_published_values(tmp_path):
+    runs = [make(tmp_path, f"{n}{g}", n) for g in "ab" for n in (15, 12)]
+    rows = [Row(n, run.path) for n, run in zip(["none", "tome"] * 2, runs, strict=True)]
+    runs[3].append([])
+    rows[1].published = {"acc1": 62.5}
+    out = tmp_path / "out"
+    text = build(Groups(rows), out)
+    assert text.index("## SD, Pets") < text.index("## SD, COCO")
+    with open(out / "toy.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["group"] for line in lines] == ["SD, Pets"] * 2 + ["SD, COCO"] * 2
+    assert [line["difference"] for line in lines] == ["", "-15.0", "", "-15.0"]
+    assert [line["published_acc1"] for line in lines] == ["", "62.5", "", ""]
+    assert lines[1]["from_published_acc1"] == "-2.5"
+    first, second = text.split("## SD, COCO")
+    assert "Published accuracy" in first and "−2.50" in first
+    assert "Published accuracy" not in second.split("\n\n")[1]
+    assert runs[0].fingerprint[:8] in first
+    assert {p.name for p in out.glob("*.png")} == {"toy-pets.png", "toy-coco.png"}
 
 
 def test_a_series_is_one_line_of_the_figure(tmp_path):

@@ -8,12 +8,14 @@ import shutil
 import time
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from bigain.errors import BiGainError
-from bigain.results.store import MissingImagesError, Run, fingerprint, runs
+from bigain.results.store import LockedError, MissingImagesError, Run, fingerprint, runs
+from bigain.shards import WHOLE, Shard
 
 IDENTITY = {"task": "classify", "compressor": {"name": "lgtm", "ratio": 0.5}}
 CONFIG = {**IDENTITY, "batch_size": 8}
@@ -53,10 +55,10 @@ def other_process(work, *arguments):
         process.join()
 
 
-def hold(ready, run, name):
-    with run.lock(name):
+def hold(ready, run, shard, sweep="", seconds=60):
+    with run.lock(shard, sweep):
         ready.set()
-        time.sleep(60)
+        time.sleep(seconds)
 
 
 def hang_in_append(ready, run):
@@ -67,7 +69,7 @@ def hang_in_append(ready, run):
         time.sleep(60)
 
     os.fsync = fsync
-    with run.lock("a"):
+    with run.lock(Shard(2, 0)):
         run.append([row("torn")])
 
 
@@ -313,7 +315,7 @@ def test_a_killed_writer_leaves_complete_parts_only(run):
 
 def test_a_sweep_spares_a_live_writers_file_and_takes_a_dead_ones(run):
     with other_process(hang_in_append, run):
-        with run.lock("b"):
+        with run.lock(Shard(2, 1)):
             assert len(temporaries(run)) == 1
         assert run.finished() == set()
     assert len(temporaries(run)) == 1
@@ -326,16 +328,61 @@ def test_a_sweep_spares_a_live_writers_file_and_takes_a_dead_ones(run):
 
 @pytest.mark.parametrize(
     ("theirs", "ours", "free"),
-    [("", "", False), ("a", "a", False), ("a", "b", True), ("a", "", False), ("", "a", False)],
+    [
+        (WHOLE, WHOLE, False),
+        (Shard(2, 0), Shard(2, 0), False),
+        (Shard(2, 0), Shard(2, 1), True),
+        (Shard(2, 0), WHOLE, False),
+        (WHOLE, Shard(2, 0), False),
+        (Shard(2, 0), Shard(5, 1), False),
+    ],
 )
 def test_a_second_process_is_refused_at_once(run, theirs, ours, free):
-    refused = pytest.raises(BiGainError, match="worked on by another process")
+    refused = pytest.raises(LockedError, match="worked on by another process")
     with other_process(hold, run, theirs):
         start = time.monotonic()
+        assert run.running() == [theirs]
         with contextlib.nullcontext() if free else refused, run.lock(ours):
-            pass
+            assert run.running() == [theirs, ours]
         assert time.monotonic() - start < 1
+    assert run.running() == []
     with run.lock(ours):
+        pass
+
+
+def test_a_process_of_the_same_sweep_is_waited_for(run):
+    with other_process(hold, run, Shard(2, 0), "a", 0.5):
+        for sweep in ("", "b"):
+            with pytest.raises(LockedError), run.lock(WHOLE, sweep):
+                pass
+        with run.lock(WHOLE, "a"):
+            assert run.running() == [WHOLE]
+
+
+def enter(ready, run, shard, go, entered):
+    """Lock at a signal, as all the others do, and stay."""
+    ready.set()
+    go.wait()
+    with contextlib.suppress(LockedError), run.lock(shard):
+        entered.put(shard)
+        time.sleep(60)
+
+
+def test_of_shards_that_overlap_one_count_gets_in(run):
+    go, entered = FORK.Event(), FORK.Queue()
+    with contextlib.ExitStack() as others:
+        for shard in (Shard(2, 0), Shard(2, 1), Shard(3, 0), Shard(3, 1), WHOLE):
+            others.enter_context(other_process(enter, run, shard, go, entered))
+        go.set()
+        first = entered.get(timeout=10)
+        time.sleep(0.2)
+        held = run.running()
+        assert first in held
+        assert {shard.count for shard in held} == {first.count}
+
+
+def test_the_finish_has_a_lock_of_its_own(run):
+    with run.lock(Shard(2, 0)), run.lock_finish(), pytest.raises(LockedError), run.lock_finish():
         pass
 
 
@@ -358,6 +405,28 @@ def test_records_come_back_and_the_last_one_stands(run):
     assert run.finished() == set()
 
 
+def count_up(ready, run, times):
+    ready.set()
+    for _ in range(times):
+        run.update("counts", lambda found: {"n": (found or {"n": 0})["n"] + 1})
+
+
+def test_processes_that_update_a_record_lose_nothing(run):
+    with other_process(count_up, run, 50) as other:
+        count_up(FORK.Event(), run, 50)
+        other.join()
+    assert run.read_record("counts") == {"n": 100}
+
+
+def test_a_record_can_be_forgotten(run):
+    for name in ("failed", "failed-1-of-2"):
+        run.record(name, {})
+    assert run.records("failed") == ["failed", "failed-1-of-2"]
+    run.forget("failed")
+    run.forget("failed")
+    assert run.records("failed") == ["failed-1-of-2"]
+
+
 def test_bad_records_are_refused(run):
     with pytest.raises(BiGainError, match="plain JSON"):
         run.record("cost", {"gflops": float("nan")})
@@ -367,3 +436,38 @@ def test_bad_records_are_refused(run):
     for name in ("run", "../cost", "", ".cost"):
         with pytest.raises(ValueError, match="record"):
             run.record(name, {})
+
+
+def test_a_compacted_run_is_the_same_run(tmp_path):
+    run = Run.create(tmp_path, "a", {"x": 1}, {})
+    for i in range(5):
+        run.append([row(2 * i), row(2 * i + 1)])
+    before = run.rows()
+    run.compact()
+    assert len(list(run.path.glob("part-*"))) == 1 and run.records("compacting") == []
+    pd.testing.assert_frame_equal(Run.open(run.path).rows(), before)
+    run.append([row(10)])
+    run.compact()
+    assert len(run.rows()) == 11 and len(list(run.path.glob("part-*"))) == 1
+
+
+@pytest.mark.parametrize("moment", ["write", "drop"])
+def test_a_killed_compaction_loses_and_doubles_nothing(tmp_path, monkeypatch, moment):
+    run = Run.create(tmp_path, "a", {"x": 1}, {})
+    for i in range(4):
+        run.append([row(i)])
+    before = run.rows()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if moment == "write":
+            patch.setattr("bigain.results.store.pq.write_table", killed)
+        else:
+            patch.setattr(Run, "_drop", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.compact()
+    run.compact()
+    pd.testing.assert_frame_equal(Run.open(run.path).rows(), before)
+    assert len(list(run.path.glob("part-*"))) == 1

@@ -5,8 +5,8 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.metrics.accuracy import paired, top1
-from bigain.results.accuracy import ACCURACY, KEYS, accuracy_row
-from bigain.results.tables import COST, DASH, write
+from bigain.results.accuracy import KEYS, RANKING_KEYS, accuracy, accuracy_row
+from bigain.results.tables import COST, DASH, Section, write
 
 
 def frame(correct, seconds=None):
@@ -15,7 +15,7 @@ def frame(correct, seconds=None):
     return pd.DataFrame(
         {
             "image_id": [f"{i:03d}" for i in range(n)],
-            "label": [1] * n,
+            "labels": [[1]] * n,
             "prediction": [1 if c else 2 for c in correct],
             "samples": [[10, 20 + 2 * i] for i in range(n)],
             "seconds": seconds or [1.0] * n,
@@ -32,7 +32,7 @@ def test_row_holds_the_metrics_of_its_frames():
     cost = {"gflops": 1.5, "gflops_matching": 0.25, "peak_memory_mib": 512.0}
     ours = frame(OURS, [1.0, 9.0, 2.0, 3.0, 2.5])
     row = accuracy_row("L-GTM", ours, frame(THEIRS), cost, "abc")
-    accuracy, test = top1(ours["prediction"], ours["label"]), paired(OURS, THEIRS)
+    accuracy, test = top1(OURS), paired(OURS, THEIRS)
     assert row == {
         "method": "L-GTM",
         "n": 5,
@@ -49,8 +49,9 @@ def test_row_holds_the_metrics_of_its_frames():
         "seconds": 2.5,
         "fingerprint": "abc",
         **cost,
+        **dict.fromkeys(RANKING_KEYS),
     }
-    assert tuple(row) == ("method", *KEYS)
+    assert tuple(row) == ("method", *KEYS, *RANKING_KEYS)
 
 
 def test_images_are_paired_by_id_and_not_by_place():
@@ -69,7 +70,27 @@ def test_a_baseline_of_other_images_is_refused():
 
 def test_a_baseline_with_other_labels_is_refused():
     with pytest.raises(BiGainError, match="other labels for 1 images, such as 002"):
-        accuracy_row("x", frame(OURS), frame(THEIRS).assign(label=[1, 1, 5, 1, 1]))
+        accuracy_row("x", frame(OURS), frame(THEIRS).assign(labels=[[1], [1], [1, 5], [1], [1]]))
+
+
+def several(errors, labels, prediction):
+    """Images of three classes, of which the first two were tried at more timesteps."""
+    n = len(errors)
+    return frame([True] * n).assign(
+        labels=labels, prediction=prediction, errors=errors, samples=[[20, 20, 5]] * n
+    )
+
+
+def test_images_of_several_labels_are_ranked(tmp_path):
+    ours = several([[0.5, 0.6, 0.1], [0.5, 0.4, 0.1]], [[0, 1], [2]], [0, 1])
+    theirs = several([[0.5, 0.6, 0.1], [0.5, 0.4, 0.1]], [[0, 1], [2]], [0, 1]).iloc[::-1]
+    row = accuracy_row("x", ours, theirs)
+    assert row["acc1"] == 50  # the prediction need only be among the labels
+    assert row["map"] == pytest.approx(100 * (1 + 1 / 3) / 2)  # finalists first
+    assert row["map_by_error"] == pytest.approx(100 * ((1 / 2 + 2 / 3) / 2 + 1) / 2)
+    assert (row["map_difference"], row["map_p"]) == (0, 1)
+    text = write([Section("", [row], [accuracy([row])])], tmp_path / "a", "t", "")
+    assert "mAP, official ranking" in text and "66.7 [" in text
 
 
 def test_a_cost_with_other_keys_is_refused():
@@ -83,7 +104,8 @@ def test_a_row_not_run_is_its_title_alone():
 
 
 def test_the_rule_of_a_narrow_column_is_still_markdown(tmp_path):
-    text = write([accuracy_row("x")], [ACCURACY], tmp_path / "a", "t", "")
+    row = accuracy_row("x")
+    text = write([Section("", [row], [accuracy([row])])], tmp_path / "a", "t", "")
     rule = next(line for line in text.splitlines() if line.startswith("| -"))
     assert all("--" in cell for cell in rule.strip("| ").split("|"))
 
@@ -95,10 +117,9 @@ def written(tmp_path):
         accuracy_row("A|B & 50%_x", frame(OURS, [1 / 3] * 5), frame(THEIRS)),
         accuracy_row("L-GTM"),
     ]
-    text = write(
-        rows, [ACCURACY], tmp_path / "new" / "table4.v2", "Fashion & more", "On 100% of it."
-    )
-    return rows, text, tmp_path / "new" / "table4.v2"
+    stem = tmp_path / "new" / "table4.v2"
+    text = write([Section("", rows, [accuracy(rows)])], stem, "Fashion & more", "On 100% of it.")
+    return rows, text, stem
 
 
 def test_csv_holds_every_number_exactly(written):
@@ -107,7 +128,8 @@ def test_csv_holds_every_number_exactly(written):
         read = list(csv.DictReader(file))
     assert tuple(read[0]) == ("method", *KEYS)
     for line, row in zip(read, rows, strict=True):
-        for key, value in row.items():
+        for key in KEYS:
+            value = row[key]
             if value is None:
                 assert line[key] == ""
             else:
@@ -154,5 +176,6 @@ def test_latex_is_escaped_and_rectangular(written):
 
 def test_a_file_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "results").write_text("a file")
+    rows = [accuracy_row("x")]
     with pytest.raises(BiGainError, match=r"cannot write .*results"):
-        write([accuracy_row("x")], [ACCURACY], tmp_path / "results" / "a", "t", "")
+        write([Section("", rows, [accuracy(rows)])], tmp_path / "results" / "a", "t", "")

@@ -160,6 +160,6 @@ def test_refusals(arguments, message):
 def test_rows_hold_every_class(golden, backbone):
     tensors, _ = golden
     scores = run(backbone, Classify(), tensors, None)
-    (row,) = rows(scores, ["a"], [3], 0.5)
-    assert row["image_id"] == "a" and row["label"] == 3
+    (row,) = rows(scores, ["a"], [(3, 5)], 0.5)
+    assert row["image_id"] == "a" and row["labels"] == [3, 5]
     assert len(row["errors"]) == len(row["samples"]) == 9 and len(row["trials"]) == 180

@@ -95,12 +95,12 @@ def test_images_and_rows_say_what_they_are(overrides, run, configure):
     found = run(overrides)
     rows = found.rows()
     dataset = Job(configure(overrides)).dataset
-    assert rows["label"].tolist() == [dataset.label(i) for i in range(12)]
+    assert rows["label"].tolist() == [dataset.labels(i)[0] for i in range(12)]
     assert rows["evaluations"].tolist() == [8] * 12
     images = open_folder(folder(found))
     assert images.fingerprint == found.fingerprint and images.size == (32, 32)
     assert images.prompts == tuple(rows["prompt"])
-    assert dataset.prompts[rows["label"][0]] == images.prompts[0]
+    assert dataset.prompts[rows["label"][0]] == dataset.prompt(0) == images.prompts[0]
     with Image.open(images.paths[3]) as image:
         assert image.text["bigain.image_id"] == "000003"
     # 12 images in two lines of eight, each doubled, with gaps of 4
@@ -117,7 +117,7 @@ def test_past_the_data_sets_end_its_classes_come_again(configure):
 
 def test_classes_are_balanced_in_the_whole_test_split(configure):
     job = Job(configure(["task=generate", "features=none"]))
-    labels = [job.dataset.label(i) for i in range(len(job.ids))]
+    labels = [job.dataset.labels(i)[0] for i in range(len(job.ids))]
     assert np.bincount(labels).tolist() == [1000] * len(CLASSES)
 
 

@@ -1,0 +1,115 @@
+"""Which transformer blocks a diffusers model has, and which of them to compress."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from torch import nn
+from torch._dynamo.eval_frame import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+# The ten of DiT-XL/2's 28 blocks that the paper's scripts compress.
+DIT_XL2_BLOCKS = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 10, 11})
+
+
+def find_denoiser(model: Any) -> UNet2DConditionModel | DiTTransformer2DModel:
+    """The U-Net or DiT that ``model`` is, wraps or holds.
+
+    Raises:
+        TypeError: if there is none.
+        ValueError: if it was compiled ahead of time.
+    """
+    held = [model, getattr(model, "unet", None), getattr(model, "transformer", None)]
+    for candidate in map(unwrap, held):
+        if isinstance(candidate, UNet2DConditionModel | DiTTransformer2DModel):
+            return candidate
+    given = type(model).__name__
+    if names := [type(unwrap(part)).__name__ for part in held[1:] if part is not None]:
+        given += f" with {' and '.join(names)}"
+    raise TypeError(
+        "compress takes a diffusers UNet2DConditionModel, a DiTTransformer2DModel or a pipeline "
+        f"holding one, got {given}"
+    )
+
+
+def unwrap(model: Any) -> Any:
+    """The module inside what torch.compile, DistributedDataParallel and PEFT make of it."""
+    while True:
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        elif isinstance(model, OptimizedModule):
+            if type(model.forward).__name__ == "AOTCompiledModel":
+                raise ValueError(
+                    "this model was compiled ahead of time and takes no compressor; give compress "
+                    "the model itself, and compile it with torch.compile"
+                )
+            model = model._orig_mod
+        elif isinstance(model, nn.Module) and hasattr(model, "get_base_model"):  # a PeftModel
+            model = model.get_base_model()  # type: ignore[operator]
+        else:
+            return model
+
+
+@dataclass(frozen=True)
+class Block:
+    """A transformer block, where it is and how the latent relates to its tokens."""
+
+    place: int  # U-Net: downsampling factor of the latent; DiT: index
+    module: BasicTransformerBlock
+    side: int  # latent pixels a token spans
+
+
+def transformer_blocks(model: UNet2DConditionModel | DiTTransformer2DModel) -> list[Block]:
+    """Every transformer block in forward order."""
+    if isinstance(model, DiTTransformer2DModel):
+        patch = model.config.patch_size
+        return [Block(i, block, patch) for i, block in enumerate(model.transformer_blocks)]
+
+    def inside(stage: nn.Module, factor: int) -> Iterator[Block]:
+        for module in stage.modules():
+            if isinstance(module, BasicTransformerBlock):
+                yield Block(factor, module, factor)
+
+    down, up = list(model.down_blocks), list(model.up_blocks)
+    deepest = 2 ** (len(down) - 1)
+    stages = [(stage, 2**i) for i, stage in enumerate(down)]
+    if model.mid_block is not None:
+        stages.append((model.mid_block, deepest))
+    stages += [(stage, deepest // 2**i) for i, stage in enumerate(up)]
+    return [block for stage, factor in stages for block in inside(stage, factor)]
+
+
+def default_places(
+    model: UNet2DConditionModel | DiTTransformer2DModel, all_blocks: list[Block]
+) -> set[int]:
+    """Places compressed when none are named."""
+    if isinstance(model, DiTTransformer2DModel):
+        depth = len(all_blocks)
+        return {b.place for b in all_blocks if round(b.place * 28 / depth) in DIT_XL2_BLOCKS}
+    return {min(b.place for b in all_blocks)} if all_blocks else set()
+
+
+def select_blocks(
+    model: UNet2DConditionModel | DiTTransformer2DModel, blocks: str | Sequence[int]
+) -> list[Block]:
+    """The blocks to compress; ValueError when a named one does not exist or none is left."""
+    every = transformer_blocks(model)
+    what = "block indices" if isinstance(model, DiTTransformer2DModel) else "downsampling factors"
+    present = sorted({b.place for b in every})
+    if blocks == "all":
+        chosen = set(present)
+    elif blocks == "default":
+        chosen = default_places(model, every)
+    elif isinstance(blocks, str):
+        raise ValueError(f"blocks must be default, all or a list of {what}, got {blocks!r}")
+    else:
+        chosen = set(blocks)
+        if missing := sorted(chosen - set(present)):
+            raise ValueError(f"blocks {missing} do not exist; this model's {what}: {present}")
+    if not chosen:
+        raise ValueError(
+            f"blocks={blocks!r} leaves nothing to compress; this model's {what}: {present}"
+        )
+    return [b for b in every if b.place in chosen]

@@ -1,0 +1,76 @@
+"""Keys and values of low, or of high, frequency alone (arXiv 2603.12240, Table 12)."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bigain.compressors import downsample
+from bigain.compressors.base import Compressor, Plan, check_choice, check_whole
+from bigain.compressors.matching import precise
+from bigain.compressors.tokens import TokenGrid
+from bigain.randomness import KeyedStream
+
+
+@dataclass(frozen=True)
+class FrequencyFilter(Compressor):
+    """Keep one half of the spectrum of keys and values; queries stay whole.
+
+    An instrument, not a way to save: with the spectrum, keys and values keep their number, and
+    FLOPs stay as they are. The filter acts on attention's input, before the projections, whose
+    biases pass.
+
+    Args:
+        keep: "low" or "high". Their keys and values sum to the unfiltered ones.
+        factor: low frequencies are those that a grid coarser by this factor can hold: below
+            1/(2*factor) cycles a token in height and in width, the mean included. High are all
+            others.
+        domain: "spectrum", or "cells", which splits the grid downsampled by ``factor`` as IE-KVD
+            does: low is the mean of each cell, high its nearest token less that mean. The paper
+            does not say how it filters.
+    """
+
+    keep: str
+    factor: int = 2
+    domain: str = "spectrum"
+
+    def __post_init__(self) -> None:
+        check_choice("FrequencyFilter", "keep", self.keep, ("low", "high"))
+        check_choice("FrequencyFilter", "domain", self.domain, ("spectrum", "cells"))
+        check_whole("FrequencyFilter", "factor", self.factor, 2)
+
+    @property
+    def shortens(self) -> frozenset[str]:
+        return frozenset({"keys_values"})
+
+    def plan(
+        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+    ) -> Plan:
+        grid.check(x)
+        downsample.check_fits("FrequencyFilter", self.factor, grid)
+        split = _spectrum if self.domain == "spectrum" else _cells
+        return Plan(
+            keys_values=partial(split, grid=grid, factor=self.factor, low=self.keep == "low")
+        )
+
+
+def _spectrum(y: Tensor, grid: TokenGrid, factor: int, low: bool) -> Tensor:
+    """One band of each channel over the grid, [B, N, C] to [B, N, C]."""
+    z = precise(y).unflatten(1, (grid.height, grid.width))
+    frequencies = torch.fft.rfft2(z, dim=(1, 2), norm="ortho")
+    # as whole numbers of cycles over a side, so that the cutoff does not hang on rounding
+    rows = torch.arange(grid.height, device=y.device)
+    rows = torch.minimum(rows, grid.height - rows)
+    columns = torch.arange(grid.width // 2 + 1, device=y.device)
+    is_low = (2 * factor * rows < grid.height).unsqueeze(1) & (2 * factor * columns < grid.width)
+    kept = (is_low if low else ~is_low).unsqueeze(-1)
+    sides = (grid.height, grid.width)
+    z = torch.fft.irfft2(frequencies * kept, s=sides, dim=(1, 2), norm="ortho")
+    return z.flatten(1, 2).to(y.dtype)
+
+
+def _cells(y: Tensor, grid: TokenGrid, factor: int, low: bool) -> Tensor:
+    """The mean of each cell, or its nearest token less it, [B, N, C] to [B, (h//s)*(w//s), C]."""
+    mean = downsample.mean(y, grid, factor)
+    return mean if low else downsample.nearest(y, grid, factor) - mean

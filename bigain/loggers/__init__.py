@@ -1,0 +1,61 @@
+"""Services that show finished runs; the store in results/ stays the truth.
+
+Nothing here can fail a run: what goes wrong is one line on stderr.
+"""
+
+import sys
+from typing import Protocol
+
+from omegaconf import DictConfig
+
+from bigain import config
+from bigain.job import Job
+from bigain.results.store import Run
+
+
+class Logger(Protocol):
+    """What ``logger=`` names."""
+
+    def problem(self) -> str | None:
+        """Why nothing can be logged and what mends it, in one line; None if nothing is wrong.
+
+        Asks nobody: no prompt, no network.
+        """
+
+    def finished(self, job: Job, run: Run) -> str:
+        """Log the job's images, all of which the run holds; returns where they can be seen."""
+
+
+def start(cfg: DictConfig) -> Logger | None:
+    """The configuration's logger, asked before anything is computed.
+
+    Returns:
+        None for logger=none, and if it cannot log, which a line on stderr then says.
+
+    Raises:
+        BiGainError: if its configuration cannot be used.
+    """
+    logger: Logger | None = config.build(cfg, "logger")
+    if logger is None or (problem := logger.problem()) is None:
+        return logger
+    print(f"logger={cfg.logger.name}: nothing is logged: {problem}", file=sys.stderr)
+    return None
+
+
+def log(logger: Logger | None, job: Job, run: Run) -> None:
+    """Log a finished run, with its scores, and say where, or in a line on stderr why not.
+
+    Args:
+        logger: as `start` returned it; None logs nothing.
+    """
+    if logger is None:
+        return
+    try:
+        print(f"logged: {logger.finished(job, run)}")
+    except Exception as error:  # whatever a service raises, the run is finished
+        why = " ".join(str(error).split()) or type(error).__name__
+        print(
+            f"logger={job.cfg.logger.name}: {run.path.name} is not logged: {why}; it is whole in "
+            "its folder, and the same command logs it",
+            file=sys.stderr,
+        )

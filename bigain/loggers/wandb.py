@@ -1,0 +1,140 @@
+"""Weights & Biases: one wandb run a configuration, whose id is the run's fingerprint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bigain.job import Job
+from bigain.loggers import content
+from bigain.results.store import Run
+from bigain.tasks import generate
+
+if TYPE_CHECKING:
+    from wandb import Settings
+
+MODES = ("online", "offline")
+INSTALL = "wandb is not installed; pip install -e '.[wandb]' does"
+LOGIN = "wandb has no login; `wandb login` makes one, WANDB_MODE=offline does without"
+UPLOAD = 300  # seconds a finished run's upload may take; what is late stays on disk to be synced
+SAMPLES = 64  # generated images shown
+
+
+@dataclass(frozen=True)
+class WandB:
+    """Logs a finished run's configuration, numbers, table of images and pictures.
+
+    A step is a number of images, so a run that grew has one row a size and one that is logged
+    again has no row twice.
+
+    Args:
+        project: in wandb.
+        entity: that owns it; None for wandb's own setting.
+        mode: "online", "offline", or None for wandb's own setting.
+        dir: where wandb keeps its files; None for wandb's own setting.
+
+    Raises:
+        ValueError: if the mode is another.
+    """
+
+    project: str = "bigain"
+    entity: str | None = None
+    mode: str | None = None
+    dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in MODES:
+            raise ValueError(f"mode must be null or one of {', '.join(MODES)}; got {self.mode!r}")
+
+    def problem(self) -> str | None:
+        return problem(self.mode)
+
+    def finished(self, job: Job, run: Run) -> str:
+        import wandb
+
+        ids, numbers = job.ids, content.numbers(job, run)
+        if self.dir is not None:
+            Path(self.dir).mkdir(parents=True, exist_ok=True)
+        groups = ("model", "compressor", "dataset", "task")
+        logged = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            mode=self.mode,  # type: ignore[arg-type]
+            dir=self.dir,
+            id=run.fingerprint,
+            resume="allow",
+            name=run.path.name.removesuffix(f"-{run.fingerprint}"),
+            group=job.cfg.get("sweep"),
+            job_type=job.cfg.task.name,
+            tags=[job.cfg[group].name for group in groups],
+            config=content.description(job, run),
+            settings=_settings(),
+        )
+        try:
+            if logged.step <= len(ids):
+                media = {
+                    "images": wandb.Table(dataframe=content.images(run, ids)),
+                    **{n: wandb.Image(str(p)) for n, p in content.figures(job, run).items()},
+                    **_samples(run, ids),
+                }
+                logged.log({**numbers, **content.strength(job), **media}, step=len(ids))
+            else:  # an earlier session logged this size; its scores may be new
+                logged.summary.update(numbers)
+            offline = logged.offline
+            where = str(Path(logged.dir).parent) if offline else str(logged.url)
+        except BaseException:
+            logged.finish(exit_code=1)
+            raise
+        logged.finish()
+        return f"`wandb sync {where}` uploads it" if offline else where
+
+
+def problem(mode: str | None = None) -> str | None:
+    """Why wandb cannot log in ``mode``, in one line; None if it can. No prompt, no network."""
+    try:
+        import wandb
+        from wandb.sdk.lib import wbauth
+    except ImportError:
+        return INSTALL
+    try:
+        settings = wandb.setup().settings
+        mode = mode or settings.mode
+        if mode == "disabled":
+            return "wandb is disabled (WANDB_MODE=disabled)"
+        if mode in ("offline", "dryrun"):
+            return None
+        token = getattr(settings, "identity_token_file", None)
+        key = settings.api_key or wbauth.read_netrc_auth(host=settings.base_url)
+    except Exception as error:  # a damaged settings file, a key of the wrong form
+        return f"wandb: {' '.join(str(error).split())}"
+    return None if key or token else LOGIN
+
+
+def _samples(run: Run, ids: Sequence[str]) -> dict[str, Any]:
+    """The first generated images, their prompts below."""
+    import wandb
+
+    frame = content.images(run, ids[:SAMPLES])
+    if "prompt" not in frame:
+        return {}
+    files = generate.files(run, list(frame["image_id"]))
+    pairs = zip(files, frame["prompt"], strict=True)
+    return {"samples": [wandb.Image(str(file), caption=prompt) for file, prompt in pairs]}
+
+
+def _settings() -> "Settings":
+    """No output of its own, and nothing of the process: it may not be the one that computed."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+        finish_timeout=UPLOAD,
+        finish_timeout_raises=True,
+    )
