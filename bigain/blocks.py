@@ -1,20 +1,23 @@
-"""Which transformer blocks a diffusers model has, and which of them to compress."""
+"""How diffusers' denoisers are built: their transformer blocks, and which of them to compress."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+
+Denoiser: TypeAlias = UNet2DConditionModel | DiTTransformer2DModel
 
 # The ten of DiT-XL/2's 28 blocks that the paper's scripts compress.
 DIT_XL2_BLOCKS = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 10, 11})
 
 
-def find_denoiser(model: Any) -> UNet2DConditionModel | DiTTransformer2DModel:
+def find_denoiser(model: Any) -> Denoiser:
     """The U-Net or DiT that ``model`` is, wraps or holds.
 
     Raises:
@@ -23,7 +26,7 @@ def find_denoiser(model: Any) -> UNet2DConditionModel | DiTTransformer2DModel:
     """
     held = [model, getattr(model, "unet", None), getattr(model, "transformer", None)]
     for candidate in map(unwrap, held):
-        if isinstance(candidate, UNet2DConditionModel | DiTTransformer2DModel):
+        if isinstance(candidate, Denoiser):
             return candidate
     given = type(model).__name__
     if names := [type(unwrap(part)).__name__ for part in held[1:] if part is not None]:
@@ -61,7 +64,12 @@ class Block:
     side: int  # latent pixels a token spans
 
 
-def transformer_blocks(model: UNet2DConditionModel | DiTTransformer2DModel) -> list[Block]:
+def has_levels(model: Denoiser) -> bool:
+    """Whether places are a U-Net's downsampling factors, rather than a DiT's block indices."""
+    return not isinstance(model, DiTTransformer2DModel)
+
+
+def transformer_blocks(model: Denoiser) -> list[Block]:
     """Every transformer block in forward order."""
     if isinstance(model, DiTTransformer2DModel):
         patch = model.config.patch_size
@@ -81,9 +89,7 @@ def transformer_blocks(model: UNet2DConditionModel | DiTTransformer2DModel) -> l
     return [block for stage, factor in stages for block in inside(stage, factor)]
 
 
-def default_places(
-    model: UNet2DConditionModel | DiTTransformer2DModel, all_blocks: list[Block]
-) -> set[int]:
+def default_places(model: Denoiser, all_blocks: list[Block]) -> set[int]:
     """Places compressed when none are named."""
     if isinstance(model, DiTTransformer2DModel):
         depth = len(all_blocks)
@@ -91,12 +97,10 @@ def default_places(
     return {min(b.place for b in all_blocks)} if all_blocks else set()
 
 
-def select_blocks(
-    model: UNet2DConditionModel | DiTTransformer2DModel, blocks: str | Sequence[int]
-) -> list[Block]:
+def select_blocks(model: Denoiser, blocks: str | Sequence[int]) -> list[Block]:
     """The blocks to compress; ValueError when a named one does not exist or none is left."""
     every = transformer_blocks(model)
-    what = "block indices" if isinstance(model, DiTTransformer2DModel) else "downsampling factors"
+    what = "downsampling factors" if has_levels(model) else "block indices"
     present = sorted({b.place for b in every})
     if blocks == "all":
         chosen = set(present)
@@ -113,3 +117,48 @@ def select_blocks(
             f"blocks={blocks!r} leaves nothing to compress; this model's {what}: {present}"
         )
     return [b for b in every if b.place in chosen]
+
+
+def random_inputs(
+    model: Denoiser,
+    batch_size: int = 1,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Tensor]:
+    """Arguments of a forward: a latent of the model's own size, a timestep, a text or a class."""
+    config, side = model.config, model.config.sample_size
+    settings: dict[str, Any] = {"device": device, "dtype": dtype}
+    sample = torch.randn(batch_size, config.in_channels, side, side, **settings)
+    t = torch.full((batch_size,), 500, dtype=torch.int64, device=device)
+    if isinstance(model, DiTTransformer2DModel):
+        return {"hidden_states": sample, "timestep": t, "class_labels": torch.zeros_like(t)}
+    text = torch.randn(batch_size, 77, config.cross_attention_dim, **settings)
+    return {"sample": sample, "timestep": t, "encoder_hidden_states": text}
+
+
+def tokens(model: Denoiser, place: int) -> int:
+    """Tokens at a place, for a latent of the model's own size."""
+    is_dit = isinstance(model, DiTTransformer2DModel)
+    side = model.config.patch_size if is_dit else place
+    return (-(-model.config.sample_size // side)) ** 2
+
+
+def areas(
+    model: Denoiser,
+) -> Iterator[tuple[int, nn.Module]]:
+    """Modules that lie at one place as a whole, none inside another."""
+    if isinstance(model, DiTTransformer2DModel):
+        yield from ((block.place, block.module) for block in transformer_blocks(model))
+        return
+    yield 1, model.conv_in
+    yield 1, model.conv_out
+    deepest = 2 ** (len(model.down_blocks) - 1)
+    stages = [(stage, 2**i) for i, stage in enumerate(model.down_blocks)]
+    stages += [(model.mid_block, deepest)] if model.mid_block is not None else []
+    stages += [(stage, deepest // 2**i) for i, stage in enumerate(model.up_blocks)]
+    for stage, factor in stages:
+        for name, children in stage.named_children():
+            # a sampler's convolution works at the resolution that it leads to
+            here = {"downsamplers": 2 * factor, "upsamplers": factor // 2}.get(name, factor)
+            for module in children if isinstance(children, nn.ModuleList) else ():
+                yield here, module

@@ -105,8 +105,9 @@ class _Tally(Launcher):
         except BiGainError:
             raise
         except Exception as error:  # it lost a process, or cannot reach its cluster
+            first = (str(error).splitlines() or [""])[0]  # Ray's go on with a traceback
             raise BiGainError(
-                f"the launcher broke off: {type(error).__name__}: {settings.explain(error)}; "
+                f"the launcher broke off: {type(error).__name__}: {first}; "
                 "finished images are kept and the same command goes on"
             ) from error
         self.jobs += len(returns)

@@ -1,21 +1,68 @@
-"""Experiment files: every one loads, its rows compose, and a bad one is refused."""
+"""Experiment files: every one loads at its scales, its rows compose, and a bad one is refused."""
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
-from bigain import experiments
+from bigain import config, experiments
 from bigain.errors import BiGainError
+from bigain.results.build import FIGURES
 
-NAMES = sorted(p.stem for p in experiments.FOLDER.glob("*.yaml"))
+NAMES = experiments.names()
+BOTH = [(name, scale) for scale in experiments.SCALES for name in experiments.names(scale)]
+ALONE = [name for name in NAMES if not any(name == n for n, _ in BOTH)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_row_composes(name):
+def test_the_paper_s_tables_and_figures_are_there():
+    tables = [f"table{n}" for n in (*range(1, 9), 11, 12, 14, 15, 16, 17, 18)]
+    figures = [f"figure{n}" for n in (2, 3, 4, 6)]
+    assert experiments.names("paper") == [*figures, *tables]
+    # the embedded model is a DiT: tables and figures of the DiT alone are those of the U-Net
+    assert set(experiments.names("mini")) == {*figures, *tables, "joint"} - {"table18", "figure4"}
+
+
+@pytest.mark.parametrize(("name", "scale"), [*BOTH, *((name, None) for name in ALONE)])
+def test_every_experiment_loads(name, scale):
+    experiment = experiments.load(name, scale)
+    assert experiment.scale == scale
+    assert set(experiment.figures) <= set(FIGURES)
+    names = [row.name for group in experiment.groups for row in group.rows]
+    assert len(names) == len(experiment.rows) and experiment.baseline in names
+    every = [cell for row in experiment.rows for cell in row.cells.values()]
+    assert len(every) == len(names) * len(experiment.tasks)
+    overrides = [tuple(cell.overrides) for cell in every]
+    assert len(set(overrides)) == len(overrides), "two rows are the same run"
+    assert all(cell.command.startswith("python run.py task=") for cell in every)
+
+
+@pytest.mark.parametrize("name", ["demo", "table6", "table17", "table14", "figure6"])
+def test_rows_compose(name):
+    """The others' keys are among theirs."""
     experiment = experiments.load(name)
-    cells = [cell for row in experiment.rows for cell in row.cells.values()]
-    assert len(cells) == len(experiment.rows) * len(experiment.tasks)
-    assert len({cell.run_path for cell in cells}) == len(cells), "two rows are the same run"
+    cells = experiment.cells
+    assert len({cell.run_path for cell in cells}) >= len(cells) // len(experiment.groups)
     assert all(cell.image_ids() for cell in cells)
-    assert all(cell.command.startswith("python run.py task=") for cell in cells)
+    if experiment.scale:
+        folder = config.REPOSITORY / "results" / experiment.scale / "runs"
+        assert {cell.run_path.parent for cell in cells} == {folder}
+
+
+@pytest.mark.parametrize("name", experiments.names("paper"))
+def test_rows_of_the_paper_s_scale_compose(name, configure):
+    """Up to what needs data on disk."""
+    for cell in experiments.load(name, "paper").cells:
+        config.check(configure(cell.overrides))
+
+
+def test_groups_of_other_images_are_other_images():
+    first, second, third = experiments.load("table14", "mini").groups
+    ids = [set(group.rows[0].cells["classify"].image_ids()) for group in (first, second, third)]
+    assert [len(i) for i in ids] == [500] * 3
+    assert not (ids[0] & ids[1] or ids[1] & ids[2] or ids[0] & ids[2])
+    # the same run holds them all
+    paths = {group.rows[0].cells["classify"].run_path for group in (first, second, third)}
+    assert len(paths) == 1
 
 
 def test_extra_overrides_reach_every_row():
@@ -24,24 +71,63 @@ def test_extra_overrides_reach_every_row():
     assert cells[0].run_path == experiments.load("demo").rows[0].cells["classify"].run_path
 
 
+def test_published_values_stand_beside_their_model_and_data():
+    rows = {
+        (group.name, row.name): row.published
+        for group in experiments.load("table4", "paper").groups
+        for row in group.rows
+    }
+    assert rows["sd2_pets", "tome_0.7"] == {"acc1": 65.76, "fid": 38.35}
+    assert rows["sd2_coco2017", "lgtm_0.7"] == {"acc1": 61.44, "fid": 28.57}
+    assert rows["sd2_pets", "tome_0.3"] == {}
+    assert all(not row.published for row in experiments.load("table4", "mini").rows)
+
+
+def test_every_published_value_is_used_or_not_ours():
+    """No row shows other methods, differences, FLOPs of an unknown count, unknown settings."""
+    table = pd.read_csv(experiments.FOLDER / "published.csv", dtype={"table": str})
+    shown = 0
+    for name in experiments.names("paper"):
+        if name.startswith("table"):
+            shown += sum(len(r.published) for r in experiments.load(name, "paper").rows)
+    left_out = table["method"].isin(["dip-go", "mosaicdiff", "lgtm-minus-tome"])
+    left_out |= table["metric"] == "gflops"
+    left_out |= table["table"] == "ablation"
+    assert shown == (~left_out).sum()
+
+
 def test_an_unknown_experiment_names_those_there_are():
     with pytest.raises(BiGainError, match="demo"):
         experiments.load("absent")
+
+
+def test_an_unknown_scale_names_those_there_are():
+    with pytest.raises(BiGainError, match="table18 has no scale mini; it has paper"):
+        experiments.load("table18", "mini")
+
+
+GOOD = "title: x\nnote: y\nbaseline: a\ntasks: {classify: []}\n"
+ROW = "{name: a, title: A, overrides: []"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("title: x\n", "must have the keys"),
+        (GOOD + "rows: []\nrow: 1\n", "must have the keys"),
+        (GOOD.replace("baseline: a", "baseline: b") + f"rows: [{ROW}}}]", "baseline one of them"),
+        (GOOD + f"rows: [{ROW}}}, {ROW}}}]", "must be unique"),
+        (GOOD + f"groups: {{mini: [absent]}}\nrows: [{ROW}}}]", "has no group absent; it has dit"),
         (
-            "{title: x, note: y, next: z, baseline: b, tasks: {classify: []}, rows: "
-            "[{name: a, title: A, overrides: []}]}",
-            "baseline one of them",
+            GOOD + f"rows: [{ROW}, published: {{table: '4', method: none}}}}]",
+            "published.csv holds no",
         ),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path, monkeypatch, text, message):
     (tmp_path / "bad.yaml").write_text(text)
-    monkeypatch.setattr(experiments, "FOLDER", tmp_path)
+    for shared in ("scales", "published.csv"):
+        (tmp_path / shared).symlink_to(experiments.FOLDER / shared)
+    monkeypatch.setattr(experiments, "FOLDER", Path(tmp_path))
     with pytest.raises(BiGainError, match=message):
         experiments.load("bad")

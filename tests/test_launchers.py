@@ -22,6 +22,7 @@ from bigain.errors import BiGainError
 from bigain.job import Job
 from bigain.results.store import Run
 from bigain.runner import execute
+from bigain.shards import Shard
 
 LAUNCHERS = sorted(p.stem for p in (config.REPOSITORY / "configs/hydra/launcher").glob("*.yaml"))
 
@@ -212,7 +213,8 @@ def test_ray_runs_the_task_of_a_killed_worker_again(
     command, configure, overrides, expected, tmp_path
 ):
     more = ["limit=100", "batch_size=2"]
-    folder = Job(configure([*overrides, *more])).run_path
+    job = Job(configure([*overrides, *more]))
+    folder, mine = job.run_path, set(Shard(2, 0).of(job.ids))
     ray = ["hydra/launcher=ray", "shards=2", "+hydra.launcher.ray.init.num_cpus=2"]
     with (tmp_path / "output").open("w") as output:
         process = subprocess.Popen(
@@ -223,7 +225,7 @@ def test_ray_runs_the_task_of_a_killed_worker_again(
             said = (tmp_path / "output").read_text()
             assert process.poll() is None, f"it ended before the kill: {said}"
             time.sleep(0.01)
-            if list(folder.glob("part-*")):
+            if list(folder.glob("part-*")) and mine & Run.open(folder).finished():
                 killed = holders(folder / ".lock-0-of-2")
         os.kill(killed[0], signal.SIGKILL)
         assert process.wait() == 0, (tmp_path / "output").read_text()

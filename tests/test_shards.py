@@ -184,12 +184,12 @@ def test_sigkill_of_two_workers_loses_nothing(
 ):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two workers of all threads wait for each other
     FORKSERVER.set_forkserver_preload(["bigain.runner"])  # starts imported, and quick
-    chosen = [*overrides, "limit=240", "batch_size=4"]
+    chosen = [*overrides, "limit=160", "batch_size=4"]
     shards = [configure([*chosen, *shard(index, 2)]) for index in range(2)]
     folder = path(*chosen)
     draw = random.Random(0)
     kept = 0
-    for _ in range(5):
+    for _ in range(4):
         workers = [FORKSERVER.Process(target=execute, args=(cfg,)) for cfg in shards]
         for worker in workers:
             worker.start()
@@ -206,7 +206,7 @@ def test_sigkill_of_two_workers_loses_nothing(
         finished = len(Run.open(folder).finished())
         assert finished >= kept, "a finished image was lost"
         kept = finished
-    assert 0 < kept < 240
+    assert 0 < kept < 160
     for cfg in shards:
         resumed = execute(cfg)
     assert_same(run(*chosen, f"results={tmp_path}/whole"), resumed)

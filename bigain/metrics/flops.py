@@ -1,17 +1,16 @@
 """Multiply-add counts of one evaluation, on the meta device: no weights, no arithmetic."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bigain.attach import SITES, compress
-from bigain.blocks import transformer_blocks
+from bigain.blocks import Denoiser, areas, random_inputs, transformer_blocks
 from bigain.compressors import Compressor, Plan
 from bigain.compressors.tokens import DataDependentSizeError
 
@@ -40,7 +39,7 @@ class Flops:
 
 
 def count(
-    model: DiTTransformer2DModel | UNet2DConditionModel,
+    model: Denoiser,
     compressor: Compressor | None = None,
     **where: Any,
 ) -> Flops | None:
@@ -90,32 +89,8 @@ def count(
     return Flops(every.get_total_flops(), spent, breakdown)
 
 
-def random_inputs(
-    model: DiTTransformer2DModel | UNet2DConditionModel,
-    batch_size: int = 1,
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
-) -> dict[str, torch.Tensor]:
-    """Arguments of a forward: a latent of the model's own size, a timestep, a text or a class."""
-    config, side = model.config, model.config.sample_size
-    settings: dict[str, Any] = {"device": device, "dtype": dtype}
-    sample = torch.randn(batch_size, config.in_channels, side, side, **settings)
-    t = torch.full((batch_size,), 500, dtype=torch.int64, device=device)
-    if isinstance(model, DiTTransformer2DModel):
-        return {"hidden_states": sample, "timestep": t, "class_labels": torch.zeros_like(t)}
-    text = torch.randn(batch_size, 77, config.cross_attention_dim, **settings)
-    return {"sample": sample, "timestep": t, "encoder_hidden_states": text}
-
-
-def tokens(model: DiTTransformer2DModel | UNet2DConditionModel, place: int) -> int:
-    """Tokens at a place, for a latent of the model's own size."""
-    is_dit = isinstance(model, DiTTransformer2DModel)
-    side = model.config.patch_size if is_dit else place
-    return (-(-model.config.sample_size // side)) ** 2
-
-
 def _breakdown(
-    model: DiTTransformer2DModel | UNet2DConditionModel,
+    model: Denoiser,
     counts: dict[str, dict[Any, int]],
     matching: Mapping[Place, Counter],
 ) -> dict[tuple[Place, str], int]:
@@ -132,7 +107,7 @@ def _breakdown(
         left[place].subtract(operations)
         parts[place, kind] += sum(operations.values())
 
-    for here, module in _areas(model):
+    for here, module in areas(model):
         left[here].update(spent(module))
         left[None].subtract(spent(module))
     for block in transformer_blocks(model):
@@ -145,24 +120,3 @@ def _breakdown(
         parts[place, "convolution"] += operations.pop(_CONVOLUTION, 0)
         parts[place, "other"] += sum(operations.values())
     return dict(parts)
-
-
-def _areas(
-    model: DiTTransformer2DModel | UNet2DConditionModel,
-) -> Iterator[tuple[int, nn.Module]]:
-    """Modules that lie at one place as a whole, none inside another."""
-    if isinstance(model, DiTTransformer2DModel):
-        yield from ((block.place, block.module) for block in transformer_blocks(model))
-        return
-    yield 1, model.conv_in
-    yield 1, model.conv_out
-    deepest = 2 ** (len(model.down_blocks) - 1)
-    stages = [(stage, 2**i) for i, stage in enumerate(model.down_blocks)]
-    stages += [(model.mid_block, deepest)] if model.mid_block is not None else []
-    stages += [(stage, deepest // 2**i) for i, stage in enumerate(model.up_blocks)]
-    for stage, factor in stages:
-        for name, children in stage.named_children():
-            # a sampler's convolution works at the resolution that it leads to
-            here = {"downsamplers": 2 * factor, "upsamplers": factor // 2}.get(name, factor)
-            for module in children if isinstance(children, nn.ModuleList) else ():
-                yield here, module

@@ -14,9 +14,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bigain.attach import compress
+from bigain.blocks import random_inputs
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
-from bigain.metrics.flops import random_inputs
 from bigain.metrics.memory import PeakMemory
 
 # All but the unfused: a saving against attention by hand would flatter a compressor (trap 7).

@@ -12,6 +12,7 @@ from bigain.config import REPOSITORY, explain
 from bigain.errors import BiGainError
 from bigain.experiments import SCALES, load, names
 from bigain.results.build import build
+from bigain.results.report import report
 from bigain.results.status import status_of
 
 
@@ -34,12 +35,18 @@ def main() -> int:
     kept = verbs.add_parser("archive", help="make an experiment's finished runs small, to keep")
     kept.add_argument("names", nargs="*", metavar="NAME", help="all of the scale by default")
     kept.add_argument("--scale", choices=SCALES, default="mini")
+    page = verbs.add_parser("report", help="write one HTML page of all tables and figures")
+    page.add_argument("--scale", choices=SCALES, default="mini")
+    page.add_argument("--out", type=Path, help="file; default results/SCALE/report.html")
     arguments = parser.parse_args()
     try:
         if arguments.verb == "archive":
             chosen = arguments.names or names(arguments.scale)
             cells = [cell for name in chosen for cell in load(name, arguments.scale).cells]
             print(f"{archive(cells)} of {len(cells)} cells are finished, and archived")
+            return 0
+        if arguments.verb == "report":
+            print(f"wrote {report(arguments.scale, arguments.out)}")
             return 0
         if arguments.verb == "status":
             for line in status_of(arguments.names, arguments.scale):

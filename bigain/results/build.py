@@ -78,11 +78,16 @@ class Experiment(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of a cell: None for what has not run, or not finished."""
+    """What there is of a cell: None for what has not run, or not finished.
+
+    Attributes:
+        problem: why it is not whole, with what would complete it; None also if it has not begun.
+    """
 
     run: Run | None = None
     frame: pd.DataFrame | None = None
     scores: dict[str, Any] | None = None
+    problem: str | None = None
 
     @property
     def cost(self) -> dict[str, float | None] | None:
@@ -98,11 +103,25 @@ class Found:
 Cells = Mapping[str, Mapping[str, Found]]  # by row, then by task
 
 
-def build(experiment: Experiment, out: Path) -> str:
-    """Write ``<out>/<name>.{csv,md,tex}`` and the experiment's figures; return the Markdown.
+@dataclass(frozen=True)
+class Collected:
+    """A group as the store has it.
 
-    A cell whose run has not started or not finished is dashes; for the latter a line on stderr says
-    what is missing and how to complete it. A run's costs come from its record "cost".
+    Attributes:
+        section: its part of the experiment's table; None if no task of it has a table.
+    """
+
+    group: Group
+    cells: Cells
+    section: tables.Section | None
+
+    @property
+    def rows(self) -> Sequence[tables.Row]:
+        return self.section.rows if self.section else []
+
+
+def collect(experiment: Experiment) -> list[Collected]:
+    """The experiment's groups with their rows, from their runs alone.
 
     Raises:
         BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
@@ -115,30 +134,52 @@ def build(experiment: Experiment, out: Path) -> str:
                 f"experiment {experiment.name} has the baseline {experiment.baseline}, which is "
                 f"none of its rows ({', '.join(titles)}); name one of them in its file"
             )
-    found = {group.name: _read_group(group) for group in experiment.groups}
-    text = ""
-    sections = []
+    collected = []
     for group in experiment.groups:
+        found = _read_group(group)
+        section = None
         if tasks := [task for task in experiment.tasks if task in _PARTS]:
-            rows = [_row(row, found[group.name], experiment.baseline) for row in group.rows]
+            rows = [_row(row, found, experiment.baseline) for row in group.rows]
             kinds = [_KINDS[task](rows) for task in tasks]
-            sections.append(tables.Section(group.title, rows, [*kinds, *published(rows)]))
+            section = tables.Section(group.title, rows, [*kinds, *published(rows)])
+        collected.append(Collected(group, found, section))
+    return collected
+
+
+def build(experiment: Experiment, out: Path) -> str:
+    """Write ``<out>/<name>.{csv,md,tex}`` and the experiment's figures; return the Markdown.
+
+    A cell whose run has not started or not finished is dashes; for the latter a line on stderr says
+    what is missing and how to complete it. A run's costs come from its record "cost".
+
+    Raises:
+        BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
+            other images.
+    """
+    collected = collect(experiment)
+    for part in collected:
+        for found in (found for cells in part.cells.values() for found in cells.values()):
+            if found.problem:
+                print(found.problem, file=sys.stderr)
+    text = ""
+    sections = [part.section for part in collected if part.section]
     if sections:
         stem = out / experiment.name
         text = tables.write(sections, stem, experiment.title, experiment.note)
     with atomic.explained(out):
         out.mkdir(parents=True, exist_ok=True)
-    for name in experiment.figures or _usual(experiment.tasks):
-        for place, group in enumerate(experiment.groups):
-            drawn = sections[place].rows if sections else []
-            suffix = f"-{group.name}" if len(experiment.groups) > 1 else ""
+    for name in figures_of(experiment):
+        for part in collected:
+            suffix = f"-{part.group.name}" if len(experiment.groups) > 1 else ""
             stem = out / f"{experiment.name}{suffix}"
-            FIGURES[name](experiment, group, found[group.name], drawn, stem)
+            FIGURES[name](experiment, part.group, part.cells, part.rows, stem)
     return text
 
 
-def _usual(tasks: Sequence[str]) -> list[str]:
-    return ["tradeoff", *(["samples"] if "generate" in tasks else [])]
+def figures_of(experiment: Experiment) -> list[str]:
+    """The names of its figures; one each for every group."""
+    usual = ["tradeoff", *(["samples"] if "generate" in experiment.tasks else [])]
+    return list(experiment.figures) or usual
 
 
 def _row(row: ExperimentRow, found: Cells, baseline: str) -> tables.Row:
@@ -244,17 +285,16 @@ def _read(title: str, cell: Cell) -> Found:
     try:
         path = cell.run_path
     except BiGainError as error:  # such as data that are not on this machine
-        print(f"{title}: {error}", file=sys.stderr)
-        return Found()
+        return Found(problem=f"{title}: {error}")
     if not path.exists():
         return Found()
     run = Run.open(path)
     try:
         frame = run.require(cell.image_ids())
     except MissingImagesError as error:
-        print(f"{title}: {error}: {cell.command}", file=sys.stderr)
-        return Found(run)
+        return Found(run, problem=f"{title}: {error}: {cell.command}")
     scores = run.read_record(cell.scores) if cell.scores else None
+    problem = None
     if cell.scores and scores is None:
-        print(f"{title}: its images are not scored yet: {cell.command}", file=sys.stderr)
-    return Found(run, frame, scores)
+        problem = f"{title}: its images are not scored yet: {cell.command}"
+    return Found(run, frame, scores, problem)

@@ -9,15 +9,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from diffusers import DiTTransformer2DModel
 from omegaconf import DictConfig
 
 from bigain import config
-from bigain.blocks import select_blocks
+from bigain.blocks import has_levels, select_blocks, tokens
 from bigain.compressors import Compressor
 from bigain.device import device_of
 from bigain.errors import BiGainError
-from bigain.metrics.flops import KINDS, Flops, count, tokens
+from bigain.metrics.flops import KINDS, Flops, count
 from bigain.metrics.timing import measure
 from bigain.results.atomic import explained, write_text
 from bigain.results.store import fingerprint
@@ -67,7 +66,7 @@ class _Profiled:
         self.model_name, self.name = cfg.model.name, cfg.compressor.name
         self.skeleton: Any = config.build(cfg, "model").skeleton()
         self.compressor: Compressor | None = config.build(cfg, "compressor")
-        self.is_dit = isinstance(self.skeleton, DiTTransformer2DModel)
+        self.levels = has_levels(self.skeleton)
         self.parameters = sum(p.numel() for p in self.skeleton.parameters())
         self.where: dict[str, Any] = {}
         self.blocks: list[int] = []
@@ -130,13 +129,13 @@ class _Profiled:
     def _title(self) -> str:
         if self.compressor is None:
             return f"{self.model_name}, uncompressed"
-        what = "blocks" if self.is_dit else "downsampling factors"
+        what = "downsampling factors" if self.levels else "blocks"
         sites = ", ".join(self.where["sites"])
         return f"{self.model_name}, {self.compressor!r} on {sites} at {what} {self.blocks}"
 
     def _size(self) -> str:
         line = f"{self.parameters:,} parameters"
-        if self.is_dit:
+        if not self.levels:
             # published sizes count the embedding of time and class once
             others = self.skeleton.transformer_blocks[1:]
             copies = sum(p.numel() for block in others for p in block.norm1.emb.parameters())
@@ -146,7 +145,7 @@ class _Profiled:
     def _places(self) -> list[tuple[str, pd.Series]]:
         place, compressed = self.frame["place"], self.frame["compressed"]
         outside = ("Elsewhere", place.isna())
-        if not self.is_dit:
+        if self.levels:
             factors = sorted(place.dropna().unique())
             names = [f"1/{f} ({tokens(self.skeleton, f)} tokens)" for f in factors]
             masks = [(place == f).fillna(False) for f in factors]

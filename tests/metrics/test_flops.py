@@ -8,8 +8,9 @@ from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 
 from bigain import config
 from bigain.backbones.architectures import ARCHITECTURES
+from bigain.blocks import tokens
 from bigain.compressors import ABM, IEKVD, LGTM, Cached, SiTo, ToDo, ToMe
-from bigain.metrics.flops import KINDS, count, tokens
+from bigain.metrics.flops import KINDS, count
 
 TOKENS, WIDTH, LAYERS = 256, 24, 3
 
