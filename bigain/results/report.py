@@ -52,7 +52,7 @@ class Part:
         detail: that state in full.
         command: what makes it again.
         run: the name of its folder; None before it has begun.
-        cost: the run's record "cost".
+        cost: of the run; may be empty.
         records: what else the run's folder says, as text by heading.
         sessions: what computed it, each with the keys of the run's record "sessions".
     """
@@ -62,7 +62,7 @@ class Part:
     detail: str
     command: str
     run: str | None = None
-    cost: Mapping[str, Any] = field(default_factory=dict)
+    cost: str = ""
     records: Mapping[str, str] = field(default_factory=dict)
     sessions: Sequence[Mapping[str, Any]] = ()
 
@@ -346,8 +346,18 @@ def _part(task: str, cell: Cell, found: Found, states: States) -> Part:
         scores = {k: v for k, v in found.scores.items() if k != "fid_replicates"}
         records[f"Scores ({cell.scores}.json)"] = scores
     texts = {heading: _readable(record) for heading, record in records.items()}
-    cost = run.read_record("cost") or {}
-    return Part(task, word, detail, cell.command, run.path.name, cost, texts, sessions)
+    return Part(task, word, detail, cell.command, run.path.name, _cost(found), texts, sessions)
+
+
+def _cost(found: Found) -> str:
+    """The run's costs, those that are known; it may be empty."""
+    cost = found.cost or {}
+    texts = {
+        "{} GFLOPs an evaluation": cost.get("gflops"),
+        "{} of them for matching": cost.get("gflops_matching"),
+        "at most {} MiB of memory": cost.get("peak_memory_mib"),
+    }
+    return ", ".join(t.format(tables.number(v)) for t, v in texts.items() if v is not None)
 
 
 def _state(cell: Cell, found: Found | None, states: States) -> tuple[str, str]:
