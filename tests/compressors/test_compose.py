@@ -117,7 +117,7 @@ def test_cached_reuses_the_first_blocks_map(unet):
     maps: list[Any] = []
     with compress(unet.model, Cached(LGTM(0.5))) as attachment:
         unet()
-        maps = [attachment._plans[i].queries for i in range(3)]
+        maps = [attachment._forward.plans[i].queries for i in range(3)]
         cached = unet()
     assert maps[0] is maps[1] is maps[2]
     with compress(unet.model, LGTM(0.5)):
