@@ -52,6 +52,11 @@ class Job:
             self.scoring = Scoring(cfg)
         if cfg.start < 0:
             raise BiGainError(f"start must be at least 0, got {cfg.start}")
+        if cfg.start and self.scoring is not None:
+            raise BiGainError(
+                f"start={cfg.start} leaves out the first images, and scores are of the first; "
+                "remove start, or set features=none"
+            )
         end = None if cfg.limit is None else cfg.start + cfg.limit
         self.ids = self.task.ids(self.dataset, end)[cfg.start :]
         if not self.ids:

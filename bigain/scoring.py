@@ -81,7 +81,7 @@ class Scoring:
         name = self.record(n)
         found = run.read_record(name)
         if found is None:
-            if (run.path / f"{generate.ARCHIVED}.json").exists():
+            if run.read_record(generate.ARCHIVED) is not None:
                 raise BiGainError(
                     f"{run.path} has archived its images, which other scores need; remove its "
                     f"{generate.ARCHIVED}.json and run its command again to draw them"

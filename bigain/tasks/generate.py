@@ -128,8 +128,9 @@ class Generate:
 
     def finish(self, run: Run, ids: Sequence[str]) -> None:
         """Write the contact sheet of the first images."""
-        if not all(path.exists() for path in files(run, ids[:SHEET])):  # archived with its sheet
+        if not all(path.exists() for path in files(run, ids)):  # archived, with its sheet
             return
+        run.forget(ARCHIVED)
         images = [read_image(path) for path in files(run, ids[:SHEET])]
         write_sheet(run.path / "sheet.png", images)
 
