@@ -292,3 +292,24 @@ def test_a_series_is_one_line_of_the_figure(tmp_path):
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert lines["ToMe"].get_xdata().tolist() == [2, 1]
     assert lines["ToMe"].get_ydata().tolist() == [79, 70]
+
+
+def test_traces_are_figures_without_a_table(tmp_path, traced):
+    rows = []
+    for name in ("tome", "lgtm"):
+        run = Run.create(tmp_path, f"trace-{name}", {"trace": name}, {})
+        frame = traced(images=len(IDS)).assign(image_id=IDS)
+        run.append(
+            [
+                {k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()}
+                for row in frame.to_dict("records")
+            ]
+        )
+        row = Row(name)
+        row.cells["trace"] = Cell(run.path, f"python run.py task=trace compressor={name}")
+        rows.append(row)
+    figures_of_it = ("maps", "retention")
+    experiment = Experiment(rows, "tome", tasks=("trace",), figures=figures_of_it)
+    assert build(experiment, tmp_path / "out") == ""
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == ["toy-coherence.png", "toy-maps.png", "toy-power.png"]
