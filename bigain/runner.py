@@ -200,6 +200,7 @@ def _record_session(job: Job, run: Run, shard: Shard, device: torch.device, imag
     gpu = device.type == "cuda"
     session = {
         "images": images,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "shard": None if shard.whole else str(shard),
         "device": torch.cuda.get_device_name(device) if gpu else platform.machine(),
         "threads": torch.get_num_threads(),

@@ -14,8 +14,8 @@ from bigain.results.tables import Row
 
 # Okabe and Ito (2008), safe for the colour-blind, less the black of the baseline and the yellow
 # that fades on white. Six colours and seven markers make 42 methods distinct.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _BASELINE = "#222222"
 
 
@@ -113,8 +113,8 @@ def _draw(
             colour, marker = _BASELINE, "*"
             _band(axes, members[0], panel)
         else:
-            colour = _COLOURS[others % len(_COLOURS)]
-            marker = _MARKERS[others % len(_MARKERS)]
+            colour = COLOURS[others % len(COLOURS)]
+            marker = MARKERS[others % len(MARKERS)]
             others += 1
         there = [r for r in members if r[panel.value] is not None and r[panel.cost] is not None]
         if not there:

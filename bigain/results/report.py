@@ -409,7 +409,7 @@ def _finished(found: Found) -> float:
 
 def _differs(path: Path, found: Sequence[tables.Section]) -> bool:
     """Whether a table's csv holds other numbers than the store; False if there is none."""
-    return path.exists() and path.read_text() != tables._csv(found)
+    return path.exists() and path.read_text() != tables.csv_text(found)
 
 
 def _distinct(sessions: Sequence[Mapping[str, Any]], key: str) -> list[str]:

@@ -13,8 +13,7 @@ from scipy.stats import norm
 from bigain.errors import BiGainError
 from bigain.metrics.spectrum import centres, coherence, retention
 from bigain.results import atomic
-from bigain.results.figures import _COLOURS as COLOURS
-from bigain.results.figures import _MARKERS as MARKERS
+from bigain.results.figures import COLOURS, MARKERS
 from bigain.results.traces import block_title, spectra_at, time_of
 
 COLUMNS = 5  # panels a line

@@ -85,7 +85,7 @@ def write(sections: Sequence[Section], stem: Path, title: str, note: str) -> str
     with atomic.explained(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix, text in (
-        (".csv", _csv(sections)),
+        (".csv", csv_text(sections)),
         (".md", markdown),
         (".tex", _latex(stem.name, sections, title, below)),
     ):
@@ -140,7 +140,7 @@ FLOPS = (
 )
 
 
-def _csv(sections: Sequence[Section]) -> str:
+def csv_text(sections: Sequence[Section]) -> str:
     several = len(sections) > 1
     keys = dict.fromkeys(key for s in sections for kind in s.kinds for key in kind.keys)
     text = io.StringIO()
