@@ -38,7 +38,11 @@ def main() -> int:
     page = verbs.add_parser("report", help="write one HTML page of all tables and figures")
     page.add_argument("--scale", choices=SCALES, default="mini")
     page.add_argument("--out", type=Path, help="file; default results/SCALE/report.html")
-    arguments = parser.parse_args()
+    arguments, more = parser.parse_known_args()
+    if arguments.verb != "table" or not all("=" in text for text in more):
+        parser.parse_args()  # says what is wrong with them
+    else:
+        arguments.overrides += more  # those after an option, which argparse leaves
     try:
         if arguments.verb == "archive":
             chosen = arguments.names or names(arguments.scale)
