@@ -64,7 +64,7 @@ report: $(STAMP) ## one page of all tables and figures at SCALE: results/SCALE/r
 	$(PY) -m bigain.results report --scale $(SCALE)
 
 status: $(STAMP) ## what is done, running, missing and failed, and what would complete it
-	$(PY) -m bigain.results status
+	$(PY) -m bigain.results status --scale $(SCALE)
 
 test: $(STAMP) ## lint, check types and run the tests
 	$(PY) -m ruff check .

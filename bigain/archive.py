@@ -1,6 +1,5 @@
 """Finished runs made small enough to keep in the repository."""
 
-import shutil
 from collections.abc import Iterable
 
 from bigain.errors import BiGainError
@@ -15,23 +14,30 @@ def archive(cells: Iterable[Cell]) -> int:
     Its record "archived" says how many were removed; remove that to draw them again.
 
     Returns:
-        How many runs are finished.
+        How many cells are finished.
+
+    Raises:
+        LockedError: if a process is working on one of the runs.
     """
     done = 0
     for cell in cells:
         try:
             job = cell.job
-            if not job.run_path.exists() or job.task.unfinished(job.run(), job.ids):
+            if not job.run_path.exists():
                 continue
+            run = job.run()
         except BiGainError:  # such as data that are not on this machine
             continue
-        run = job.run()
-        run.compact()
-        images = generate.folder(run)
-        if job.scoring is not None and images.is_dir():
-            if run.read_record(job.scoring.record(len(job.ids))) is None:
+        with run.lock():
+            if job.task.unfinished(run, job.ids):
                 continue
-            run.record(generate.ARCHIVED, {"images": len(job.ids)})
-            shutil.rmtree(images)
-        done += 1
+            run.compact()
+            if job.scoring is not None:
+                if run.read_record(job.scoring.record(len(job.ids))) is None:
+                    continue
+                before = (run.read_record(generate.ARCHIVED) or {"images": 0})["images"]
+                run.record(generate.ARCHIVED, {"images": max(before, len(job.ids))})
+                for path in generate.files(run, job.ids):
+                    path.unlink(missing_ok=True)
+            done += 1
     return done

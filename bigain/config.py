@@ -80,8 +80,8 @@ def check(cfg: DictConfig) -> None:
     """
     if cfg.experiment:
         raise BiGainError(
-            f"experiment={cfg.experiment} is a sweep over its rows; add -m: "
-            f"python run.py -m experiment={cfg.experiment}"
+            f"experiment={cfg.experiment} is a sweep over its rows; add -m, and choose the scale: "
+            f"python run.py -m experiment={cfg.experiment} scale=mini (or paper)"
         )
     for group in GROUPS:
         _check_keys(group, cfg[group], group, ABOUT[group])

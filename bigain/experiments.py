@@ -25,7 +25,7 @@ FOLDER = config.REPOSITORY / "experiments"
 CONFIGS = config.REPOSITORY / "configs"
 SCALES = ("paper", "mini")
 KEYS = {"title", "note", "baseline", "tasks", "rows"}
-OPTIONAL = {"groups", "next", "figures"}
+OPTIONAL = {"groups", "next", "figures", "maps"}
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ class Experiment:
         next: what to try after it; may be empty.
         tasks: that every row runs.
         figures: to draw beside the table, of `bigain.results.build.FIGURES`.
+        maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Experiment:
     next: str
     tasks: list[str]
     figures: list[str]
+    maps: dict[str, int]
     groups: list[Group]
 
     @property
@@ -188,6 +190,7 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
         found.get("next", ""),
         list(tasks),
         found.get("figures", []),
+        found.get("maps", {}),
         groups,
     )
 

@@ -86,6 +86,12 @@ class Scoring:
                     f"{run.path} has archived its images, which other scores need; remove its "
                     f"{generate.ARCHIVED}.json and run its command again to draw them"
                 )
+            paths = generate.files(run, generate.first_ids(n))
+            if missing := [path.name for path in paths if not path.exists()]:
+                raise BiGainError(
+                    f"{run.path} lacks {len(missing)} of its first {n} images, {missing[0]} first; "
+                    "scores are of the first: run its command again, without start or shard"
+                )
             images = open_folder(generate.folder(run), n)
             if images.fingerprint != run.fingerprint:
                 raise BiGainError(
@@ -160,7 +166,7 @@ def evaluate(cfg: DictConfig) -> Run | None:
     scoring, path, run = Scoring(cfg), Path(given), None
     if (path / "run.json").is_file():
         run = Run.open(path)
-        n = len(run.rows()) if cfg.limit is None else cfg.limit
+        n = generate.contiguous(run) if cfg.limit is None else cfg.limit
         scores, kept = scoring.of_run(run, n), run.path / f"{scoring.record(n)}.json"
     else:
         images = open_folder(path, cfg.limit)

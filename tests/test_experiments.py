@@ -40,8 +40,11 @@ def test_every_experiment_loads(name, scale):
 def test_rows_compose(name):
     """The others' keys are among theirs."""
     experiment = experiments.load(name)
+    for group in experiment.groups:
+        for task in experiment.tasks:
+            paths = {row.cells[task].run_path for row in group.rows}
+            assert len(paths) == len(group.rows), "two rows are the same run"
     cells = experiment.cells
-    assert len({cell.run_path for cell in cells}) >= len(cells) // len(experiment.groups)
     assert all(cell.image_ids() for cell in cells)
     if experiment.scale:
         folder = config.REPOSITORY / "results" / experiment.scale / "runs"
@@ -53,6 +56,29 @@ def test_rows_of_the_paper_s_scale_compose(name, configure):
     """Up to what needs data on disk."""
     for cell in experiments.load(name, "paper").cells:
         config.check(configure(cell.overrides))
+
+
+def test_the_controls_stand_beside_their_methods():
+    """Traps 1 and 2: deterministic ToMe beside ToMe, the official cells beside L-GTM."""
+    for name in experiments.names("paper"):
+        rows = experiments.load(name, "paper").groups[0].rows
+        every = [next(iter(row.cells.values())).overrides for row in rows]
+        random = [o for o in every if "compressor=tome" in o and "destinations" not in str(o)]
+        lowest = [
+            o
+            for o in every
+            if "compressor=lgtm" in o
+            and not any(k in str(o) for k in ("cells", "highest", "score"))
+        ]
+        for found, control in (
+            (random, "compressor.destinations=first"),
+            (lowest, "compressor.cells=official"),
+        ):
+            for overrides in found:
+                assert any(set(o) - {control} == set(overrides) and control in o for o in every), (
+                    name,
+                    overrides,
+                )
 
 
 def test_groups_of_other_images_are_other_images():

@@ -18,8 +18,11 @@ from omegaconf import open_dict
 from wandb.proto.wandb_internal_pb2 import Record
 
 from bigain import loggers
+from bigain.archive import archive
 from bigain.config import REPOSITORY
 from bigain.errors import BiGainError
+from bigain.experiments import Cell
+from bigain.images import read_image, read_sheet
 from bigain.job import Job
 from bigain.loggers import content
 from bigain.loggers.wandb import INSTALL, LOGIN, WandB
@@ -228,6 +231,48 @@ def test_a_run_that_goes_on_keeps_its_id(overrides, run, tmp_path):
     assert all(one.table["image_id"].is_unique for one in sessions)
 
 
+def test_another_start_is_a_wandb_run_of_its_own(overrides, run, tmp_path):
+    found = [run([*overrides, "limit=5", f"start={start}"], "demo") for start in (0, 5)]
+    assert found[0].path == found[1].path
+    first, second = logged(tmp_path)
+    assert first.run.run_id == found[0].fingerprint
+    assert second.run.run_id == f"{found[0].fingerprint}-from-5"
+    assert second.run.display_name == f"{first.run.display_name}-from-5"
+    assert second.run.run_group == first.run.run_group == "demo"
+    assert (first.config["start"], second.config["start"]) == (0, 5)
+    assert [row["_step"] for row in first.history + second.history] == [5, 5]
+    assert not set(first.table["image_id"]) & set(second.table["image_id"])
+    assert second.table["correct"].mean() * 100 == pytest.approx(second.summary["acc1"])
+
+
+def test_an_archived_generation_shows_its_sheet(generation, run, tmp_path):
+    chosen = unlogged(generation)
+    sheet = run(chosen).path / "sheet.png"
+    assert archive([Cell(chosen)]) == 1 and not list(sheet.parent.glob("images/*"))
+    found = run(generation)
+    run([*generation, "limit=5", "start=5", "features=none"])
+    first, other = logged(tmp_path)
+    assert first.summary["n"] == 12 and first.summary["fid"] is not None
+    assert first.file(first.summary["sheet"]).read_bytes() == sheet.read_bytes()
+    assert other.summary["n"] == 5 and "sheet" not in other.summary  # it shows the first
+    for one, part in ((first, slice(0, 12)), (other, slice(5, 10))):
+        samples = one.summary["samples"]
+        assert samples["captions"] == found.rows()["prompt"].tolist()[part]
+        for name, image in zip(samples["filenames"], read_sheet(sheet)[part], strict=True):
+            assert (read_image(one.path / "files" / name) == image).all()
+
+
+def test_a_trace(overrides, run, tmp_path):
+    others = [o for o in overrides if not o.startswith("task.")]
+    found = run([*others, "task=trace", "task.timesteps=[125,925]", "compressor=lgtm", "limit=3"])
+    (one,) = logged(tmp_path)
+    assert one.run.run_id == found.fingerprint and one.run.job_type == "trace"
+    assert one.summary["n"] == 3 and one.summary["evaluations"] == 2
+    assert one.summary["seconds"] == pytest.approx(found.rows()["seconds"].median())
+    assert one.summary["gflops"] > 0 and one.summary["ratio"] == one.config["ratio"]
+    assert not {"images", "samples", "acc1"} & one.summary.keys()
+
+
 @pytest.mark.parametrize(("step", "rows"), [(0, 1), (6, 1), (13, 0)])
 def test_what_the_server_has_is_not_sent_again(overrides, run, monkeypatch, capsys, step, rows):
     """Resumed online, a run's next step is one past the number of images it holds."""
@@ -258,6 +303,22 @@ def test_figures_drawn_since_the_run_come_with_it(overrides, run, configured, tm
         figure.write_bytes(b"")
     os.utime(old, (0, 0))  # it cannot show the run
     assert content.figures(job, found) == {"demo-samples": new}
+
+
+@pytest.mark.parametrize(("folder", "beside"), [("mini", True), ("paper", True), ("other", False)])
+def test_figures_are_found_by_the_experiments_name(
+    overrides, run, configured, tmp_path, folder, beside
+):
+    here = tmp_path / "results" / folder
+    chosen = [*overrides, f"results={here}"]
+    found = run(unlogged(chosen))
+    mine = ["table1", "table1-dit_fashion", "table1-maps", "table1-coherence"]
+    for name in [*mine, "table11", "table11-maps", "table"]:
+        (here / f"{name}.png").write_bytes(b"")
+    for name in ("table1-samples", "table11-samples"):
+        (here.parent / f"{name}.png").write_bytes(b"")
+    names = {*mine, "table1-samples"} if beside else {*mine}
+    assert content.figures(Job(configured(chosen, "table1")), found).keys() == names
 
 
 def test_of_several_labels_the_error_is_the_lowest():

@@ -9,16 +9,19 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from bigain import config
+from bigain.experiments import SCALES
+from bigain.images import read_sheet
 from bigain.job import Job
 from bigain.metrics.accuracy import hits
 from bigain.results import tables
 from bigain.results.accuracy import accuracy_row
 from bigain.results.generation import generation_row
 from bigain.results.store import MissingImagesError, Run
+from bigain.tasks import generate
 
 # keys of the configuration that say nothing about a result
 ELSEWHERE = (
-    "results", "logger", "experiment", "sweep", "shards", "shard", "start", "device", "batch_size",
+    "results", "logger", "experiment", "sweep", "shards", "shard", "device", "batch_size",
 )  # fmt: skip
 
 
@@ -75,13 +78,17 @@ def numbers(job: Job, run: Run) -> dict[str, Any]:
     """The run's row of a table of the job's images, under the same names, less what is not known.
 
     "n", "evaluations", "seconds" and "peak_memory_mib" are called so under every task. Differences
-    are to the uncompressed run, where it has the same images.
+    are to the uncompressed run, where it has the same images; a trace has none.
 
     Raises:
         BiGainError: if the uncompressed run was scored otherwise or has other labels.
     """
     frame, cost = run.require(job.ids), run.read_record("cost")
     cost = cost and {key: cost[key] for key in tables.COST}
+    if job.cfg.task.name == "trace":
+        seconds = float(frame["seconds"].median())
+        row = {"n": len(frame), "evaluations": job.task.spent(frame), "seconds": seconds}
+        return {k: v for k, v in (row | (cost or {})).items() if v is not None}
     plain = None if job.compressor is None else _uncompressed(job)
     name = job.cfg.compressor.name
     if job.cfg.task.name == "generate":
@@ -109,16 +116,18 @@ def _rows(run: Run | None, ids: Sequence[str]) -> pd.DataFrame | None:
         return None
 
 
-def images(run: Run, ids: Sequence[str]) -> pd.DataFrame:
-    """A row an image, in the order of ``ids``.
+def images(run: Run, ids: Sequence[str]) -> pd.DataFrame | None:
+    """A row an image, in the order of ``ids``; None of a trace.
 
     Of classification image_id, labels, prediction, correct, seconds, and the mean errors of the
     label (the lowest of several) and of the prediction; of generation image_id, label, prompt and
     seconds.
     """
     frame = run.require(ids)
-    if "prediction" not in frame:
+    if "prompt" in frame:
         return frame[["image_id", "label", "prompt", "seconds"]]
+    if "prediction" not in frame:
+        return None
     errors = np.stack(list(frame["errors"]))
     labels = [list(map(int, wanted)) for wanted in frame["labels"]]
     correct = hits(frame["prediction"], frame["labels"])
@@ -135,11 +144,35 @@ def images(run: Run, ids: Sequence[str]) -> pd.DataFrame:
     )
 
 
+def samples(job: Job, run: Run, most: int) -> list[tuple[Path | np.ndarray, str]]:
+    """The first ``most`` generated images, each with its prompt.
+
+    Files, or of an archived run what its contact sheet shows of them, uint8 [H, W, 3] each, small
+    ones enlarged.
+    """
+    if job.cfg.task.name != "generate":
+        return []
+    ids, sheet = job.ids[:most], run.path / "sheet.png"
+    files = generate.files(run, ids)
+    shown: Sequence[Path | np.ndarray] = files
+    if not all(file.exists() for file in files):
+        # the sheet is of the run's first images, be they more or fewer than these
+        shown = read_sheet(sheet)[job.cfg.start :] if sheet.exists() else []
+    return list(zip(shown, run.require(ids)["prompt"], strict=False))
+
+
 def figures(job: Job, run: Run) -> dict[str, Path]:
-    """Pictures of the run, such as "sheet", and those of its sweep's table drawn since, by name."""
-    found = sorted(run.path.glob("*.png"))
+    """Pictures of the run, such as "sheet", and its sweep's figures drawn since, by name.
+
+    Those lie in the folder of results, or, if that is a scale's, beside it. The sheet is of the
+    run's first images, and not there if the job leaves them out.
+    """
+    found = [] if job.cfg.start else sorted(run.path.glob("*.png"))
     if sweep := job.cfg.get("sweep"):
         finished = max(part.stat().st_mtime for part in run.path.glob("part-*.parquet"))
-        drawn = (Path(job.cfg.results) / f"{sweep}{mark}.png" for mark in ("", "-samples"))
-        found += [path for path in drawn if path.exists() and path.stat().st_mtime >= finished]
+        here = Path(job.cfg.results)
+        folders = [here.parent, here] if here.name in SCALES else [here]
+        drawn = [path for folder in folders for path in sorted(folder.glob("*.png"))]
+        named = [p for p in drawn if p.stem == sweep or p.stem.startswith(f"{sweep}-")]
+        found += [path for path in named if path.stat().st_mtime >= finished]
     return {path.stem: path for path in found}

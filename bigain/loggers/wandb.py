@@ -1,14 +1,17 @@
-"""Weights & Biases: one wandb run a configuration, whose id is the run's fingerprint."""
+"""Weights & Biases: one wandb run a configuration, whose id is the run's fingerprint.
 
-from collections.abc import Sequence
+Images that are not the first, of a job with a start, have a wandb run of their own.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from bigain.job import Job
 from bigain.loggers import content
 from bigain.results.store import Run
-from bigain.tasks import generate
 
 if TYPE_CHECKING:
     from wandb import Settings
@@ -56,14 +59,15 @@ class WandB:
         if self.dir is not None:
             Path(self.dir).mkdir(parents=True, exist_ok=True)
         groups = ("model", "compressor", "dataset", "task")
+        part = f"-from-{job.cfg.start}" if job.cfg.start else ""
         logged = wandb.init(
             project=self.project,
             entity=self.entity,
             mode=self.mode,  # type: ignore[arg-type]
             dir=self.dir,
-            id=run.fingerprint,
+            id=run.fingerprint + part,
             resume="allow",
-            name=run.path.name.removesuffix(f"-{run.fingerprint}"),
+            name=run.path.name.removesuffix(f"-{run.fingerprint}") + part,
             group=job.cfg.get("sweep"),
             job_type=job.cfg.task.name,
             tags=[job.cfg[group].name for group in groups],
@@ -72,10 +76,11 @@ class WandB:
         )
         try:
             if logged.step <= len(ids):
+                table = content.images(run, ids)
                 media = {
-                    "images": wandb.Table(dataframe=content.images(run, ids)),
+                    **({} if table is None else {"images": wandb.Table(dataframe=table)}),
                     **{n: wandb.Image(str(p)) for n, p in content.figures(job, run).items()},
-                    **_samples(run, ids),
+                    **_samples(job, run),
                 }
                 logged.log({**numbers, **content.strength(job), **media}, step=len(ids))
             else:  # an earlier session logged this size; its scores may be new
@@ -110,16 +115,15 @@ def problem(mode: str | None = None) -> str | None:
     return None if key or token else LOGIN
 
 
-def _samples(run: Run, ids: Sequence[str]) -> dict[str, Any]:
+def _samples(job: Job, run: Run) -> dict[str, Any]:
     """The first generated images, their prompts below."""
     import wandb
 
-    frame = content.images(run, ids[:SAMPLES])
-    if "prompt" not in frame:
-        return {}
-    files = generate.files(run, list(frame["image_id"]))
-    pairs = zip(files, frame["prompt"], strict=True)
-    return {"samples": [wandb.Image(str(file), caption=prompt) for file, prompt in pairs]}
+    found = [
+        wandb.Image(str(s) if isinstance(s, Path) else Image.fromarray(s), caption=prompt)
+        for s, prompt in content.samples(job, run, SAMPLES)
+    ]
+    return {"samples": found} if found else {}
 
 
 def _settings() -> "Settings":

@@ -15,7 +15,7 @@ from bigain.results.accuracy import accuracy, accuracy_row
 from bigain.results.generation import generation, generation_row
 from bigain.results.maps import draw_maps
 from bigain.results.published import add_published, published
-from bigain.results.retention import draw_retention
+from bigain.results.retention import VALUES, draw_retention
 from bigain.results.store import MissingImagesError, Run
 
 
@@ -72,6 +72,8 @@ class Experiment(Protocol):
     def tasks(self) -> Sequence[str]: ...
     @property
     def figures(self) -> Sequence[str]: ...
+    @property
+    def maps(self) -> Mapping[str, int]: ...
     @property
     def groups(self) -> Sequence[Group]: ...
 
@@ -225,14 +227,18 @@ def _traced(
 def _maps(
     experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
 ) -> None:
-    _traced(draw_maps, experiment, group, found, stem)
+    block, timestep = experiment.maps.get("block", 0), experiment.maps.get("timestep")
+    draw = partial(draw_maps, block=block, timestep=timestep)
+    _traced(draw, experiment, group, found, stem)
 
 
 def _retention(
     experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
 ) -> None:
-    _traced(draw_retention, experiment, group, found, stem)
-    _traced(partial(draw_retention, value="power"), experiment, group, found, stem)
+    timestep = experiment.maps.get("timestep")
+    for value in VALUES:
+        draw = partial(draw_retention, value=value, timestep=timestep)
+        _traced(draw, experiment, group, found, stem)
 
 
 # name in an experiment file -> draws it from (experiment, group, cells, table rows, stem)

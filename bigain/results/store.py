@@ -186,13 +186,13 @@ class Run:
     def compact(self) -> None:
         """Bring all parts into one, small on disk, for keeping.
 
-        Killed at any moment and called again, it ends as if it had not been killed.
+        The caller holds the run's lock. Killed at any moment and called again, it ends as if it had
+        not been killed.
 
         Raises:
-            LockedError: if a process is computing images of the run.
             BiGainError: if a part is damaged, or the disk refuses.
         """
-        with self.lock(), atomic.explained(self.path):
+        with atomic.explained(self.path):
             journal = self.read_record(_COMPACTING)
             if journal and (self.path / journal["whole"]).exists():
                 self._drop(journal["parts"])

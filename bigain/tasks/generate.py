@@ -7,6 +7,7 @@ compared on the same noise.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,7 @@ from bigain.attach import Attachment
 from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError
-from bigain.images import FINGERPRINT, PROMPT, read_image, write_png, write_sheet
+from bigain.images import FINGERPRINT, PROMPT, pixels, read_image, write_png, write_sheet
 from bigain.randomness import KeyedStream
 from bigain.results.store import Run
 from bigain.tasks.base import Work
@@ -73,16 +74,14 @@ class Generate:
         """Indices as text; past the data set's end its classes come again in the same order."""
         if limit is not None and limit < 1:
             raise BiGainError(f"limit must be at least 1, got {limit}")
-        return [f"{i:06d}" for i in range(len(dataset) if limit is None else limit)]
+        return first_ids(len(dataset) if limit is None else limit)
 
     def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
-        """Also an image whose file has gone since, unless scored images were archived."""
-        rows = run.finished()
-        archived = run.read_record(ARCHIVED)
-        if archived is not None and len(ids) <= archived["images"]:
-            return [i for i in ids if i not in rows]
-        files = {path.stem for path in folder(run).glob("*.png")}
-        return [i for i in ids if i not in rows or i not in files]
+        """Also an image whose file has gone since, unless it was archived."""
+        there = {path.stem for path in folder(run).glob("*.png")}
+        there.update(first_ids((run.read_record(ARCHIVED) or {"images": 0})["images"]))
+        there &= run.finished()
+        return [i for i in ids if i not in there]
 
     def compute(self, work: Work) -> None:
         places = [int(i) % len(work.dataset) for i in work.todo]
@@ -127,18 +126,27 @@ class Generate:
                 bar.update(len(ids))
 
     def finish(self, run: Run, ids: Sequence[str]) -> None:
-        """Write the contact sheet of the first images."""
-        if not all(path.exists() for path in files(run, ids)):  # archived, with its sheet
-            return
-        run.forget(ARCHIVED)
-        images = [read_image(path) for path in files(run, ids[:SHEET])]
-        write_sheet(run.path / "sheet.png", images)
+        """Write the contact sheet of the run's first images, whichever were asked for."""
+        paths = list(takewhile(Path.exists, files(run, first_ids(SHEET))))
+        if paths:  # else they are archived, with their sheet
+            write_sheet(run.path / "sheet.png", [read_image(path) for path in paths])
 
     def spent(self, frame: pd.DataFrame) -> float:
         return float(frame["evaluations"].mean())
 
     def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:
         return [f"{len(frame)} images"]
+
+
+def first_ids(count: int) -> list[str]:
+    """The ids of the first images."""
+    return [f"{i:06d}" for i in range(count)]
+
+
+def contiguous(run: Run) -> int:
+    """How many of the run's first images are finished, none missing between."""
+    finished = run.finished()
+    return sum(1 for _ in takewhile(finished.__contains__, first_ids(len(finished))))
 
 
 def folder(run: Run) -> Path:
@@ -204,6 +212,4 @@ def generate(
             "the model returned NaN or infinity; check the weights (model.path), or use "
             "dtype=float32 if this is half precision"
         )
-    pixels = (images * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
-    arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    return list(arrays), len(sampler.timesteps) * protocol.passes
+    return list(pixels(images)), len(sampler.timesteps) * protocol.passes

@@ -1,5 +1,5 @@
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,7 @@ class Experiment:
     note: str = ""
     tasks: tuple = ("classify",)
     figures: tuple = ()
+    maps: dict = field(default_factory=dict)
 
     @property
     def groups(self):
@@ -309,7 +310,8 @@ def test_traces_are_figures_without_a_table(tmp_path, traced):
         row.cells["trace"] = Cell(run.path, f"python run.py task=trace compressor={name}")
         rows.append(row)
     figures_of_it = ("maps", "retention")
-    experiment = Experiment(rows, "tome", tasks=("trace",), figures=figures_of_it)
+    maps = {"block": 1, "timestep": 500}
+    experiment = Experiment(rows, "tome", tasks=("trace",), figures=figures_of_it, maps=maps)
     assert build(experiment, tmp_path / "out") == ""
     found = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert found == ["toy-coherence.png", "toy-maps.png", "toy-power.png"]

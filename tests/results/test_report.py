@@ -65,7 +65,7 @@ def make(root: Path, name: str, right: int, ids: list[str] = IDS) -> Run:
 
 def experiment(rows: list[Row], name: str = "table4") -> Experiment:
     groups = [Group("", "DiT & data", rows)]
-    return Experiment(name, "mini", TITLE, "A <note>.", "none", "", ["classify"], [], groups)
+    return Experiment(name, "mini", TITLE, "A <note>.", "none", "", ["classify"], [], {}, groups)
 
 
 def row(name: str, path: Path) -> Row:
