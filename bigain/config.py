@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigain.attach import SITES
 from bigain.errors import BiGainError
+from bigain.metrics.reference import ADM
 from bigain.shards import Shard
 from bigain.tasks.evaluate import Evaluate
 
@@ -86,6 +87,7 @@ def check(cfg: DictConfig) -> None:
     for group in GROUPS:
         _check_keys(group, cfg[group], group, ABOUT[group])
     evaluation(cfg)
+    _check_reference(cfg)
     _check_choice("dtype", cfg.dtype, DTYPES)
     for site in cfg.sites:
         _check_choice("sites", site, tuple(SITES))
@@ -177,6 +179,21 @@ def _check_keys(group: str, node: DictConfig, where: str, about: tuple[str, ...]
     for place, inner in nested.items():
         if isinstance(inner, DictConfig) and "_target_" in inner:
             _check_keys(group, inner, place, ())
+
+
+def _check_reference(cfg: DictConfig) -> None:
+    """Refuse to generate other classes than ADM's reference is of, or a part of the images."""
+    reference, data = cfg.evaluation.reference, cfg.dataset
+    adm = reference is not None and Path(str(reference)).name.startswith(ADM)
+    if cfg.task.name != "generate" or not adm:
+        return
+    subset = data.get("subset")
+    if data.get("classes") != "imagenet1k" or subset is not None:
+        given = f"dataset={data.name}" + ("" if subset is None else f" dataset.subset={subset}")
+        raise BiGainError(
+            f"evaluation.reference={reference} is of all of ImageNet, got {given}; set "
+            "dataset=imagenet1k without a subset, or leave out protocol=adm"
+        )
 
 
 def _parameters(target: str) -> list[str]:

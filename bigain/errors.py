@@ -1,8 +1,25 @@
 """The base of errors meant for the user."""
 
+from collections.abc import Sequence
+
 
 class BiGainError(Exception):
     """An error whose one line says what was given, what is accepted and how to mend it.
 
     The command line prints that line alone and exits with 1.
     """
+
+
+class NotFiniteError(BiGainError):
+    """The model returned NaN or infinity."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model returned NaN or infinity; check the weights (model.path), or use "
+            "dtype=float32 if this is half precision"
+        )
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """The first names, and a mark if there are more."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

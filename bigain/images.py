@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torchvision.utils import make_grid
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, some
 from bigain.results.atomic import atomic
 
 FINGERPRINT, PROMPT = "bigain.fingerprint", "bigain.prompt"
@@ -245,7 +245,7 @@ def _damaged(paths: Sequence[Path], error: Exception) -> BiGainError:
     if isinstance(error, UnidentifiedImageError):  # its message is the path again
         reason = "not an image, or nothing in it"
     return BiGainError(
-        f"{_some([str(p) for p in paths])} cannot be decoded ({reason}); remove or replace "
+        f"{some([str(p) for p in paths], 5)} cannot be decoded ({reason}); remove or replace "
         f"{'it' if len(paths) == 1 else f'these {len(paths)} files'} (a run's command writes its "
         "missing images again)"
     )
@@ -257,8 +257,4 @@ def _groups(paths: Sequence[Path], values: Sequence[object], name: Callable[...,
     for path, value in zip(paths, values, strict=True):
         found.setdefault(value, []).append(path)
     by_size = sorted(found.items(), key=lambda item: -len(item[1]))
-    return _some([f"{len(p)} of {name(v)} (first {p[0].name})" for v, p in by_size], 3)
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    return some([f"{len(p)} of {name(v)} (first {p[0].name})" for v, p in by_size], 3)

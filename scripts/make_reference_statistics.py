@@ -5,8 +5,8 @@
     python scripts/make_reference_statistics.py dataset=pets model=sd2 features=inception
     python scripts/make_reference_statistics.py folder=/path/to/images name=coco-val
 
-The model is there for its image size alone, to which the data set brings its images. The file is
-the same, byte for byte, whenever the same command runs on the same machine.
+The model is there for its image size alone, to which a data set of photographs brings its images.
+The file is the same, byte for byte, whenever the same command runs on the same machine.
 Settings: configs/make_reference_statistics.yaml.
 """
 
@@ -64,6 +64,15 @@ Source = tuple[str, dict[str, Any], int, Iterable[np.ndarray]]  # name, identity
 def _dataset(cfg: DictConfig) -> Source:
     if cfg.name is not None:
         raise BiGainError("name= goes with folder=; a data set's name is its own with its split")
+    if "size" in list(cfg.dataset) and cfg.get("model") is None:  # `in` alone would resolve it
+        raise BiGainError(
+            f"dataset={cfg.dataset.name} needs the size of the generated images; choose the model "
+            "that draws them: model=sd2, dit_xl2_256, ..."
+        )
+    if (subset := cfg.dataset.get("subset")) is not None:
+        raise BiGainError(
+            f"a subset is scored against its whole split; got dataset.subset={subset}, remove it"
+        )
     dataset: Dataset = config.build(cfg, "dataset")
     data = dataset.identity()
     # as generated images are written

@@ -7,9 +7,13 @@ from omegaconf import OmegaConf
 
 from bigain import config
 from bigain.backbones import build_sampler
+from bigain.errors import BiGainError
 from bigain.tasks.generate import Generate
 
 TASKS = sorted(p.stem for p in (config.REPOSITORY / "configs" / "task").glob("*.yaml"))
+
+
+ADM = ["protocol=adm", "task=generate", "model=dit_xl2_256"]
 
 
 def plain(cfg: Any) -> Any:
@@ -17,12 +21,39 @@ def plain(cfg: Any) -> Any:
 
 
 def test_adm_generates(configure):
-    cfg = configure(["protocol=adm", "task=generate", "model.image_size=256"])
+    cfg = configure([*ADM, "dataset=imagenet1k"])
     config.check(cfg)
     assert config.build(cfg, "task") == Generate("ddpm", 250, 1.5, "linspace")
     assert cfg.limit == 50000
     assert cfg.evaluation.reference == "adm-imagenet256"
     assert config.build(cfg, "features").name == "inception-legacy_pytorch"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ["dataset=fashion_mnist"],
+        ["dataset=pets"],
+        ["dataset=coco2017"],
+        ["dataset=imagenet100"],
+        ["dataset=imagenet1k", "dataset.subset=2000"],
+        ["dataset=imagenet1k", "dataset.classes=imagenet100"],
+    ],
+)
+def test_adm_is_for_all_of_imagenet(configure, data):
+    with pytest.raises(BiGainError, match="leave out protocol=adm") as caught:
+        config.check(configure([*ADM, *data]))
+    given = data[0] if "classes" in data[-1] else " ".join(data)
+    assert f"got {given};" in str(caught.value) and "\n" not in str(caught.value)
+    config.check(configure([*ADM, *data, "task=classify"]))
+    config.check(configure([*ADM, *data, "evaluation.reference=mine"]))
+
+
+def test_adm_reference_given_as_a_file_is_the_same(configure):
+    file = "evaluation.reference=statistics/adm-imagenet256-inception-legacy_pytorch.npz"
+    config.check(configure(["task=generate", "dataset=imagenet1k", file]))
+    with pytest.raises(BiGainError, match="dataset=pets"):
+        config.check(configure(["task=generate", "dataset=pets", file]))
 
 
 def test_overrides_win(configure):

@@ -59,6 +59,11 @@ class Dataset(Protocol):
         """What names the data in a run's fingerprint: name, split, checksums; never a path."""
 
 
+def labelled(dataset: Dataset) -> list[str]:
+    """The images with a label, in order: one without, as some of COCO's, has no right answer."""
+    return [i for n, i in enumerate(dataset.ids()) if dataset.labels(n)]
+
+
 def select(ids: list[str], limit: int | None) -> list[str]:
     """The first ``limit`` ids, or all.
 

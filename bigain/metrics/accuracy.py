@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
+Z = 1.96  # half the width of such an interval, in standard deviations of a normal
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from torch import Tensor
 from bigain.randomness import KeyedStream
 
 Array = NDArray[np.float64]
-Z = 1.96  # half the width of a 95% interval, in standard deviations
 
 
 @dataclass(frozen=True)

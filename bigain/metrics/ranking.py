@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, ttest_rel
+from scipy.stats import ttest_rel
 
-Z = float(norm.ppf(0.975))
+from bigain.metrics.accuracy import Z
 
 
 @dataclass(frozen=True)

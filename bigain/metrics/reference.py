@@ -21,7 +21,12 @@ from bigain.results.store import fingerprint
 
 KEPT = 10_000  # images whose features are kept, for what moments do not give
 FORMAT = 1
-COMMAND = "python scripts/make_reference_statistics.py dataset=... features=..."
+ADM = "adm-imagenet"  # how the names of ADM's references begin
+COMMAND = "python scripts/make_reference_statistics.py dataset=... model=... features=..."
+ADM_COMMAND = (
+    "python scripts/prepare_imagenet.py --adm FILE, for features.mode=legacy_pytorch; "
+    "docs/data.md says where the files of 256 and 512 pixels are"
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class ReferenceStatistics:
             raise BiGainError(
                 f"reference statistics {self.name} were made with another feature network than "
                 f"{network.name} (they differ in {', '.join(differ)}); make them with this one: "
-                f"{COMMAND}"
+                f"{_command(self.name)}"
             )
 
     def save(self, path: Path) -> None:
@@ -123,7 +128,7 @@ class ReferenceStatistics:
         """
         path = Path(path)
         if not path.is_file():
-            raise BiGainError(f"{path} not found; make reference statistics with {COMMAND}")
+            raise BiGainError(f"{path} not found; make it: {_command(path.name)}")
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}  # checks their checksums
@@ -143,9 +148,14 @@ class ReferenceStatistics:
             reason = " ".join(str(error).split())
             raise BiGainError(
                 f"{path} is damaged or holds no reference statistics ({reason}); remove it and "
-                f"make it again: {COMMAND}"
+                f"make it again: {_command(path.name)}"
             ) from error
         return found
+
+
+def _command(name: str) -> str:
+    """What makes the statistics of this name."""
+    return ADM_COMMAND if name.startswith(ADM) else COMMAND
 
 
 def _moments(arrays: Mapping[str, np.ndarray], key: str) -> Moments:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bigain.errors import BiGainError
-from bigain.metrics.frechet import Z
+from bigain.metrics.accuracy import Z
 from bigain.results.tables import Column, Kind, Row, check_cost, count, interval, number
 
 # scores of a run's images, as `bigain.tasks.evaluate` names them

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from bigain.errors import BiGainError
+from bigain.metrics.accuracy import Z
 from bigain.metrics.spectrum import centres, coherence, retention
 from bigain.results import atomic
 from bigain.results.figures import COLOURS, MARKERS
@@ -18,7 +18,6 @@ from bigain.results.traces import block_title, spectra_at, time_of
 
 COLUMNS = 5  # panels a line
 TICKS = {0: "mean", 0.125: "1/8", 0.25: "1/4", 0.375: "3/8", 0.5: "1/2"}
-Z = float(norm.ppf(0.975))
 Measure = Callable[[NDArray, NDArray, NDArray], NDArray[np.float64]]
 VALUES: dict[str, tuple[str, Measure]] = {
     "coherence": ("Coherence with the uncompressed tokens", coherence),

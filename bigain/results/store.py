@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, some
 from bigain.results import atomic
 from bigain.shards import WHOLE, Shard
 
@@ -177,7 +177,7 @@ class Run:
         missing = [i for i in ids if i not in rows.index]
         if missing:
             raise MissingImagesError(
-                f"{self.path} lacks {len(missing)} of {len(ids)} images: {_some(missing)}; run its "
+                f"{self.path} lacks {len(missing)} of {len(ids)} images: {some(missing)}; run its "
                 "command again to complete it",
                 missing,
             )
@@ -352,7 +352,7 @@ class Run:
                     f"{sorted(row)} beside {sorted(rows[0])}"
                 )
         if len({row["image_id"] for row in rows}) < len(rows):
-            raise ValueError(f"image_id repeats in {_some([row['image_id'] for row in rows])}")
+            raise ValueError(f"image_id repeats in {some([row['image_id'] for row in rows])}")
         table = pa.Table.from_pylist(list(rows))
         for field, column in zip(table.schema, table.columns, strict=True):
             values = pc.list_flatten(column) if pa.types.is_list(field.type) else column
@@ -401,7 +401,7 @@ class Run:
             ]
             raise BiGainError(
                 f"{self.path} holds {len(repeated)} images more than once: "
-                f"{_some(sorted(repeated))}; they are in {_some(holders)}: delete the surplus "
+                f"{some(sorted(repeated))}; they are in {some(holders)}: delete the surplus "
                 "parts and run the run's command, which computes what is then missing"
             )
         return frame.sort_values("image_id", ignore_index=True)
@@ -497,8 +497,3 @@ def _floats(schema: pa.Schema) -> list[str]:
 
 def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name}: {field.type}" for field in schema)
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first ten, and a mark if there are more."""
-    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

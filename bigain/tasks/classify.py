@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from bigain.attach import Attachment
 from bigain.backbones.base import Backbone
-from bigain.datasets.base import Dataset, select
-from bigain.errors import BiGainError
+from bigain.datasets.base import Dataset, labelled, select
+from bigain.errors import BiGainError, NotFiniteError
 from bigain.metrics.accuracy import hits, paired, top1
 from bigain.metrics.ranking import average_precision, finalists_first, mean
 from bigain.randomness import KeyedStream
@@ -101,9 +101,7 @@ class Classify:
         return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
 
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
-        ids = dataset.ids()
-        # an image without labels, as some of COCO's, has no right answer
-        return select([i for n, i in enumerate(ids) if dataset.labels(n)], limit)
+        return select(labelled(dataset), limit)
 
     def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
         finished = run.finished()
@@ -227,7 +225,7 @@ def classify(
         sample_keys: int64 [I], the images' keys for random compressors.
 
     Raises:
-        BiGainError: if the model returns NaN or infinity.
+        NotFiniteError: if the model returns NaN or infinity.
     """
     device, images, classes = latents.device, len(latents), len(condition)
     grid = torch.tensor(protocol.timesteps(len(backbone.alphas_cumprod)), device=device)
@@ -257,10 +255,7 @@ def classify(
             finite &= values.isfinite().all()
             trials[ii, kk, ss] = values
         if not finite:  # the first wait for the device in the stage
-            raise BiGainError(
-                "the model returned NaN or infinity; check the weights (model.path), or use "
-                "dtype=float32 if this is half precision"
-            )
+            raise NotFiniteError
         errors = trials.nanmean(-1).gather(1, alive)
         best = errors.topk(min(keep, alive.shape[1]), dim=1, largest=False, sorted=True).indices
         alive = alive.gather(1, best)

@@ -10,7 +10,8 @@ import numpy as np
 from bigain.errors import BiGainError
 from bigain.features.base import FeatureNetwork, Features, extract
 from bigain.images import ImageFolder
-from bigain.metrics.frechet import Moments, Z, bootstrap, frechet_distance
+from bigain.metrics.accuracy import Z
+from bigain.metrics.frechet import Moments, bootstrap, frechet_distance
 from bigain.metrics.inception_score import SPLITS, inception_score
 from bigain.metrics.kernel import kernel_distance
 from bigain.metrics.manifold import density_coverage, precision_recall

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from bigain.attach import Attachment
 from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler
 from bigain.datasets.base import Dataset
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, NotFiniteError
 from bigain.images import FINGERPRINT, PROMPT, pixels, read_image, write_png, write_sheet
 from bigain.randomness import KeyedStream
 from bigain.results.store import Run
@@ -178,7 +178,7 @@ def generate(
         B images, uint8 [H, W, C], and the evaluations each took.
 
     Raises:
-        BiGainError: if the model returns NaN or infinity.
+        NotFiniteError: if the model returns NaN or infinity.
     """
     device = backbone.alphas_cumprod.device
     sampler = build_sampler(
@@ -208,8 +208,5 @@ def generate(
         x = sampler.step(eps, t, x, return_dict=False, **noisy)[0]
     images = backbone.decode(x)
     if not images.isfinite().all():
-        raise BiGainError(
-            "the model returned NaN or infinity; check the weights (model.path), or use "
-            "dtype=float32 if this is half precision"
-        )
+        raise NotFiniteError
     return list(pixels(images)), len(sampler.timesteps) * protocol.passes

@@ -23,8 +23,8 @@ from bigain.attach import Attachment
 from bigain.backbones.base import Backbone
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.compressors.tokens import take
-from bigain.datasets.base import Dataset, select
-from bigain.errors import BiGainError
+from bigain.datasets.base import Dataset, labelled, select
+from bigain.errors import BiGainError, NotFiniteError
 from bigain.images import pixels
 from bigain.metrics.spectrum import band_product, coherence, retention
 from bigain.randomness import KeyedStream
@@ -58,8 +58,7 @@ class Trace:
             raise ValueError(f"Trace: bands must be a whole number from 1, got {self.bands!r}")
 
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
-        ids = dataset.ids()
-        return select([i for n, i in enumerate(ids) if dataset.labels(n)], limit)
+        return select(labelled(dataset), limit)
 
     def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
         if run.identity.get("compression") is None:
@@ -170,10 +169,7 @@ def trace(
         with watching(attachment, protocol.bands, latents.shape[-2], latents.shape[-1]) as seen:
             predicted = backbone.predict_noise(x, t, condition)
         if not predicted.isfinite().all():
-            raise BiGainError(
-                "the model returned NaN or infinity; check the weights (model.path), or use "
-                "dtype=float32 if this is half precision"
-            )
+            raise NotFiniteError
         looks.append(seen)
     blocks = attachment.blocks
     grids = [look.grid for look in looks[0]]

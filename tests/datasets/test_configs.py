@@ -39,5 +39,8 @@ def test_a_config_builds_its_data_set(
     assert data[0].image.shape == (3, 16, 16)
     if name != "folder":
         assert cfg.dataset.reference == f"{name}-{identity['split']}-16"
+    if "imagenet" in name:  # a subset's images are compared with the whole split's
+        part = configure([f"dataset={name}", "dataset.subset=1000", "model.image_size=16"])
+        assert part.dataset.reference == cfg.dataset.reference
     assert len(data.classes) == len(data.prompts)
     assert len({*data.ids()}) == len(data)

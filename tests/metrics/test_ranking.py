@@ -47,7 +47,7 @@ def test_means_and_their_paired_difference():
     y = x - 0.1 + 0.05 * rng.standard_normal(40)
     found = mean(x)
     assert (found.low + found.high) / 2 == pytest.approx(found.value) == pytest.approx(x.mean())
-    assert found.high - found.low == pytest.approx(2 * 1.959964 * x.std(ddof=1) / 40**0.5)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * x.std(ddof=1) / 40**0.5)
     gain = mean_difference(x, y)
     d = x - y
     assert gain.value == pytest.approx(d.mean())

@@ -33,8 +33,14 @@ def refusal(path: Path) -> str:
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message
-    assert "scripts/make_reference_statistics.py" in message
+    assert "scripts/make_reference_statistics.py dataset=... model=... features=..." in message
     return message
+
+
+def test_adm_statistics_are_made_by_another_script(tmp_path: Path) -> None:
+    with pytest.raises(BiGainError, match=r"prepare_imagenet\.py --adm") as caught:
+        ReferenceStatistics.load(tmp_path / "adm-imagenet256-inception-clean.npz")
+    assert "make_reference" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("spatial", [True, False])

@@ -49,7 +49,7 @@ def test_interval():
     values = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     mean, low, high = interval(values)
     assert mean.tolist() == [2, 5]
-    assert high - mean == pytest.approx([1.959964 / np.sqrt(3), 0], abs=1e-6)
+    assert high - mean == pytest.approx([1.96 / np.sqrt(3), 0])
     assert mean - low == pytest.approx(high - mean)
     assert all(np.array_equal(v, values[0]) for v in interval(values[:1]))
 
