@@ -223,7 +223,9 @@ def _sweep() -> str:
 
 
 def _command() -> str:
-    """What runs this job alone; a launcher's process has another command line."""
+    """What runs this job alone, from the repository; a launcher's process has another line."""
     if HydraConfig.initialized():
-        return f"python run.py {shlex.join(HydraConfig.get().overrides.task)}"
-    return " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = f"python run.py {shlex.join(HydraConfig.get().overrides.task)}"
+    else:
+        command = " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    return command.replace(f"{config.REPOSITORY}/", "")  # it may lie elsewhere on other machines

@@ -291,3 +291,12 @@ def test_an_experiment_sweeps_its_rows(overrides, tmp_path):
     assert not any('"sweep"' in about or '"shard"' in about for about in abouts)
     names = sorted(p.name.rsplit("-", 2)[1] for p in (tmp_path / "runs").iterdir())
     assert names == sorted(["none", "tome", "sito", "todo", "lgtm", "iekvd"])
+
+
+def test_a_session_s_command_holds_no_path_of_the_repository(overrides, tmp_path):
+    inside = f"evaluation.statistics={REPOSITORY}/assets/statistics"
+    done = call(*overrides, "limit=1", inside, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (session,) = Run.open(next((tmp_path / "runs").iterdir())).read_record("sessions")["sessions"]
+    assert "evaluation.statistics=assets/statistics" in session["command"]
+    assert str(REPOSITORY) not in session["command"]
