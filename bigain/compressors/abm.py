@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bigain.compressors.base import Compressor, Plan, check_number, check_ratio
-from bigain.compressors.matching import cell_tokens, precise
-from bigain.compressors.spectrum import laplacian_l1
+from bigain.compressors.matching import cell_tokens
+from bigain.compressors.spectrum import score
 from bigain.compressors.tokens import TokenGrid, TokenMap
 from bigain.randomness import KeyedStream
 
@@ -47,10 +47,10 @@ class ABM(Compressor):
     ) -> Plan:
         grid.check(x)
         cells = cell_tokens(grid, self.stride, x.device)
-        score = laplacian_l1(precise(x), grid)[:, cells].amax(-1)
+        roughness = score("laplacian_l1", x, grid)[:, cells].amax(-1)
         size = None
         if self.threshold is not None:
-            smooth = score <= self.threshold
+            smooth = roughness <= self.threshold
         else:
             merged = int((self.ratio or 0.0) * grid.tokens) // (self.stride**2 - 1)
             if not merged:
@@ -63,8 +63,8 @@ class ABM(Compressor):
                     f"its highest ratio is {most:.4g}"
                 )
             size = grid.tokens - merged * (self.stride**2 - 1)
-            picked = score.topk(merged, dim=1, largest=False, sorted=False).indices
-            smooth = torch.zeros_like(score, dtype=torch.bool).scatter_(1, picked, True)
+            picked = roughness.topk(merged, dim=1, largest=False, sorted=False).indices
+            smooth = torch.zeros_like(roughness, dtype=torch.bool).scatter_(1, picked, True)
         # every token of a smooth cell follows the cell's first
         targets = torch.where(smooth.unsqueeze(-1), cells[:, :1], cells)
         leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)

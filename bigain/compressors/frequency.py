@@ -8,8 +8,7 @@ from torch import Tensor
 
 from bigain.compressors import downsample
 from bigain.compressors.base import Compressor, Plan, check_choice, check_whole
-from bigain.compressors.matching import precise
-from bigain.compressors.tokens import TokenGrid
+from bigain.compressors.tokens import TokenGrid, precise
 from bigain.randomness import KeyedStream
 
 

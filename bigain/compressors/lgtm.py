@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bigain.compressors.base import Compressor, Plan, check_choice, check_ratio
-from bigain.compressors.matching import cell_tokens, merge_into, precise
-from bigain.compressors.spectrum import SCORES
+from bigain.compressors.matching import cell_tokens, merge_into
+from bigain.compressors.spectrum import SCORES, score
 from bigain.compressors.tokens import TokenGrid
 from bigain.randomness import KeyedStream
 
@@ -45,7 +45,7 @@ class LGTM(Compressor):
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:
         grid.check(x)
-        scores = SCORES[self.score](precise(x), grid)
+        scores = score(self.score, x, grid)
         if self.cells == "paper":
             scores = scores[:, cell_tokens(grid, self.stride, x.device)]
         elif grid.height % self.stride or grid.width % self.stride:

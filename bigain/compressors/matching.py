@@ -4,11 +4,16 @@ One token of each stride x stride cell is a destination; all others are sources.
 that do not fill a cell hold sources only.
 """
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from bigain.compressors.tokens import TokenGrid, TokenMap, take
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from bigain.compressors.tokens import TokenGrid, TokenMap, precise, take
+
+BLOCK = 2**22  # similarities held at a time, that a CPU's cache may hold them
 
 
 def cell_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
@@ -56,19 +61,58 @@ def split_cells(chosen: Tensor, grid: TokenGrid, stride: int) -> tuple[Tensor, T
     )
 
 
-def precise(x: Tensor) -> Tensor:
-    """``x`` in float32 at least: half precision would tie many scores and similarities."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def lengths(x: Tensor) -> Tensor:
+    """Euclidean length of each token, never zero: [B, N, C] to float32 at least, [B, N]."""
+    kind = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(x, dim=-1, dtype=kind).clamp(min=1e-12)
 
 
-def unit(x: Tensor) -> Tensor:
-    """Tokens of length one."""
-    return F.normalize(precise(x), dim=-1)
+@contextmanager
+def _bfloat16_products(x: Tensor) -> Iterator[None]:
+    """Let a CPU multiply bfloat16 values as such; sums stay in float32, and so all is exact."""
+    settings = getattr(torch.backends.mkldnn, "matmul", None)  # torch 2.9 or newer
+    if x.dtype != torch.bfloat16 or not x.is_cpu or settings is None or is_compiling():
+        yield
+        return
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine similarity [B, S] of each source's best destination, and that token's index [B, S]."""
-    best, match = (take(x, sources) @ take(x, destinations).mT).max(-1)
+    """Each source's destination of highest cosine similarity.
+
+    The matrix of similarities is made and searched block by block.
+
+    Args:
+        x: tokens [B, N, C].
+        sources, destinations: token indices, int64 [B, S] and [B, D].
+
+    Returns:
+        The similarity, float32 at least [B, S], and the destination's token index [B, S].
+    """
+    (batch, many), few = sources.shape, destinations.shape[1]
+    best = x.new_empty(sources.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+    match = torch.empty_like(sources)
+    samples, rows = max(1, BLOCK // (many * few)), max(1, BLOCK // few)
+    with _bfloat16_products(x):
+        for i in range(0, batch, samples):
+            here = slice(i, i + samples)
+            a, b = take(x[here], sources[here]), take(x[here], destinations[here])
+            length, scale = lengths(a), lengths(b).reciprocal().unsqueeze(1)
+            # half-precision tokens as they are: without rounding their products are exact
+            exact = x.dtype != best.dtype
+            b = precise(b) if exact else b * scale.mT
+            for j in range(0, many, rows):
+                block = here, slice(j, j + rows)
+                similarity = precise(a[:, block[1]]) @ b.mT
+                if exact:
+                    similarity *= scale
+                best[block], match[block] = similarity.max(-1)
+            best[here] /= length
     return best, destinations.gather(1, match)
 
 
@@ -83,7 +127,7 @@ def merge_into(x: Tensor, chosen: Tensor, grid: TokenGrid, stride: int, merged: 
     if not merged:
         return TokenMap.identity(x)
     destinations, sources = split_cells(chosen, grid, stride)
-    best, match = nearest_destination(unit(x), sources, destinations)
+    best, match = nearest_destination(x, sources, destinations)
     picked = best.topk(merged, dim=1, sorted=False).indices
     leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
     leaders.scatter_(1, sources.gather(1, picked), match.gather(1, picked))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bigain.compressors.base import Compressor, Plan, check_number, check_ratio, keyed
-from bigain.compressors.matching import cell_tokens, nearest_destination, split_cells, unit
-from bigain.compressors.tokens import TokenGrid, TokenMap, take
+from bigain.compressors.matching import cell_tokens, lengths, nearest_destination, split_cells
+from bigain.compressors.tokens import TokenGrid, TokenMap, precise
 from bigain.randomness import KeyedStream
 
 
@@ -47,18 +47,17 @@ class SiTo(Compressor):
         dropped = int(self.ratio * grid.tokens)
         if not dropped:
             return Plan(queries=TokenMap.identity(x))
-        z = unit(x)
+        z = precise(x) / lengths(x).unsqueeze(-1)
         # the sum of similarities to all tokens is the similarity to their sum
         score = self.sim_beta * (z @ z.sum(1).unsqueeze(-1)).squeeze(-1)
         if self.noise_alpha:
             score = score + self.noise_alpha * keyed(rng, x).normal(grid.tokens).to(score.dtype)
         chosen = score[:, cell_tokens(grid, self.stride, x.device)].argmax(-1)
         destinations, sources = split_cells(chosen, grid, self.stride)
-        best, _ = nearest_destination(z, sources, destinations)
+        best, _ = nearest_destination(x, sources, destinations)
         gone = sources.gather(1, best.topk(dropped, dim=1, sorted=False).indices)
-        is_gone = torch.zeros_like(score, dtype=torch.bool).scatter_(1, gone, True)
-        similarity = take(z, gone) @ z.mT
-        similarity.masked_fill_(is_gone.unsqueeze(1), -torch.inf)
+        kept = torch.ones_like(score, dtype=torch.bool).scatter_(1, gone, False)
+        kept = kept.int().argsort(dim=1, descending=True, stable=True)[:, :-dropped]
         leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
-        leaders.scatter_(1, gone, similarity.argmax(-1))
+        leaders.scatter_(1, gone, nearest_destination(x, gone, kept)[1])
         return Plan(queries=TokenMap.from_leaders(leaders, grid.tokens - dropped, prune=True))

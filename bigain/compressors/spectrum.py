@@ -10,14 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigain.compressors.tokens import TokenGrid
+from bigain.compressors.tokens import TokenGrid, precise
+
+PART = 2**21  # elements scored at a time, that a CPU's cache may hold them
 
 
 def laplacian(x: Tensor, grid: TokenGrid) -> Tensor:
     """x * [[0,1,0],[1,-4,1],[0,1,0]], zero padded; [B, N, C] to [B, N, C] (paper, L-GTM)."""
     grid.check(x)
     z = x.unflatten(1, (grid.height, grid.width))
-    return torch.add(neighbour_sum(z), z, alpha=-4).flatten(1, 2)
+    if not x.is_cpu:
+        return torch.add(neighbour_sum(z), z, alpha=-4).flatten(1, 2)
+    # one pass over memory instead of six
+    kernel = torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=x.dtype)
+    channels = x.shape[-1]
+    kernel = kernel.expand(channels, 1, 3, 3)
+    z = F.conv2d(z.permute(0, 3, 1, 2), kernel, padding=1, groups=channels)
+    return z.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def neighbour_sum(z: Tensor) -> Tensor:
@@ -32,7 +41,7 @@ def neighbour_sum(z: Tensor) -> Tensor:
 
 def laplacian_l1(x: Tensor, grid: TokenGrid) -> Tensor:
     """Summed magnitude of the Laplacian over channels, the paper's score."""
-    return laplacian(x, grid).abs().sum(-1)
+    return laplacian(x, grid).abs_().sum(-1)
 
 
 def laplacian_l2(x: Tensor, grid: TokenGrid) -> Tensor:
@@ -99,3 +108,9 @@ SCORES: dict[str, Callable[[Tensor, TokenGrid], Tensor]] = {
         mean_cosine,
     )
 }
+
+
+def score(name: str, x: Tensor, grid: TokenGrid) -> Tensor:
+    """A score of `SCORES` in float32 at least, [B, N]; half precision is widened part by part."""
+    parts = x.split(max(1, PART // x[0].numel()))
+    return torch.cat([SCORES[name](precise(part), grid) for part in parts])

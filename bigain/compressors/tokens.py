@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -58,6 +59,7 @@ class TokenMap:
         self.ragged = ragged
         self.leaders: Tensor | None = None
         self._counts: Tensor | None = None
+        self._members: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_leaders(
@@ -109,18 +111,19 @@ class TokenMap:
         """Shorten ``y`` [B, N, C] to [B, M, C]; empty slots are zero."""
         if self.kept is not None:
             return take(y, self.kept)
-        batch, _, channels = y.shape
-        # half precision would lose small addends in slots of many tokens
-        total = torch.zeros(
-            batch * self.size,
-            channels,
-            dtype=torch.promote_types(y.dtype, torch.float32),
-            device=y.device,
-        )
-        offset = torch.arange(batch, device=y.device).unsqueeze(1) * self.size
-        total.index_add_(0, (self.slots + offset).flatten(), y.flatten(0, 1).to(total.dtype))
-        mean = total.view(batch, self.size, channels) / self.counts.clamp(min=1).unsqueeze(-1)
-        return mean.to(y.dtype)
+        members, starts = self._bags()
+        mean = F.embedding_bag(members, y.flatten(0, 1), starts, mode="mean")
+        return mean.view(len(y), self.size, y.shape[-1])
+
+    def _bags(self) -> tuple[Tensor, Tensor]:
+        """Rows of flattened tokens in the order of their slots, and where each slot's begin."""
+        if self._members is None:
+            first = torch.arange(len(self.slots), device=self.slots.device) * self.slots.shape[1]
+            order = self.slots.argsort(dim=1, stable=True)
+            counts = self.counts.flatten()
+            starts = counts.cumsum(0) - counts
+            self._members = (order + first.unsqueeze(1)).flatten(), starts
+        return self._members
 
     def undo(self, z: Tensor) -> Tensor:
         """Copy ``z`` [B, M, C] back to its tokens, [B, N, C]."""
@@ -133,3 +136,8 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     first = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
     rows = x.flatten(0, 1).index_select(0, (index + first).flatten())
     return rows.view(*index.shape, x.shape[-1])
+
+
+def precise(x: Tensor) -> Tensor:
+    """``x`` in float32 at least: half precision would tie many scores and similarities."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -132,6 +132,7 @@ def test_dit_official_differs_by_a_tie_alone(dit, monkeypatch):
     ties = []
 
     def runner_up(x: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.nn.functional.normalize(x, dim=-1)
         similarity = matching.take(x, sources) @ matching.take(x, destinations).mT
         best, match = similarity.topk(2, dim=-1)
         tie = best[..., 0] - best[..., 1] < 1e-6
