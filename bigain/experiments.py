@@ -5,17 +5,22 @@ called groups, and the settings of each task. An experiment names the groups it 
 scale. One without groups has a single scale of its own, which its tasks hold.
 """
 
+import copy
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bigain import config
 from bigain.errors import BiGainError
@@ -25,7 +30,7 @@ FOLDER = config.REPOSITORY / "experiments"
 CONFIGS = config.REPOSITORY / "configs"
 SCALES = ("paper", "mini")
 KEYS = {"title", "note", "baseline", "tasks", "rows"}
-OPTIONAL = {"groups", "next", "figures", "maps"}
+OPTIONAL = {"groups", "next", "figures", "axis", "maps"}
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,7 @@ class Cell:
         Raises:
             BiGainError: if the data or the model's files are not there.
         """
-        config.register()
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONFIGS), version_base=None):
-            cfg: DictConfig = compose("config", overrides=self.overrides)
-        return Job(cfg)
+        return Job(configuration(self.overrides))
 
     @property
     def run_path(self) -> Path:
@@ -81,6 +82,7 @@ class Row:
         series: what a figure joins by a line: a method at several strengths.
         cells: by task.
         published: the paper's values by metric ("acc1", "fid", "map").
+        x: its place on the experiment's axis; None if it does not set that.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Row:
     series: str
     cells: dict[str, Cell]
     published: dict[str, float] = field(default_factory=dict)
+    x: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class Experiment:
         tasks: that every row runs.
         figures: to draw beside the table, of `bigain.results.build.FIGURES`.
         maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
+        axis: what figures draw values against, the label of a setting; empty for costs.
     """
 
     name: str
@@ -130,6 +134,7 @@ class Experiment:
     figures: list[str]
     maps: dict[str, int]
     groups: list[Group]
+    axis: str = ""
 
     @property
     def rows(self) -> list[Row]:
@@ -143,12 +148,68 @@ class Experiment:
         return list({tuple(cell.overrides): cell for cell in every}.values())
 
 
+def configuration(overrides: Sequence[str]) -> DictConfig:
+    """What ``python run.py`` makes of ``overrides``.
+
+    Hydra first composes the options chosen, which is slow, and then sets the values in their order;
+    the former is done once for all that choose the same.
+    """
+    parsed = [_parsed(text) for text in overrides]
+    if all(map(_is_plain, parsed)):
+        options = tuple(str(o.input_line) for o in parsed if _chooses(o))
+        cfg = copy.deepcopy(_chosen(options))
+        with suppress(OmegaConfBaseException):
+            for override in parsed:
+                if not _chooses(override):
+                    OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
+            return cfg
+    return _composed(overrides)  # what is rare, and errors in Hydra's words
+
+
+def _is_plain(override: Override) -> bool:
+    """Whether it is key=value or group=option: it adds, deletes, moves and sweeps nothing."""
+    change = override.type == OverrideType.CHANGE and not override.is_sweep_override()
+    return change and override.package is None
+
+
+def _chooses(override: Override) -> bool:
+    """Whether it chooses an option of a group; Hydra takes a dict for values."""
+    group = CONFIGS / override.key_or_group
+    return group.is_dir() and not isinstance(override.value(), dict)
+
+
+@cache
+def _parsed(text: str) -> Override:
+    return OverridesParser.create().parse_overrides([text])[0]
+
+
+@cache
+def _chosen(options: tuple[str, ...]) -> DictConfig:
+    return _composed(options)
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    config.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        return compose("config", overrides=list(overrides))
+
+
 def names(scale: str | None = None) -> list[str]:
     """Every experiment, or those that have groups at ``scale``, in the order of the paper."""
     found = [p.stem for p in FOLDER.glob("*.yaml")]
     if scale is not None:
-        found = [n for n in found if scale in _read(n).get("groups", {})]
+        found = [n for n in found if scale in scales(n)]
     return sorted(found, key=lambda n: (n.rstrip("0123456789"), len(n), n))
+
+
+def scales(name: str) -> list[str]:
+    """Those at which an experiment has groups; none if it has no groups.
+
+    Raises:
+        BiGainError: as `load` does.
+    """
+    return list(_read(name).get("groups", {}))
 
 
 def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None) -> Experiment:
@@ -192,6 +253,7 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
         found.get("figures", []),
         found.get("maps", {}),
         groups,
+        found.get("axis", {}).get("label", ""),
     )
 
 
@@ -205,6 +267,10 @@ def _read(name: str) -> dict[str, Any]:
         raise BiGainError(
             f"{path.name} must have the keys {', '.join(sorted(KEYS))} and may have "
             f"{', '.join(sorted(OPTIONAL))}"
+        )
+    if set(found.get("axis", {})) not in (set(), {"setting", "label"}):
+        raise BiGainError(
+            f"{path.name}: axis takes setting, a key of its rows' overrides, and label"
         )
     if isinstance(found["rows"], str):  # those of another experiment
         found["rows"] = _read(found["rows"])["rows"]
@@ -253,11 +319,27 @@ def _group(
             r.get("series", r["title"]),
             {task: cell(task, r) for task in tasks},
             _published(about, r),
+            _place(found.get("axis", {}).get("setting"), r),
         )
         for r in found["rows"]
         if scale is None or scale in r.get("scales", SCALES)
     ]
     return Group(name, about["title"], rows)
+
+
+def _place(setting: str | None, row: Mapping[str, Any]) -> float | None:
+    """What the row's overrides give a setting.
+
+    Raises:
+        BiGainError: if that is no number.
+    """
+    own = [] if setting is None else map(_parsed, row["overrides"])
+    given = [override.value() for override in own if override.key_or_group == setting]
+    if not given:
+        return None
+    if isinstance(given[-1], bool) or not isinstance(given[-1], int | float):
+        raise BiGainError(f"row {row['name']}: {setting} is the axis, so it takes a number")
+    return float(given[-1])
 
 
 def _published(about: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:

@@ -5,11 +5,7 @@
 Goes on where it was stopped. An archive is removed once it is unpacked.
 """
 
-import argparse
-import contextlib
-import io
 import sys
-import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scri
 from bigain.datasets import COCO2017
 from bigain.errors import BiGainError
 from scripts.preparing.checks import check
+from scripts.preparing.command import command, downloading
 
 ARCHIVES = {  # the folder each holds: where it is, and its MD5
     "val2017": (
@@ -35,8 +32,8 @@ IMAGES = 5000
 LABELLED = 4952  # images with at least one object
 
 
-def prepare(root: Path) -> None:
-    """Leave val2017/ and annotations/ in ``root``.
+def prepare(root: Path) -> str:
+    """Leave val2017/ and annotations/ in ``root``, and say what they hold.
 
     Raises:
         BiGainError: if an archive cannot be had, or images or annotations are missing or damaged.
@@ -45,15 +42,8 @@ def prepare(root: Path) -> None:
         archive = root / url.rpartition("/")[2]
         if (root / folder).is_dir() and not archive.exists():
             continue
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                utils.download_and_extract_archive(url, root, md5=md5, remove_finished=True)
-        except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            reason = " ".join(str(error).split())
-            raise BiGainError(
-                f"download failed ({reason}); get {url} by hand (MD5 {md5}), put it into {root} "
-                "and run this again"
-            ) from error
+        with downloading(f"get {url} by hand (MD5 {md5}), put it into {root}"):
+            utils.download_and_extract_archive(url, root, md5=md5, remove_finished=True)
     mend = f"remove {' and '.join(str(root / folder) for folder in ARCHIVES)}, run this again"
     dataset = check(partial(COCO2017, str(root), "val", size=1), IMAGES, mend)
     found = sum(bool(dataset.labels(i)) for i in range(IMAGES))
@@ -61,23 +51,11 @@ def prepare(root: Path) -> None:
         raise BiGainError(
             f"{root / 'annotations'} has objects in {found} images instead of {LABELLED}; {mend}"
         )
+    return f"{IMAGES} validation images, {LABELLED} of them with labels,"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Download COCO 2017's val split and check it.")
-    parser.add_argument("--root", type=Path, default=Path("data/coco2017"))
-    root = parser.parse_args().root
-    try:
-        prepare(root)
-    except BiGainError as error:
-        sys.exit(f"error: {error}")
-    chosen = f"model=sd2 dataset=coco2017 dataset.root={root}"
-    print(f"{IMAGES} validation images, {LABELLED} of them with labels, are in {root}")
-    print(f"classify them:             python run.py task=classify {chosen}")
-    print(
-        "make FID's reference once: "
-        f"python scripts/make_reference_statistics.py features=inception {chosen}"
-    )
+    command(prepare, "coco2017", "Download COCO 2017's val split and check it.")
 
 
 if __name__ == "__main__":

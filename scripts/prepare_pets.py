@@ -5,12 +5,7 @@
 Goes on where it was stopped: an archive that is there and whole is not downloaded again.
 """
 
-import argparse
-import contextlib
-import io
 import sys
-import tarfile
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +14,16 @@ import torchvision.datasets
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
 from bigain.datasets import Pets
-from bigain.errors import BiGainError
 from scripts.preparing.checks import check
+from scripts.preparing.command import command, downloading
 
 SIZES = {"test": 3669, "trainval": 3680}
 
 
-def prepare(root: Path) -> None:
-    """Leave images/ and annotations/ in ``root``/oxford-iiit-pet; torchvision checks the archives.
+def prepare(root: Path) -> str:
+    """Leave images/ and annotations/ in ``root``/oxford-iiit-pet, and say what they hold.
+
+    Torchvision checks the archives.
 
     Raises:
         BiGainError: if an archive cannot be had, or images are missing or damaged.
@@ -34,36 +31,17 @@ def prepare(root: Path) -> None:
     folder = root / "oxford-iiit-pet"
     images, annotations = folder / "images", folder / "annotations"
     if not (images.is_dir() and annotations.is_dir()):
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                torchvision.datasets.OxfordIIITPet(root, download=True)
-        except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, zlib.error) as error:
-            reason = " ".join(str(error).split())
-            urls = " and ".join(url for url, _ in torchvision.datasets.OxfordIIITPet._RESOURCES)
-            raise BiGainError(
-                f"download failed ({reason}); get {urls} by hand, put them into {folder} and run "
-                "this again"
-            ) from error
+        urls = " and ".join(url for url, _ in torchvision.datasets.OxfordIIITPet._RESOURCES)
+        with downloading(f"get {urls} by hand, put them into {folder}"):
+            torchvision.datasets.OxfordIIITPet(root, download=True)
     mend = f"remove {images} and {annotations}, run this again"
     for split, size in SIZES.items():
         check(partial(Pets, str(root), split, size=1), size, mend)
+    return f"{SIZES['test']} test and {SIZES['trainval']} trainval images"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Download Oxford-IIIT Pet and check it.")
-    parser.add_argument("--root", type=Path, default=Path("data/pets"))
-    root = parser.parse_args().root
-    try:
-        prepare(root)
-    except BiGainError as error:
-        sys.exit(f"error: {error}")
-    chosen = f"model=sd2 dataset=pets dataset.root={root}"
-    print(f"{SIZES['test']} test and {SIZES['trainval']} trainval images are in {root}")
-    print(f"classify them:             python run.py task=classify {chosen}")
-    print(
-        "make FID's reference once: "
-        f"python scripts/make_reference_statistics.py features=inception {chosen}"
-    )
+    command(prepare, "pets", "Download Oxford-IIIT Pet and check it.")
 
 
 if __name__ == "__main__":

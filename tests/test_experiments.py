@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from bigain import config, experiments
 from bigain.errors import BiGainError
@@ -122,6 +124,59 @@ def test_every_published_value_is_used_or_not_ours():
     assert shown == (~left_out).sum()
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["compressor=iekvd", "compressor.alpha={noise: 0.8, clean: 1.2}", "limit=7", "limit=9"],
+        ["seed=1", "task=generate", "protocol=adm", "model=sd2", "task.steps=5", "seed=1"],
+        ["compressor=lgtm_iekvd", "compressor._args_.0.ratio=0.3", "task.samples=[1,2]"],
+        ["task={name: x}", "+logger.extra=1", "~model.blocks", "blocks=all", "hydra.verbose=true"],
+    ],
+)
+def test_a_configuration_is_hydra_s(configure, overrides):
+    for _ in range(2):  # the second time from what the first one left
+        found, wanted = experiments.configuration(overrides), configure(overrides)
+        assert found == wanted and list(found) == list(wanted)
+        assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found)
+        found.task.name = "other"
+
+
+@pytest.mark.parametrize("name", ["table4", "table16", "figure6"])
+def test_configurations_of_an_experiment_are_hydra_s(configure, name):
+    for cell in experiments.load(name, "paper").cells:
+        assert experiments.configuration(cell.overrides) == configure(cell.overrides)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "compressor=absent",
+        "absent=1",
+        "compressor.absent=1",
+        "limit=x",
+        "seed=1,2",
+        "seed@x=1",
+        "[",
+    ],
+)
+def test_what_cannot_be_composed_fails_in_hydra_s_words(configure, override):
+    with pytest.raises(HydraException) as wanted:
+        configure(["compressor=lgtm", override])
+    with pytest.raises(HydraException) as found:
+        experiments.configuration(["compressor=lgtm", override])
+    assert config.explain(found.value) == config.explain(wanted.value)
+
+
+def test_the_axis_is_a_setting_of_the_rows():
+    experiment = experiments.load("table15")
+    assert experiment.axis.startswith("alpha")
+    for row in experiment.rows:
+        assert row.x == (None if row.name == "none" else float(row.name.removeprefix("alpha_")))
+    assert experiments.load("table16").axis == ""
+    assert all(row.x is None for row in experiments.load("table16").rows)
+
+
 def test_an_unknown_experiment_names_those_there_are():
     with pytest.raises(BiGainError, match="demo"):
         experiments.load("absent")
@@ -144,6 +199,11 @@ ROW = "{name: a, title: A, overrides: []"
         (GOOD.replace("baseline: a", "baseline: b") + f"rows: [{ROW}}}]", "baseline one of them"),
         (GOOD + f"rows: [{ROW}}}, {ROW}}}]", "must be unique"),
         (GOOD + f"groups: {{mini: [absent]}}\nrows: [{ROW}}}]", "has no group absent; it has dit"),
+        (GOOD + f"axis: {{setting: x}}\nrows: [{ROW}}}]", "axis takes setting"),
+        (
+            GOOD + "axis: {setting: x, label: X}\nrows: [{name: a, title: A, overrides: [x=b]}]",
+            "row a: x is the axis, so it takes a number",
+        ),
         (
             GOOD + f"rows: [{ROW}, published: {{table: '4', method: none}}}}]",
             "published.csv holds no",

@@ -305,6 +305,17 @@ def test_figures_drawn_since_the_run_come_with_it(overrides, run, configured, tm
     assert content.figures(job, found) == {"demo-samples": new}
 
 
+def test_compacting_a_run_leaves_its_figures_current(overrides, run, configured, tmp_path):
+    run(unlogged([*overrides, "limit=5"]))
+    found = run(unlogged(overrides))
+    figure = tmp_path / "results" / "demo.png"
+    figure.write_bytes(b"")
+    found.compact()
+    (part,) = found.path.glob("part-*.parquet")
+    assert part.stat().st_mtime_ns > figure.stat().st_mtime_ns
+    assert content.figures(Job(configured(overrides, "demo")), found) == {"demo": figure}
+
+
 @pytest.mark.parametrize(("folder", "beside"), [("mini", True), ("paper", True), ("other", False)])
 def test_figures_are_found_by_the_experiments_name(
     overrides, run, configured, tmp_path, folder, beside

@@ -1,6 +1,8 @@
 """What there is to show of a finished run, in plain values that any service takes."""
 
+import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,11 @@ def description(job: Job, run: Run) -> dict[str, Any]:
     """
     resolved: Any = OmegaConf.to_container(job.cfg, resolve=True)
     found = {key: value for key, value in resolved.items() if key not in ELSEWHERE}
-    sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
     found |= {
         "blocks": job.blocks,
         "identity": run.identity,
         "fingerprint": run.fingerprint,
-        "devices": sorted({session["device"] for session in sessions}),
+        "devices": sorted({session["device"] for session in _sessions(run)}),
         **strength(job),
     }
     return _portable(found)
@@ -169,10 +170,23 @@ def figures(job: Job, run: Run) -> dict[str, Path]:
     """
     found = [] if job.cfg.start else sorted(run.path.glob("*.png"))
     if sweep := job.cfg.get("sweep"):
-        finished = max(part.stat().st_mtime for part in run.path.glob("part-*.parquet"))
+        finished = _finished(run)
         here = Path(job.cfg.results)
         folders = [here.parent, here] if here.name in SCALES else [here]
         drawn = [path for folder in folders for path in sorted(folder.glob("*.png"))]
         named = [p for p in drawn if p.stem == sweep or p.stem.startswith(f"{sweep}-")]
         found += [path for path in named if path.stat().st_mtime >= finished]
     return {path.stem: path for path in found}
+
+
+def _finished(run: Run) -> float:
+    """When its last session ended, in seconds since the epoch; never, if none is recorded.
+
+    Its parts do not tell: compacting rewrites them.
+    """
+    ends = [datetime.fromisoformat(session["finished"]) for session in _sessions(run)]
+    return max((end.timestamp() for end in ends), default=math.inf)
+
+
+def _sessions(run: Run) -> list[dict[str, Any]]:
+    return (run.read_record("sessions") or {"sessions": []})["sessions"]

@@ -100,6 +100,23 @@ class ReferenceStatistics:
                 f"{_command(self.name)}"
             )
 
+    def check_data(self, data: Mapping[str, Any]) -> None:
+        """Refuse images of other classes than all of ImageNet's if these are ADM's statistics.
+
+        Args:
+            data: identity of the data set whose classes the images are of.
+
+        Raises:
+            BiGainError: naming both.
+        """
+        whole = data["name"] == "imagenet1k" and data.get("split") in ("val", "train")  # no subset
+        if self.name.startswith(ADM) and not whole:
+            raise BiGainError(
+                f"the reference {self.name} is of all of ImageNet, the images are of "
+                f"{data['name']}, split {data.get('split')}; score a run of dataset=imagenet1k "
+                "without a subset, or leave out protocol=adm"
+            )
+
     def save(self, path: Path) -> None:
         """Write a compressed npz, all or nothing, the same bytes for the same statistics.
 

@@ -5,77 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
 from bigain.errors import BiGainError
 from bigain.results import atomic, figures, samples, tables
 from bigain.results.accuracy import accuracy, accuracy_row
+from bigain.results.experiment import Cell, Experiment, Group
+from bigain.results.experiment import Row as ExperimentRow
 from bigain.results.generation import generation, generation_row
 from bigain.results.maps import draw_maps
 from bigain.results.published import add_published, published
 from bigain.results.retention import VALUES, draw_retention
 from bigain.results.store import MissingImagesError, Run
-
-
-class Cell(Protocol):
-    """A method under one task, as `build` needs it; ``command`` completes it."""
-
-    @property
-    def run_path(self) -> Path: ...
-    @property
-    def scores(self) -> str | None: ...
-    @property
-    def command(self) -> str: ...
-    def image_ids(self) -> Sequence[str]: ...
-
-
-class ExperimentRow(Protocol):
-    """A method, as `build` needs it; ``cells`` are by task, ``published`` values by metric."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def series(self) -> str: ...
-    @property
-    def cells(self) -> Mapping[str, Cell]: ...
-    @property
-    def published(self) -> Mapping[str, float]: ...
-
-
-class Group(Protocol):
-    """Rows that are compared with each other: one model on one data set."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def rows(self) -> Sequence[ExperimentRow]: ...
-
-
-class Experiment(Protocol):
-    """What `build` needs of an experiment; ``baseline`` is the name of a row."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def note(self) -> str: ...
-    @property
-    def baseline(self) -> str: ...
-    @property
-    def tasks(self) -> Sequence[str]: ...
-    @property
-    def figures(self) -> Sequence[str]: ...
-    @property
-    def maps(self) -> Mapping[str, int]: ...
-    @property
-    def groups(self) -> Sequence[Group]: ...
 
 
 @dataclass(frozen=True)
@@ -195,10 +138,11 @@ def _row(row: ExperimentRow, found: Cells, baseline: str) -> tables.Row:
 def _tradeoff(
     experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
 ) -> None:
-    panels = [panel for task in experiment.tasks for panel in figures.PANELS[task]]
+    panels = [p for task in experiment.tasks for p in figures.panels_of(task, experiment.axis)]
+    placed = [{**line, figures.SETTING: row.x} for line, row in zip(rows, group.rows, strict=True)]
     baseline = next(row.title for row in group.rows if row.name == experiment.baseline)
     title = f"{experiment.title}: {group.title}" if group.title else experiment.title
-    figures.tradeoff(rows, [row.series for row in group.rows], panels, stem, title, baseline)
+    figures.tradeoff(placed, [row.series for row in group.rows], panels, stem, title, baseline)
 
 
 def _samples(

@@ -1,8 +1,8 @@
-"""Accuracy and FID against cost."""
+"""Accuracy and FID against cost, or against a setting that costs nothing."""
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -21,14 +21,14 @@ _BASELINE = "#222222"
 
 @dataclass(frozen=True)
 class Panel:
-    """A value with its interval against a cost, as keys of a row, and the axes' labels."""
+    """A value with its interval against what lies below it, as keys of a row, and their labels."""
 
     value: str
     low: str
     high: str
-    cost: str
+    x: str
     value_label: str
-    cost_label: str
+    x_label: str
 
 
 def _panels(
@@ -40,12 +40,21 @@ def _panels(
     )
 
 
+SETTING = "setting"  # the key of a row's value of what an experiment varies
 _ACCURACY = "Top-1 accuracy (%), 95% interval"
 _FID = "FID, lower is better, 95% interval"
 PANELS = {
     "classify": _panels("acc1", "low", "high", _ACCURACY, "seconds", " classified"),
     "generate": _panels("fid", "fid_low", "fid_high", _FID, "generate_seconds", " generated"),
 }
+
+
+def panels_of(task: str, axis: str = "") -> Sequence[Panel]:
+    """A task's values against costs, or each against ``SETTING``, whose label is ``axis``."""
+    if not axis:
+        return PANELS[task]
+    values = {panel.value: panel for panel in PANELS[task]}
+    return [replace(panel, x=SETTING, x_label=axis) for panel in values.values()]
 
 
 def tradeoff(
@@ -56,14 +65,14 @@ def tradeoff(
     title: str,
     baseline: str,
 ) -> None:
-    """Draw ``<stem>.png``: values with their 95% intervals against costs, two panels a line.
+    """Draw ``<stem>.png``: values with their 95% intervals, the panels of a value in one line.
 
     Args:
-        rows: of a table. One without a panel's value or cost is left out there; its colour stays
+        rows: of a table. One without a panel's value or x is left out there; its colour stays
             its own, so a figure keeps its colours as rows come in. Without any value there is no
             figure, and a line on stderr says so.
         series: of each row; those of one are joined by a line and share a colour.
-        panels: in pairs that share their value.
+        panels: as many of one value as of the next.
         stem: path without a suffix; its folder is made.
         title: one line.
         baseline: the method drawn as a dashed line across, with its interval as a band.
@@ -74,14 +83,15 @@ def tradeoff(
     if all(row[panel.value] is None for row in rows for panel in panels):
         print(f"{stem.name}: no row is finished, so no figure is drawn", file=sys.stderr)
         return
-    lines = len(panels) // 2
+    lines = len({panel.value for panel in panels})
+    columns = len(panels) // lines
     engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
     figure = Figure(figsize=(8, 0.8 + 3.6 * lines), layout=engine)
-    grid = figure.subplots(lines, 2, sharey="row", squeeze=False)
+    grid = figure.subplots(lines, columns, sharey="row", squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=True):
         _draw(axes, rows, series, panel, baseline)
-        axes.set_xlabel(panel.cost_label)
-    for line, panel in zip(grid, panels[::2], strict=True):
+        axes.set_xlabel(panel.x_label)
+    for line, panel in zip(grid, panels[::columns], strict=True):
         line[0].set_ylabel(panel.value_label)
     figure.suptitle(title, fontsize=12)
     points = {point.get_label(): point for axes in grid.flat for point in axes.get_lines()}
@@ -111,16 +121,16 @@ def _draw(
         members = [row for row, of in zip(rows, series, strict=True) if of == name]
         if any(row["method"] == baseline for row in members):
             colour, marker = _BASELINE, "*"
-            _band(axes, members[0], panel)
+            _band(axes, members[0], panel, name)
         else:
             colour = COLOURS[others % len(COLOURS)]
             marker = MARKERS[others % len(MARKERS)]
             others += 1
-        there = [r for r in members if r[panel.value] is not None and r[panel.cost] is not None]
+        there = [r for r in members if r[panel.value] is not None and r[panel.x] is not None]
         if not there:
             continue
         drawn = True
-        x = [row[panel.cost] for row in there]
+        x = [row[panel.x] for row in there]
         low, high = [row[panel.low] for row in there], [row[panel.high] for row in there]
         axes.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.5)
         axes.plot(
@@ -141,7 +151,8 @@ def _draw(
     axes.margins(x=0.12)
 
 
-def _band(axes: Axes, row: Row, panel: Panel) -> None:
+def _band(axes: Axes, row: Row, panel: Panel, name: str) -> None:
     if row[panel.value] is not None:
-        axes.axhline(row[panel.value], color=_BASELINE, linestyle="--", linewidth=1)
+        label = name if row[panel.x] is None else None  # a row that has a place is a point
+        axes.axhline(row[panel.value], color=_BASELINE, linestyle="--", linewidth=1, label=label)
         axes.axhspan(row[panel.low], row[panel.high], color=_BASELINE, alpha=0.08, linewidth=0)

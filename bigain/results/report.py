@@ -24,7 +24,7 @@ from bigain.results.status import look
 TEMPLATE = "report.html.j2"
 SECONDS = 60  # by which a figure may be older than its runs: a clone writes files in any order
 FIGURES = {  # what a picture shows, by what its file's name ends with
-    "": "values with their 95% intervals against cost",
+    "": "values with their 95% intervals",
     "samples": "generated images, the same seeds under every method",
     "maps": "tokens that each method joins",
     "coherence": "coherence with the uncompressed tokens by spatial frequency",

@@ -3,8 +3,6 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -12,51 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 from bigain import experiments
 from bigain.config import explain
 from bigain.errors import BiGainError
+from bigain.results.experiment import Cell, Experiment
 from bigain.results.store import Run
 from bigain.shards import Shard
-
-
-class Cell(Protocol):
-    """A method under one task, as `look` needs it; two of equal ``overrides`` are the same."""
-
-    @property
-    def overrides(self) -> Sequence[str]: ...
-    @property
-    def run_path(self) -> Path: ...
-    @property
-    def scores(self) -> str | None: ...
-    def image_ids(self) -> Sequence[str]: ...
-
-
-class ExperimentRow(Protocol):
-    """A method, as `status` needs it; ``cells`` are by task."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def cells(self) -> Mapping[str, Cell]: ...
-
-
-class Group(Protocol):
-    """One model on one data set, as `status` needs it; ``title`` may be empty."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def rows(self) -> Sequence[ExperimentRow]: ...
-
-
-class Experiment(Protocol):
-    """What `status` needs of an experiment."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def scale(self) -> str | None: ...
-    @property
-    def groups(self) -> Sequence[Group]: ...
 
 
 @dataclass(frozen=True)
@@ -184,5 +140,4 @@ def status(
 
 
 def _scale(name: str) -> str | None:
-    only_paper = name in experiments.names("paper") and name not in experiments.names("mini")
-    return "paper" if only_paper else None
+    return "paper" if experiments.scales(name) == ["paper"] else None

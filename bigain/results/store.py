@@ -1,12 +1,10 @@
 """One folder a run, one row an image; a finished image is never lost nor computed twice."""
 
-import fcntl
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,10 +16,11 @@ import pyarrow.parquet as pq
 
 from bigain.errors import BiGainError, some
 from bigain.results import atomic
+from bigain.results.locks import LockedError as LockedError  # raised here, so caught from here
+from bigain.results.locks import Locks
 from bigain.shards import WHOLE, Shard
 
 _RUN = "run.json"
-_LOCKS = ".lock-*-of-*"
 _FINGERPRINT = b"bigain.fingerprint"
 _COMPACTING = "compacting"  # the record of a compaction under way
 _SCALARS = (pa.string(), pa.bool_(), pa.int64(), pa.float64())
@@ -38,10 +37,6 @@ class MissingImagesError(BiGainError):
     def __init__(self, message: str, missing: list[str]) -> None:
         super().__init__(message)
         self.missing = missing
-
-
-class LockedError(BiGainError):
-    """Another process works on what was asked for."""
 
 
 def fingerprint(identity: dict[str, Any]) -> str:
@@ -75,6 +70,7 @@ class Run:
         self.identity = identity
         self.config = config
         self._schema: pa.Schema | None = None
+        self._locks = Locks(path)
 
     @classmethod
     def create(
@@ -236,67 +232,22 @@ class Run:
         Raises:
             LockedError: at once, if another process holds the shard or one that overlaps.
         """
-        with ExitStack() as held:
-            while not self._enter(held, shard, sweep):
-                time.sleep(0.2)
+        with self._locks.shard(shard, sweep):
             with atomic.explained(self.path):
                 atomic.sweep(self.path)
             yield
 
-    def _enter(self, held: ExitStack, shard: Shard, sweep: str) -> bool:
-        """Lock a shard; False if a process of the same sweep is in the way."""
-        with self._entry():
-            free = True
-            for other in self._held():
-                if other != shard and other.count == shard.count:
-                    continue
-                path = self._lock(other)
-                if not sweep or path.read_text() != sweep:
-                    join = "" if other.count == shard.count else f" or use shards={other.count},"
-                    raise LockedError(
-                        f"{self.path} is being worked on by another process ({other}): wait for "
-                        f"it,{join} or see which with `fuser -v {path}` and end it"
-                    )
-                free = False
-            if free:
-                held.enter_context(_flock(self._lock(shard)))
-                self._lock(shard).write_text(sweep)
-            return free
-
-    @contextmanager
-    def lock_finish(self) -> Iterator[None]:
+    def lock_finish(self) -> AbstractContextManager[None]:
         """Hold what is done once all images are there.
 
         Raises:
             LockedError: at once, if another process holds it.
         """
-        with _flock(self.path / ".lock-finish"):
-            yield
+        return self._locks.finish()
 
     def running(self) -> list[Shard]:
         """The shards that processes hold at this moment, the whole run being one."""
-        if not any(self.path.glob(_LOCKS)):
-            return []
-        with self._entry():
-            return self._held()
-
-    def _entry(self) -> AbstractContextManager[None]:
-        """Locks are taken and looked at by one process at a time, for a moment."""
-        return _flock(self.path / ".lock-entry", wait=True)
-
-    def _held(self) -> list[Shard]:
-        held = []
-        for path in self.path.glob(_LOCKS):
-            index, count = path.name.removeprefix(".lock-").split("-of-")
-            try:
-                with _flock(path):
-                    continue
-            except LockedError:
-                held.append(Shard(int(count), int(index)))
-        return sorted(held)
-
-    def _lock(self, shard: Shard) -> Path:
-        return self.path / f".lock-{shard.index}-of-{shard.count}"
+        return self._locks.held()
 
     def record(self, name: str, data: dict[str, Any]) -> None:
         """Write ``data``, plain JSON values, as the run's record ``name``, over any older one.
@@ -308,7 +259,7 @@ class Run:
 
     def update(self, name: str, change: Callable[[dict[str, Any] | None], dict[str, Any]]) -> None:
         """Write ``change`` of the record ``name``, or of None; processes take turns at it."""
-        with _flock(self.path / ".lock-records", wait=True):
+        with self._locks.records():
             self.record(name, change(self.read_record(name)))
 
     def forget(self, name: str) -> None:
@@ -434,29 +385,6 @@ def runs(root: Path | str) -> Iterator[Run]:
     """
     for about in sorted(Path(root).glob(f"*/{_RUN}")):
         yield Run.open(about.parent)
-
-
-@contextmanager
-def _flock(path: Path, wait: bool = False) -> Iterator[None]:
-    with atomic.explained(path):
-        file = path.open("a+b")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise LockedError(
-                f"{path.parent} is being worked on by another process: wait for it, or see which "
-                f"with `fuser -v {path}` and end it"
-            ) from None
-        except OSError as error:
-            raise BiGainError(
-                f"{path} cannot be locked ({error.strerror}); set results= to a folder on a file "
-                "system that knows flock"
-            ) from error
-        try:
-            yield
-        finally:  # closing alone would leave it to forked children, such as loader workers
-            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _canonical(data: dict[str, Any], indent: int | None = None) -> str:

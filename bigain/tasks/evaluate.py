@@ -1,6 +1,6 @@
 """Every metric of a folder of generated images against reference statistics."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from bigain.metrics.inception_score import SPLITS, inception_score
 from bigain.metrics.kernel import kernel_distance
 from bigain.metrics.manifold import density_coverage, precision_recall
 from bigain.metrics.reference import ReferenceStatistics
-from bigain.results.store import fingerprint
+from bigain.results.store import Run, fingerprint
 
 
 class TooFewImagesError(BiGainError):
@@ -87,10 +87,13 @@ class Evaluate:
             clip: scores the images' own prompts if given.
 
         Raises:
-            BiGainError: if the network is another one, if there are fewer images than the
-                statistics need, or if ``clip`` is given and images tell no prompts.
+            BiGainError: if the network is another one, if the images are in a run of other data
+                than ADM's reference, if there are fewer images than the statistics need, or if
+                ``clip`` is given and images tell no prompts.
         """
         reference.check(network)
+        if (data := _data(images)) is not None:
+            reference.check_data(data)
         prompts = images.prompts
         if clip is not None and prompts is None:
             raise BiGainError(
@@ -174,6 +177,15 @@ class Evaluate:
             dc = density_coverage(x, y, self.coverage_neighbours)
             result |= {"density": dc.density, "coverage": dc.coverage}
         return result
+
+
+def _data(images: ImageFolder) -> Mapping[str, Any] | None:
+    """Identity of the data of the run that holds these images; None if none does."""
+    folder = images.path.resolve().parent
+    if images.fingerprint is None or not (folder / "run.json").is_file():
+        return None
+    run = Run.open(folder)
+    return run.identity["dataset"] if run.fingerprint == images.fingerprint else None
 
 
 def _inception_score(found: Features, seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rows as task=trace writes them."""
+"""Rows as task=trace writes them, and the figures that are made."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 
 @pytest.fixture
@@ -44,3 +45,17 @@ def traced() -> Callable[..., pd.DataFrame]:
         return pd.DataFrame(rows)
 
     return make
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Every figure that is made."""
+    made: list[Figure] = []
+    original = Figure.__init__
+
+    def remember(self: Figure, *args: Any, **kwargs: Any) -> None:
+        made.append(self)
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "__init__", remember)
+    return made

@@ -9,8 +9,8 @@ from PIL import Image
 
 from bigain.errors import BiGainError
 from bigain.images import write_sheet
-from bigain.results import figures
 from bigain.results.build import build
+from bigain.results.figures import PANELS, _draw
 from bigain.results.generation import SCORES
 from bigain.results.store import Run
 
@@ -34,6 +34,7 @@ class Row:
         self.name, self.title = name, f"{name} method"
         self.series = series or self.title
         self.published = {}
+        self.x = None
         self.cells = {}
         if run_path:
             self.cells["classify"] = Cell(run_path, f"python run.py compressor={name}")
@@ -50,6 +51,7 @@ class Experiment:
     note: str = ""
     tasks: tuple = ("classify",)
     figures: tuple = ()
+    axis: str = ""
     maps: dict = field(default_factory=dict)
 
     @property
@@ -283,16 +285,35 @@ def test_groups_have_their_own_baselines_and_published_values(tmp_path):
 
 
 def test_a_series_is_one_line_of_the_figure(tmp_path):
-    panel = figures.PANELS["classify"][0]
+    panel = PANELS["classify"][0]
     rows = [
         {"method": m, "acc1": a, "low": a - 1, "high": a + 1, "gflops": g}
         for m, a, g in (("none", 80, 3), ("tome 0.3", 79, 2), ("tome 0.7", 70, 1))
     ]
     axes = Figure().subplots()
-    figures._draw(axes, rows, ["none", "ToMe", "ToMe"], panel, "none")
+    _draw(axes, rows, ["none", "ToMe", "ToMe"], panel, "none")
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert lines["ToMe"].get_xdata().tolist() == [2, 1]
     assert lines["ToMe"].get_ydata().tolist() == [79, 70]
+
+
+def test_values_against_a_setting(tmp_path, figures):
+    rows = [Row("none", make(tmp_path, "none", 15).path)]
+    for x, right in ((0.0, 12), (1.5, 9)):
+        name = f"alpha {x}"
+        rows.append(
+            Row(name.replace(" ", "_"), make(tmp_path, f"a{right}", right).path, series="A")
+        )
+        rows[-1].x = x
+    build(Experiment(rows, axis="alpha"), tmp_path / "out")
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel() == "alpha" and axes.get_ylabel().startswith("Top-1 accuracy")
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert lines["A"].get_xdata().tolist() == [0, 1.5]
+    assert lines["A"].get_ydata().tolist() == [60, 45]
+    assert lines["none method"].get_ydata() == [75, 75]  # it has no alpha
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["none method", "A"]
 
 
 def test_traces_are_figures_without_a_table(tmp_path, traced):

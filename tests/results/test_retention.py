@@ -2,25 +2,10 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
 from bigain.errors import BiGainError
 from bigain.results.retention import draw_retention, interval, series
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Every figure that is made."""
-    made = []
-    original = Figure.__init__
-
-    def remember(self, *args, **kwargs):
-        made.append(self)
-        original(self, *args, **kwargs)
-
-    monkeypatch.setattr(Figure, "__init__", remember)
-    return made
 
 
 def test_what_is_left_alone_is_coherent(traced):

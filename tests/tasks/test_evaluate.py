@@ -1,5 +1,6 @@
 """The scores of a folder: each the library's number, refused where there are too few images."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from bigain.metrics.inception_score import inception_score
 from bigain.metrics.kernel import kernel_distance
 from bigain.metrics.manifold import density_coverage, precision_recall
 from bigain.metrics.reference import ReferenceStatistics
+from bigain.results.store import Run
 from bigain.tasks.evaluate import Evaluate
 
 D = 6
@@ -208,6 +210,37 @@ def test_a_network_without_maps_or_classes(folder: ImageFolder) -> None:
 
 def test_another_network_is_refused(folder: ImageFolder, reference: ReferenceStatistics) -> None:
     assert "seed" in refusal(folder, reference, network=Toy(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("data", "given"),
+    [
+        ({"name": "imagenet1k", "split": "val"}, None),
+        ({"name": "imagenet1k", "split": "val-2000"}, "imagenet1k, split val-2000"),
+        ({"name": "imagenet100", "split": "val"}, "imagenet100, split val"),
+        ({"name": "pets", "split": "test"}, "pets, split test"),
+    ],
+)
+def test_adm_is_for_runs_of_all_of_imagenet(
+    tmp_path: Path, reference: ReferenceStatistics, data: dict[str, str], given: str | None
+) -> None:
+    run = Run.create(tmp_path, "generate", {"dataset": data}, {})
+    (run.path / "images").mkdir()
+    for i, image in enumerate(pictures(1, 40)):
+        about = {"bigain.fingerprint": run.fingerprint}
+        write_png(run.path / "images" / f"{i:03d}.png", image, about)
+    images = open_folder(run.path / "images")
+    adm = dataclasses.replace(reference, name="adm-imagenet256-toy")
+    if given is None:
+        assert score(images, adm)["n"] == 40
+    else:
+        message = refusal(images, adm)
+        assert f"adm-imagenet256-toy is of all of ImageNet, the images are of {given};" in message
+        assert "leave out protocol=adm" in message
+        assert score(images, reference)["n"] == 40
+    # images that lie apart from their run tell no data
+    moved = (run.path / "images").rename(tmp_path / "moved")
+    assert score(open_folder(moved), adm)["n"] == 40
 
 
 def test_too_few_images_are_refused(folder: ImageFolder, reference: ReferenceStatistics) -> None:
