@@ -11,7 +11,7 @@ import torch
 from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from bigain.blocks import Block, find_denoiser, select_blocks, transformer_blocks
+from bigain.blocks import Block, find_denoiser, has_levels, select_blocks, transformer_blocks
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.randomness import KeyedStream, key_of
 
@@ -73,6 +73,7 @@ class _Forward:
         recomputed: whether such a block has run.
         reusable: the first plan of each grid.
         plans: by the block's position in ``Attachment.blocks``.
+        once: of the block that ``Attachment.shared`` names, for one sample of each group.
         keys: how many keys self-attention is given, where they are shortened, by the same position.
         applied: how often a plan was applied.
     """
@@ -86,6 +87,7 @@ class _Forward:
     recomputed: bool = False
     reusable: dict[TokenGrid, Plan] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)
+    once: Plan | None = None
     keys: dict[int, int] = field(default_factory=dict)
     applied: int = 0
 
@@ -98,7 +100,7 @@ def _full_precision(x: Tensor) -> AbstractContextManager:
     return nullcontext()
 
 
-class _Retrace:
+class Retrace:
     """Until removed, torch.compile takes no graph of ``module`` that it traced before.
 
     Compiled code does not check whether a module has got or lost hooks
@@ -134,6 +136,8 @@ class Attachment:
         sample_keys: int64 [B] for the next forwards: samples with equal keys and timesteps draw
             the same random numbers. None gives all samples the same draws, so that both halves of
             classifier-free guidance agree.
+        shared: a block, and the samples of the next forward that are equal up to it
+            (`bigain.sharing`), for which it then plans once.
         planner: called with (compressor, x, grid, t, rng) for every plan; a profiler may wrap it.
     """
 
@@ -152,6 +156,7 @@ class Attachment:
         self.seed = seed
         self.blocks = select_blocks(model, blocks)
         self.sample_keys: Tensor | None = None
+        self.shared: tuple[nn.Module | None, Any] | None = None
         self.planner: Callable[..., Plan] = type(compressor).plan
         self._check_sites()
         self._purpose = key_of("compressor", seed)
@@ -194,18 +199,18 @@ class Attachment:
         # methods and partials of them, so that copying a hook asks __reduce_ex__
         self._expected = len(self.blocks) * len(self.sites)
         keep = self._handles.append
-        keep(_Retrace(self.model))
+        keep(Retrace(self.model))
         keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
         keep(self.model.register_forward_hook(self._verify))
         keep(self.model.register_forward_hook(self._end, always_call=True))
         for index, block in enumerate(self.blocks):
-            keep(_Retrace(block.module))
+            keep(Retrace(block.module))
             plan = partial(self._plan, index)
             keep(block.module.register_forward_pre_hook(plan, with_kwargs=True))
             for site in self.sites:
                 module = getattr(block.module, SITES[site])
                 before, after = partial(self._shorten, index, site), partial(self._restore, index)
-                keep(_Retrace(module))
+                keep(Retrace(module))
                 keep(module.register_forward_pre_hook(before, with_kwargs=True))
                 keep(module.register_forward_hook(after))
                 if site == "self_attention" and "keys_values" in self.compressor.shortens:
@@ -271,10 +276,28 @@ class Attachment:
             if t.device != x.device:  # offloading moves the latent after _begin
                 t, stream = t.to(x.device), KeyedStream(stream.keys.to(x.device))
             with torch.no_grad(), _full_precision(x):
-                plan = self.planner(self.compressor, x, grid, t, stream.fork(index))
+                plan = self._decide(module, x, grid, t, stream.fork(index))
             if self.compressor.reuse:
                 now.reusable[grid] = plan
         now.plans[index] = plan
+
+    def _decide(
+        self, module: nn.Module, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream
+    ) -> Plan:
+        if self.shared is None or self.shared[0] is not module:
+            return self.planner(self.compressor, x, grid, t, stream)
+        groups, now = self.shared[1], self._forward
+        first = groups.first
+        now.once = self.planner(self.compressor, x[first], grid, t[first], stream.at(first))
+        if (
+            has_levels(self.model)
+            and self.sites == ("self_attention",)
+            and not self.compressor.reuse
+        ):
+            return now.once  # nothing but the attention itself asks for the plan
+        if now.once.keys_values is None and now.once.queries is not None:
+            return Plan(queries=now.once.queries.at(groups.group))
+        return self.planner(self.compressor, x, grid, t, stream)
 
     def _check_recomputation(self, now: _Forward) -> None:
         if now.checkpoints != 1:
@@ -288,8 +311,8 @@ class Attachment:
     def _shorten(
         self, index: int, site: str, module: nn.Module, args: tuple, kwargs: dict
     ) -> tuple[tuple, dict]:
-        plan = self._forward.plans[index]
         y = args[0] if args else kwargs.pop("hidden_states")
+        plan = self._plan_of(index, len(y))
         self._forward.applied += 1
         queries = y
         if plan.queries:
@@ -301,7 +324,7 @@ class Attachment:
                 )
             queries = plan.queries.apply(y)
         if site == "self_attention":
-            kwargs = {**kwargs, **self._attend(index, y, module, kwargs)}
+            kwargs = {**kwargs, **self._attend(index, plan, y, module, kwargs)}
         elif plan.queries and kwargs.get("ip_adapter_masks") is not None:
             raise ValueError(
                 "IP-Adapter masks lie on the whole grid, which cross_attention here shortens; "
@@ -309,9 +332,17 @@ class Attachment:
             )
         return (queries, *args[1:]), kwargs
 
-    def _attend(self, index: int, y: Tensor, module: nn.Module, kwargs: dict) -> dict[str, Tensor]:
+    def _plan_of(self, index: int, samples: int) -> Plan:
+        """The block's plan, or where a site is given one sample of each group, theirs."""
+        now, plan = self._forward, self._forward.plans[index]
+        if now.once is None or self.shared is None or samples == len(now.t):
+            return plan
+        return now.once if self.shared[0] is self.blocks[index].module else plan
+
+    def _attend(
+        self, index: int, plan: Plan, y: Tensor, module: nn.Module, kwargs: dict
+    ) -> dict[str, Tensor]:
         """The arguments of self-attention that the plan changes, beside its queries."""
-        plan = self._forward.plans[index]
         if kwargs.get("attention_mask") is not None:
             raise ValueError(
                 "the model was given an attention_mask over its tokens, which compression changes; "
@@ -347,5 +378,5 @@ class Attachment:
         self._forward.applied += 1
 
     def _restore(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        queries = self._forward.plans[index].queries
+        queries = self._plan_of(index, len(output)).queries
         return queries.undo(output) if queries else output

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import torch
 from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
@@ -53,6 +55,11 @@ def unwrap(model: Any) -> Any:
             model = model.get_base_model()  # type: ignore[operator]
         else:
             return model
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether `nn.Module.compile` was called on it."""
+    return model._compiled_call_impl is not None
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,55 @@ def select_blocks(model: Denoiser, blocks: str | Sequence[int]) -> list[Block]:
             f"blocks={blocks!r} leaves nothing to compress; this model's {what}: {present}"
         )
     return [b for b in every if b.place in chosen]
+
+
+def first_block(model: Denoiser) -> nn.Module | None:
+    """The transformer block whose input does not depend on the class or text; None without one."""
+    if isinstance(model, DiTTransformer2DModel):
+        return model.transformer_blocks[0]
+    before = before_text(model)
+    return next((b.module for b in transformer_blocks(model) if b.module.attn1 in before), None)
+
+
+def before_text(model: Denoiser) -> list[nn.Module]:
+    """A U-Net's modules up to its first cross-attention, each run once a forward; none for a DiT.
+
+    None either for a U-Net that mixes text or class with the timestep.
+    """
+    if isinstance(model, DiTTransformer2DModel):
+        return []
+    config = model.config
+    if config.addition_embed_type or config.class_embed_type or model.class_embedding is not None:
+        return []
+    found: list[nn.Module] = [model.conv_in]
+    for stage in model.down_blocks:
+        attentions = getattr(stage, "attentions", None)
+        if not attentions:
+            found += [*stage.resnets, *(stage.downsamplers or [])]
+            continue
+        transformer = attentions[0]
+        if not isinstance(transformer, Transformer2DModel):
+            return found
+        block = transformer.transformer_blocks[0]
+        found += [stage.resnets[0], transformer.norm, transformer.proj_in]
+        if block.norm_type == "layer_norm" and not block.only_cross_attention:
+            found += [block.norm1, block.attn1]
+        return found
+    return found
+
+
+def text_projections(model: Denoiser) -> list[nn.Linear]:
+    """Projections of text alone to keys and values; empty if some see more, or are fused."""
+    if isinstance(model, DiTTransformer2DModel):
+        return []
+    found: list[nn.Linear] = []
+    for attention in (b.module.attn2 for b in transformer_blocks(model)):
+        plain = type(attention.processor) is AttnProcessor2_0 and not attention.norm_cross
+        layers = (attention.to_k, attention.to_v)
+        if not plain or any(type(layer) is not nn.Linear for layer in layers):
+            return []
+        found += layers
+    return found
 
 
 def random_inputs(

@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from bigain.attach import SITES
+from bigain.compilation import MODES
 from bigain.errors import BiGainError
 from bigain.metrics.reference import ADM
 from bigain.shards import Shard
@@ -60,7 +61,8 @@ class Config:
     seed: int = 0
     dtype: str = "float32"
     device: str = "auto"
-    batch_size: int = 64
+    batch_size: int | None = None
+    compile: str | None = None
     results: str = "results"
     shards: int = 1
     shard: int | None = None
@@ -91,7 +93,9 @@ def check(cfg: DictConfig) -> None:
     _check_choice("dtype", cfg.dtype, DTYPES)
     for site in cfg.sites:
         _check_choice("sites", site, tuple(SITES))
-    if cfg.batch_size < 1:
+    if cfg.compile is not None:
+        _check_choice("compile", cfg.compile, MODES)
+    if cfg.batch_size is not None and cfg.batch_size < 1:
         raise BiGainError(f"batch_size must be at least 1, got {cfg.batch_size}")
 
 

@@ -1,5 +1,8 @@
 """The device to compute on."""
 
+import ctypes
+import sys
+
 import torch
 
 from bigain.errors import BiGainError
@@ -16,3 +19,30 @@ def device_of(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise BiGainError(f"device={name} cannot be used ({reason}); use auto or cpu") from error
     return device
+
+
+# Forwards at a time: a CPU is quickest while activations stay in its cache, a GPU when it is full.
+BATCH_SIZES = {"cpu": 8, "cuda": 64}
+
+
+def batch_size_of(given: int | None, device: torch.device) -> int:
+    """The batch size a configuration gives, or for None the device's own."""
+    return given or BATCH_SIZES.get(device.type, 64)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what tensors free on a CPU for the next ones, for the rest of the process.
+
+    By default it hands large blocks back to the system at once, and every new tensor then waits for
+    fresh pages, which takes about a fifth of a small model's time. Elsewhere nothing changes.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+# of glibc's <malloc.h>
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4

@@ -23,8 +23,8 @@ from bigain.tasks.base import Task
 PROTOCOL = 1
 # Keys of the configuration that cannot change a row: where, how and what for a command ran.
 PASSING = {
-    "results", "device", "batch_size", "start", "limit", "features", "evaluation", "logger",
-    "experiment", "scale", "sweep", "shards", "shard",
+    "results", "device", "batch_size", "compile", "start", "limit", "features", "evaluation",
+    "logger", "experiment", "scale", "sweep", "shards", "shard",
 }  # fmt: skip
 
 

@@ -57,6 +57,10 @@ class KeyedStream:
         """Streams keyed by (seed, purpose, id)."""
         return cls(torch.tensor([key_of(seed, purpose, i) for i in ids], device=device))
 
+    def at(self, samples: Tensor) -> "KeyedStream":
+        """The streams of these samples, int64 [S]."""
+        return KeyedStream(self.keys[samples])
+
     def fork(self, label: int | Tensor) -> "KeyedStream":
         """Independent streams for the same samples; ``label`` is one int64 for all, or [B].
 

@@ -19,7 +19,8 @@ from omegaconf import DictConfig
 
 from bigain import config, loggers
 from bigain.attach import Attachment, compress
-from bigain.device import device_of
+from bigain.compilation import compiled
+from bigain.device import batch_size_of, device_of, keep_freed_memory
 from bigain.errors import BiGainError
 from bigain.job import Job
 from bigain.metrics.memory import PeakMemory
@@ -157,8 +158,13 @@ def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) 
     cfg = job.cfg
     device = device_of(cfg.device)
     torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 mean float32
+    if device.type == "cpu":
+        keep_freed_memory()
+    batch_size = batch_size_of(cfg.batch_size, device)
     memory = PeakMemory(device)
     backbone = job.backbone.load(device, getattr(torch, cfg.dtype))
+    if cfg.compile is not None:
+        compiled(backbone.denoiser, cfg.compile)
     attached: AbstractContextManager[Attachment | None] = nullcontext()
     if job.compressor is not None:
         attached = compress(
@@ -173,12 +179,12 @@ def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) 
             backbone=backbone,
             attachment=attachment,
             seed=cfg.seed,
-            batch_size=cfg.batch_size,
+            batch_size=batch_size,
             title=cfg.compressor.name if shard.whole else f"{cfg.compressor.name}, {shard}",
         )
         job.task.compute(work)
     _record_cost(job, run, memory.mib())
-    _record_session(job, run, shard, device, len(todo))
+    _record_session(job, run, shard, device, batch_size, len(todo))
 
 
 def _record_cost(job: Job, run: Run, peak: float | None) -> None:
@@ -195,7 +201,9 @@ def _record_cost(job: Job, run: Run, peak: float | None) -> None:
     run.update("cost", cost)
 
 
-def _record_session(job: Job, run: Run, shard: Shard, device: torch.device, images: int) -> None:
+def _record_session(
+    job: Job, run: Run, shard: Shard, device: torch.device, batch_size: int, images: int
+) -> None:
     """How some of the run's images were computed: what cannot change a result, but its time."""
     gpu = device.type == "cuda"
     session = {
@@ -204,7 +212,8 @@ def _record_session(job: Job, run: Run, shard: Shard, device: torch.device, imag
         "shard": None if shard.whole else str(shard),
         "device": torch.cuda.get_device_name(device) if gpu else platform.machine(),
         "threads": torch.get_num_threads(),
-        "batch_size": job.cfg.batch_size,
+        "batch_size": batch_size,
+        "compile": job.cfg.compile,
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "python": platform.python_version(),

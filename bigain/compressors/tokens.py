@@ -97,6 +97,13 @@ class TokenMap:
         tokens = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
         return cls(tokens, x.shape[1], kept=tokens)
 
+    def at(self, samples: Tensor) -> "TokenMap":
+        """The map of these samples, int64 [S], in their order; one may come more than once."""
+        kept = None if self.kept is None else self.kept[samples]
+        found = TokenMap(self.slots[samples], self.size, kept, self.ragged)
+        found.leaders = None if self.leaders is None else self.leaders[samples]
+        return found
+
     @property
     def counts(self) -> Tensor:
         """Tokens in each slot, int64 [B, M]; proportional attention adds its logarithm."""

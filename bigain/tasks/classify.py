@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,14 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from bigain.attach import Attachment
+from bigain.ahead import ahead
 from bigain.backbones.base import Backbone
+from bigain.blocks import is_compiled
 from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError
 from bigain.metrics.accuracy import hits, paired, top1
 from bigain.metrics.ranking import average_precision, finalists_first, mean
 from bigain.randomness import KeyedStream
 from bigain.results.store import Run
+from bigain.sharing import Groups, Sharing
 from bigain.tasks.base import Work
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -118,30 +120,38 @@ class Classify:
         if seen:
             before = work.run.require([i for i in work.ids if i not in todo])
             right = int(hits(before["prediction"], before["labels"]).sum())
-        with tqdm(total=len(work.ids), initial=seen, unit="img", desc=work.title) as bar:
-            for start in range(0, len(work.todo), chunk):
-                ids = work.todo[start : start + chunk]
-                began = time.perf_counter()
-                examples = [work.dataset[position[i]] for i in ids]
-                latents = work.backbone.encode(torch.stack([e.image for e in examples]))
-                stream = KeyedStream.of(work.seed, "noise", ids, latents.device)
-                noise = torch.stack(
-                    [stream.fork(s).normal(*latents.shape[1:]) for s in range(self.trials)], 1
-                )
+
+        def prepare(ids: Sequence[str]) -> tuple[Sequence[str], list[Any], Tensor, Tensor, Tensor]:
+            examples = [work.dataset[position[i]] for i in ids]
+            latents = work.backbone.encode(torch.stack([e.image for e in examples]))
+            stream = KeyedStream.of(work.seed, "noise", ids, latents.device)
+            noise = torch.stack(
+                [stream.fork(s).normal(*latents.shape[1:]) for s in range(self.trials)], 1
+            )
+            keys = KeyedStream.of(work.seed, "image", ids, latents.device).keys
+            return ids, [e.labels for e in examples], latents, noise, keys
+
+        chunks = [work.todo[i : i + chunk] for i in range(0, len(work.todo), chunk)]
+        with (
+            tqdm(total=len(work.ids), initial=seen, unit="img", desc=work.title) as bar,
+            Sharing(work.backbone.denoiser, work.attachment) as sharing,
+        ):
+            sharing.conditions(condition)
+            began = time.perf_counter()
+            for ids, labels, latents, noise, keys in ahead(prepare, chunks):
                 scores = classify(
                     work.backbone,
                     self,
                     latents,
                     noise,
-                    condition,
+                    sharing,
                     batch_size=work.batch_size,
-                    attachment=work.attachment,
-                    sample_keys=KeyedStream.of(work.seed, "image", ids, latents.device).keys,
+                    sample_keys=keys,
                 )
-                labels = [e.labels for e in examples]
                 right += int(hits(scores.predictions.tolist(), labels).sum())
-                seconds = (time.perf_counter() - began) / len(ids)
-                work.run.append(list(rows(scores, ids, labels, seconds)))
+                now = time.perf_counter()
+                work.run.append(list(rows(scores, ids, labels, (now - began) / len(ids))))
+                began = now
                 seen += len(ids)
                 bar.update(len(ids))
                 bar.set_postfix_str(f"top-1 {100 * right / seen:.1f}%")
@@ -208,10 +218,9 @@ def classify(
     protocol: Classify,
     latents: Tensor,
     noise: Tensor,
-    condition: Tensor,
+    sharing: Sharing,
     *,
     batch_size: int,
-    attachment: Attachment | None = None,
     sample_keys: Tensor | None = None,
 ) -> Scores:
     """Classify I images.
@@ -219,15 +228,14 @@ def classify(
     Args:
         latents: float32 [I, c, h, w].
         noise: float32 [I, S, c, h, w], in the order of the stages.
-        condition: one row a class, [K, ...].
+        sharing: on the backbone, with the condition of each of the K classes.
         batch_size: forward passes at a time; cells of all images are packed together.
-        attachment: the compressor on the model, told each cell's key.
         sample_keys: int64 [I], the images' keys for random compressors.
 
     Raises:
         NotFiniteError: if the model returns NaN or infinity.
     """
-    device, images, classes = latents.device, len(latents), len(condition)
+    device, images, classes = latents.device, len(latents), sharing.classes
     grid = torch.tensor(protocol.timesteps(len(backbone.alphas_cumprod)), device=device)
     stages = protocol.stages()
     times = grid[[p for stage in stages for p in stage]]
@@ -244,16 +252,20 @@ def classify(
         i = torch.arange(images, device=device).view(-1, 1, 1).expand(shape).flatten()
         s = draws.view(1, -1, 1).expand(shape).flatten()
         k = alive.unsqueeze(1).expand(shape).flatten()
-        for ii, ss, kk in zip(*(v.split(batch_size) for v in (i, s, k)), strict=True):
+        for start in range(0, len(i), batch_size):
+            ii, ss, kk = (v[start : start + batch_size] for v in (i, s, k))
+            cells = len(ii)
+            if is_compiled(backbone.denoiser):  # for one shape; the cells added are not looked at
+                ii, ss, kk = (F.pad(v, (0, batch_size - cells)) for v in (ii, ss, kk))
             t, eps = times[ss], noise[ii, ss]
             a = backbone.alphas_cumprod[t].view(-1, *[1] * (latents.ndim - 1))
             x = a.sqrt() * latents[ii] + (1 - a).sqrt() * eps
-            if attachment is not None and sample_keys is not None:
-                attachment.sample_keys = sample_keys[ii]
-            predicted = backbone.predict_noise(x, t, condition[kk])
-            values = loss(predicted, eps, reduction="none").flatten(1).mean(1)
+            groups = Groups.runs(start, len(ii), alive.shape[1], device)
+            keys = None if sample_keys is None else sample_keys[ii]
+            predicted = backbone.predict_noise(x, t, sharing.batch(kk, groups, keys))
+            values = loss(predicted, eps, reduction="none").flatten(1).mean(1)[:cells]
             finite &= values.isfinite().all()
-            trials[ii, kk, ss] = values
+            trials[ii[:cells], kk[:cells], ss[:cells]] = values
         if not finite:  # the first wait for the device in the stage
             raise NotFiniteError
         errors = trials.nanmean(-1).gather(1, alive)

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bigain.attach import Attachment
 from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError, NotFiniteError
 from bigain.images import FINGERPRINT, PROMPT, pixels, read_image, write_png, write_sheet
 from bigain.randomness import KeyedStream
 from bigain.results.store import Run
+from bigain.sharing import Groups, Sharing
 from bigain.tasks.base import Work
 
 ARCHIVED = "archived"  # the record of a run whose scored images were removed
@@ -89,7 +89,10 @@ class Generate:
         folder(work.run).mkdir(exist_ok=True)
         size = max(1, work.batch_size // self.passes)
         done = len(work.ids) - len(work.todo)
-        with tqdm(total=len(work.ids), initial=done, unit="img", desc=work.title) as bar:
+        with (
+            tqdm(total=len(work.ids), initial=done, unit="img", desc=work.title) as bar,
+            Sharing(work.backbone.denoiser, work.attachment) as sharing,
+        ):
             for start in range(0, len(work.todo), size):
                 ids, indices = work.todo[start : start + size], places[start : start + size]
                 began = time.perf_counter()
@@ -99,7 +102,7 @@ class Generate:
                     work.backbone.condition_images(work.dataset, indices),
                     ids,
                     work.seed,
-                    work.attachment,
+                    sharing,
                 )
                 prompts = [work.dataset.prompt(i) for i in indices]
                 # that of an image without labels, as some of COCO's, is -1
@@ -166,13 +169,13 @@ def generate(
     condition: Tensor,
     ids: Sequence[str],
     seed: int,
-    attachment: Attachment | None = None,
+    sharing: Sharing | None = None,
 ) -> tuple[list[np.ndarray], int]:
     """Draw one image a row of ``condition`` [B, ...].
 
     Args:
         ids: of the images; with ``seed`` they key all randomness.
-        attachment: the compressor on the model, told each image's key.
+        sharing: on the backbone, and told each image's key; without it nothing is shared.
 
     Returns:
         B images, uint8 [H, W, C], and the evaluations each took.
@@ -186,8 +189,8 @@ def generate(
     )
     # for samplers that add noise: diffusers draws each sample's from its own generator, step by
     # step, and on the CPU whatever the device
-    keys = KeyedStream.of(seed, "sampler", ids).keys.tolist()
-    generators = [torch.Generator().manual_seed(key) for key in keys]
+    seeds = KeyedStream.of(seed, "sampler", ids).keys.tolist()
+    generators = [torch.Generator().manual_seed(one) for one in seeds]
     noisy = {"generator": generators} if protocol.sampler == "ddpm" else {}
     x = KeyedStream.of(seed, "latent", ids, device).normal(*backbone.latent_shape)
     x = x * sampler.init_noise_sigma
@@ -195,12 +198,16 @@ def generate(
     if guided:
         rest = backbone.unconditional().expand_as(condition)
         condition = torch.cat([condition, rest])
-    if attachment is not None:
-        sample_keys = KeyedStream.of(seed, "image", ids, device).keys
-        attachment.sample_keys = sample_keys.repeat(protocol.passes)
+    if sharing is not None:
+        sharing.conditions(condition)
+    keys = KeyedStream.of(seed, "image", ids, device).keys.repeat(protocol.passes)
+    groups = Groups.copies(len(ids), 2, device) if guided else None
+    rows = torch.arange(len(condition), device=device)
     for t in sampler.timesteps:
         inputs = sampler.scale_model_input(x, t)
         inputs = inputs.repeat(protocol.passes, *[1] * (x.ndim - 1))
+        if sharing is not None:
+            condition = sharing.batch(rows, groups, keys)
         eps = backbone.predict_noise(inputs, t.expand(len(inputs)), condition)
         if guided:
             with_class, without = eps.chunk(2)

@@ -206,7 +206,7 @@ def profile(cfg: DictConfig) -> Path:
             profiled.compressor,
             device=device,
             dtype=getattr(torch, cfg.dtype),
-            batch_size=cfg.batch_size,
+            batch_size=cfg.batch_size or 1,
             warmup=task.warmup,
             repeats=task.repeats,
             seed=cfg.seed,

@@ -1,6 +1,7 @@
 """The staged classifier against the published one, and its invariances."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from bigain import compress
 from bigain.compressors import IEKVD, LGTM, ToMe
 from bigain.errors import BiGainError
+from bigain.sharing import Sharing
 from bigain.tasks.classify import Classify, classify, rows
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -49,12 +51,12 @@ def backbone(unet):
 def run(backbone, protocol, tensors, compressor, batch_size=32, images=1, keys=None):
     latents = tensors["latent"].expand(images, -1, -1, -1)
     noise = tensors["noise"].expand(images, *tensors["noise"].shape)
-    arguments = {"batch_size": batch_size}
-    if compressor is None:
-        return classify(backbone, protocol, latents, noise, tensors["text"], **arguments)
-    with compress(backbone.denoiser, compressor) as attachment:
-        arguments |= {"attachment": attachment, "sample_keys": keys}
-        return classify(backbone, protocol, latents, noise, tensors["text"], **arguments)
+    attached = nullcontext() if compressor is None else compress(backbone.denoiser, compressor)
+    with attached as attachment, Sharing(backbone.denoiser, attachment) as sharing:
+        sharing.conditions(tensors["text"])
+        return classify(
+            backbone, protocol, latents, noise, sharing, batch_size=batch_size, sample_keys=keys
+        )
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)

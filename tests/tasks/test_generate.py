@@ -22,6 +22,7 @@ from bigain.images import FINGERPRINT, open_folder, read_image
 from bigain.job import Job
 from bigain.results.store import Run
 from bigain.runner import execute
+from bigain.sharing import Sharing
 from bigain.tasks.generate import Generate, files, folder, generate
 
 COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
@@ -78,9 +79,12 @@ def test_order_and_shard_change_nothing(small_dit, sampler):
     backbone = DiT(str(small_dit)).load(torch.device("cpu"), torch.float32)
     protocol = Generate(sampler, steps=4, guidance=1.5)
     ids, classes = [f"{i:06d}" for i in range(9)], torch.arange(9)
-    with compress(backbone.denoiser, ToMe(0.5), blocks="all") as attachment:
-        whole, _ = generate(backbone, protocol, classes, ids, 0, attachment)
-        shard, _ = generate(backbone, protocol, classes[[8, 5, 2]], ids[::-3], 0, attachment)
+    with (
+        compress(backbone.denoiser, ToMe(0.5), blocks="all") as attachment,
+        Sharing(backbone.denoiser, attachment) as sharing,
+    ):
+        whole, _ = generate(backbone, protocol, classes, ids, 0, sharing)
+        shard, _ = generate(backbone, protocol, classes[[8, 5, 2]], ids[::-3], 0, sharing)
     wanted = np.stack([whole[8], whole[5], whole[2]]).astype(int)
     assert np.abs(np.stack(shard) - wanted).max() <= 1
 
