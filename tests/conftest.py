@@ -16,6 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bigain import config
+from bigain.job import Job
+from bigain.results.store import Run
+from bigain.runner import execute
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -127,3 +130,26 @@ def configure() -> Callable[[list[str]], DictConfig]:
             return compose("config", overrides=overrides)
 
     return composed
+
+
+@pytest.fixture
+def overrides(small_dit: Path, tmp_path: Path) -> list[str]:
+    """Twelve images classified in two stages, by a model of random weights."""
+    return [
+        f"model.path={small_dit}",
+        "blocks=all",
+        f"results={tmp_path}",
+        "task.samples=[1,2]",
+        "task.keep=[2,1]",
+        "limit=12",
+    ]
+
+
+@pytest.fixture(scope="session")
+def run(configure: Callable[[list[str]], DictConfig]) -> Callable[[list[str]], Run | None]:
+    return lambda overrides: execute(configure(overrides))
+
+
+@pytest.fixture(scope="session")
+def job(configure: Callable[[list[str]], DictConfig]) -> Callable[[list[str]], Job]:
+    return lambda overrides: Job(configure(overrides))

@@ -1,6 +1,7 @@
 """Whole runs on a small random DiT: what they store, refuse, and never compute twice."""
 
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,57 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from bigain import config
 from bigain.errors import BiGainError
-from bigain.job import Job
-from bigain.results.accuracy import accuracy_row
 from bigain.results.store import Run
-from bigain.runner import execute
-
-REPOSITORY = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def overrides(small_dit, tmp_path) -> list[str]:
-    return [
-        f"model.path={small_dit}",
-        "blocks=all",
-        f"results={tmp_path}",
-        "task.samples=[1,2]",
-        "task.keep=[2,1]",
-        "limit=12",
-    ]
-
-
-@pytest.fixture
-def run(configure):
-    return lambda overrides: execute(configure(overrides))
-
-
-@pytest.fixture
-def job(configure):
-    return lambda overrides: Job(configure(overrides))
-
-
-def command(*overrides: str) -> list[str]:
-    return [sys.executable, str(REPOSITORY / "run.py"), *overrides]
-
-
-def call(*overrides: str, **keywords):
-    return subprocess.run(command(*overrides), capture_output=True, text=True, **keywords)
-
-
-def assert_same(left, right) -> None:
-    """Equal predictions, and errors to 1e-5."""
-    assert left["image_id"].tolist() == right["image_id"].tolist()
-    assert left["prediction"].tolist() == right["prediction"].tolist()
-    for a, b in zip(left["errors"], right["errors"], strict=True):
-        torch.testing.assert_close(
-            torch.tensor(list(a)), torch.tensor(list(b)), rtol=0, atol=1e-5, check_dtype=False
-        )
+from tests.runs import RUN, assert_same, assert_same_table, call, start
 
 
 @pytest.mark.parametrize("group", config.GROUPS)
 def test_every_config_builds(group, configure):
-    for file in sorted((REPOSITORY / "configs" / group).glob("*.yaml")):
+    for file in sorted((config.REPOSITORY / "configs" / group).glob("*.yaml")):
         cfg = configure([f"{group}={file.stem}"])
         config.check(cfg)
         try:
@@ -73,7 +30,7 @@ def test_every_config_builds(group, configure):
         assert (built is None) == (file.stem == "none")
 
 
-COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
+COMPRESSORS = sorted(p.stem for p in (config.REPOSITORY / "configs" / "compressor").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)
@@ -221,8 +178,8 @@ def test_the_command_line_says_one_line(override, message):
 def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path, run):
     path = run([*overrides, "limit=8"]).path
     # no file may grow beyond 1 KiB, which a part does: the system's error is a full disk's
-    limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *command(*overrides)]
-    done = subprocess.run(limited, capture_output=True, text=True)
+    limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", sys.executable, RUN]
+    done = subprocess.run([*limited, *overrides], capture_output=True, text=True)
     assert done.returncode != 0
     assert "error: " in done.stderr and "Traceback" not in done.stderr
     assert not list(path.glob(".*tmp*"))
@@ -230,58 +187,48 @@ def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path, run):
     assert len(run(overrides).rows()) == 12
 
 
-def test_sigterm_stops_the_sweep_and_is_no_failure(overrides, job):
+def test_sigterm_stops_the_sweep_and_is_no_failure(overrides, job, tmp_path):
     chosen = [*overrides, "limit=400", "batch_size=4"]
     first, second = (job([*chosen, f"seed={seed}"]).run_path for seed in (0, 1))
-    process = subprocess.Popen(
-        command("-m", *chosen, "seed=0,1", f"hydra.sweep.dir={first.parent}/hydra"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    output = tmp_path / "output"
+    sweep = ("-m", *chosen, "seed=0,1", f"hydra.sweep.dir={tmp_path}/hydra")
+    process = start(*sweep, folder=tmp_path, output=output)
     while not list(first.glob("part-*")):
-        assert process.poll() is None, "it ended before it could be stopped"
+        assert process.is_alive(), output.read_text()
         time.sleep(0.01)
     process.terminate()
-    _, error = process.communicate()
-    assert process.returncode == 1 and error.endswith("the same command goes on\n")
+    process.join()
+    assert process.exitcode == 1
+    assert output.read_text().endswith("the same command goes on\n")
     assert not second.exists()
     assert Run.open(first).finished() and not Run.open(first).records("failed")
-
-
-def table(run: Run) -> dict:
-    """The run's row, less what differs between two timings."""
-    cost = run.read_record("cost")
-    row = accuracy_row("none", run.rows(), cost=cost, fingerprint=run.fingerprint)
-    return {k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mib")}
 
 
 @pytest.mark.slow
 def test_sigkill_at_random_moments_loses_nothing(overrides, tmp_path, run, job):
     chosen = [*overrides, "limit=240"]  # 30 parts, of which ten kills leave some to do
-    whole = run([*chosen, f"results={tmp_path}/whole"])
     path = job(chosen).run_path
     draw = random.Random(0)
     kept = 0
     for _ in range(10):
-        process = subprocess.Popen(
-            command(*chosen, "batch_size=4"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = start(*chosen, "batch_size=4", folder=tmp_path, output=tmp_path / "output")
         # while it starts, or within its first or second part
         parts = len(list(path.glob("part-*"))) + draw.randint(0, 2)
         while len(list(path.glob("part-*"))) < parts or not (path / "run.json").exists():
-            assert process.poll() is None, "it ended before it could be killed"
+            assert process.is_alive(), (tmp_path / "output").read_text()
             time.sleep(0.001)
         time.sleep(draw.random() * 0.05)
-        assert process.poll() is None, "it ended before it could be killed"
         process.kill()
-        process.wait()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed"
         finished = len(Run.open(path).finished())
         assert finished >= kept, "a finished image was lost"
         kept = finished
     assert 0 < kept < 240
     resumed = run(chosen)
-    assert_same(whole.rows(), resumed.rows())
-    assert table(resumed) == table(whole)
+    (session,) = resumed.read_record("sessions")["sessions"]
+    assert session["images"] == 240 - kept, "a finished image was computed again"
+    assert_same_table(run([*chosen, f"results={tmp_path}/whole"]), resumed)
 
 
 def test_an_experiment_sweeps_its_rows(overrides, tmp_path):
@@ -294,9 +241,9 @@ def test_an_experiment_sweeps_its_rows(overrides, tmp_path):
 
 
 def test_a_session_s_command_holds_no_path_of_the_repository(overrides, tmp_path):
-    inside = f"evaluation.statistics={REPOSITORY}/assets/statistics"
+    inside = f"evaluation.statistics={config.REPOSITORY}/assets/statistics"
     done = call(*overrides, "limit=1", inside, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (session,) = Run.open(next((tmp_path / "runs").iterdir())).read_record("sessions")["sessions"]
     assert "evaluation.statistics=assets/statistics" in session["command"]
-    assert str(REPOSITORY) not in session["command"]
+    assert str(config.REPOSITORY) not in session["command"]

@@ -1,0 +1,88 @@
+"""Calls of run.py as a shell makes them, and what two runs have in common."""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import threading
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from bigain.config import REPOSITORY
+from bigain.results.accuracy import accuracy_row
+from bigain.results.store import Run
+
+RUN = str(REPOSITORY / "run.py")
+# Its processes begin with all that run.py imports, whose import takes longer than a small run.
+_IMPORTED = multiprocessing.get_context("forkserver")
+_IMPORTED.set_forkserver_preload(["bigain.runner"])
+_STARTED = "started"
+
+
+def call(
+    *arguments: str, entry: tuple[str, ...] = (RUN,), **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """``python run.py arguments``, once it has ended."""
+    command = [sys.executable, *entry, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def start(*arguments: str, script: str = RUN, folder: Path, output: Path) -> BaseProcess:
+    """``python run.py arguments`` from ``folder``, at once and in a process group of its own."""
+    output.touch()
+    started = {_STARTED: (script, arguments, folder, output, dict(os.environ))}
+    # it cannot import this file by name: other packages are called tests, too
+    process = _IMPORTED.Process(target=runpy.run_path, args=(__file__, started, _STARTED))
+    process.start()
+    return process
+
+
+def _main(
+    script: str, arguments: tuple[str, ...], folder: Path, output: Path, environment: dict[str, str]
+) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    with output.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.argv = [script, *arguments]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    finally:
+        # as an interpreter ends, and multiprocessing's processes do not: joblib and Ray hang on it
+        threading._shutdown()
+        atexit._run_exitfuncs()
+
+
+def assert_same(left: pd.DataFrame, right: pd.DataFrame) -> None:
+    """Equal predictions, and errors to 1e-5."""
+    assert left["image_id"].tolist() == right["image_id"].tolist()
+    assert left["prediction"].tolist() == right["prediction"].tolist()
+    for a, b in zip(left["errors"], right["errors"], strict=True):
+        torch.testing.assert_close(
+            torch.tensor(list(a)), torch.tensor(list(b)), rtol=0, atol=1e-5, check_dtype=False
+        )
+
+
+def table_row(run: Run) -> dict:
+    """The run's row of a table, less what differs between two timings."""
+    cost = run.read_record("cost")
+    row = accuracy_row("method", run.rows(), cost=cost, fingerprint=run.fingerprint)
+    return {k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mib")}
+
+
+def assert_same_table(left: Run, right: Run) -> None:
+    assert_same(left.rows(), right.rows())
+    assert table_row(left) == table_row(right)
+
+
+if __name__ == _STARTED:
+    _main(*globals()[_STARTED])
