@@ -2,7 +2,10 @@
 
     python scripts/train_reference.py reference=dit_fashion data=/path/to/fashion-mnist
     python scripts/train_reference.py reference=fashion_features data=/path/to/fashion-mnist
+    python scripts/train_reference.py reference=sd_fashion_vae data=/path/to/fashion-mnist
+    python scripts/train_reference.py reference=sd_fashion data=/path/to/fashion-mnist
 
+The last two are one model: the autoencoder comes first, and sd_fashion denoises its latents.
 Every step draws from a generator keyed by (seed, step), so a run that is killed and started again
 with the same command ends as one that was not.
 Settings: configs/train_reference.yaml and configs/reference; recipes: scripts/training.

@@ -31,17 +31,19 @@ class Autoencoder:
 
     @torch.no_grad()
     def encode(self, images: Tensor, size: int) -> Tensor:
-        """The posterior mean, scaled: images [B, 3, H, W] to float32 [B, c, size, size].
+        """The posterior mean, scaled: images [B, C, H, W] to float32 [B, c, size, size].
 
         Raises:
-            BiGainError: if the images are not RGB, or not of the size that gives such latents.
+            BiGainError: if the images have other channels than the autoencoder takes, 3 but for
+                small ones, or not the size that gives such latents.
         """
-        side = size * self.factor
-        if tuple(images.shape[1:]) != (3, side, side):
+        wanted = (self.vae.config.in_channels, size * self.factor, size * self.factor)
+        if tuple(images.shape[1:]) != wanted:
+            kind = "colour" if wanted[0] == 3 else f"{wanted[0]}-channel"
             raise BiGainError(
-                f"the model takes images of (3, {side}, {side}) (channels, height, width), the "
-                f"data set gives {tuple(images.shape[1:])}; set model.image_size={side} and choose "
-                "a data set of colour images"
+                f"the model takes images of {wanted} (channels, height, width), the data set gives "
+                f"{tuple(images.shape[1:])}; set model.image_size={wanted[1]} and choose a data "
+                f"set of {kind} images"
             )
         images = images.to(self.device, torch.float32)
         mean = self.vae.encode(images).latent_dist.mean

@@ -17,7 +17,7 @@ from bigain.features.fashion import CONFIG, WEIGHTS, GarmentNet
 from bigain.metrics.accuracy import top1
 from scripts.training.curves import Panel
 from scripts.training.draws import EPOCHS, Garments, flip_half, generator, shift
-from scripts.training.muon import Muon
+from scripts.training.muon import muon_and_adam
 
 
 class Classifier:
@@ -48,12 +48,7 @@ class Classifier:
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
         kernels = [p for p in model.parameters() if p.ndim == 4]
         rest = [p for p in model.parameters() if p.ndim != 4]
-        return [
-            Muon(kernels, lr=self.cfg.learning_rate),
-            torch.optim.AdamW(
-                rest, lr=self.cfg.adam_learning_rate, betas=(0.9, 0.99), weight_decay=0.0
-            ),
-        ]
+        return muon_and_adam(self.cfg, kernels, rest)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Images [B, 1, 32, 32] and labels [B]."""

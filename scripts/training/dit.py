@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from scripts.training.curves import Panel
+from scripts.training.denoising import Objective, class_gap, times
 from scripts.training.draws import Garments, flip_half, generator
-from scripts.training.muon import Muon
+from scripts.training.muon import muon_and_adam
 
 
 class DiffusionTransformer:
@@ -30,7 +31,7 @@ class DiffusionTransformer:
         return self.garments.data.identity()
 
     def build(self, device: torch.device) -> DiTTransformer2DModel:
-        self.objective = Objective(self.scheduler, self.cfg.snr_gamma, device)
+        self.objective = Objective(predict, self.scheduler, self.cfg.snr_gamma, device)
         return build_model(self.cfg.model, len(self.garments.data.classes)).to(device)
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -39,12 +40,7 @@ class DiffusionTransformer:
         for name, p in model.named_parameters():
             matrix = p.ndim == 2 and (".attn1." in name or ".ff." in name)
             (hidden if matrix else rest).append(p)
-        return [
-            Muon(hidden, lr=self.cfg.learning_rate),
-            torch.optim.AdamW(
-                rest, lr=self.cfg.adam_learning_rate, betas=(0.9, 0.99), weight_decay=0.0
-            ),
-        ]
+        return muon_and_adam(self.cfg, hidden, rest)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Images, times stratified over 0..999, noise and classes, as `Objective` takes them."""
@@ -55,8 +51,7 @@ class DiffusionTransformer:
         y = self.garments.labels[index]
         null = len(self.garments.data.classes)
         y = torch.where(torch.rand(size, generator=g) < cfg.label_dropout, null, y)
-        strata = torch.randperm(size, generator=g) + torch.rand(size, generator=g)
-        t = (strata / size * 1000).long().clamp_(max=999)  # rounding may reach 1000
+        t = times(size, g)
         return x, t, torch.randn(x.shape, generator=g), y
 
     def loss(self, model: nn.Module, *batch: Tensor) -> Tensor:
@@ -64,22 +59,9 @@ class DiffusionTransformer:
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Loss with the true class and mean rise with a wrong one, on the held-out images."""
-        images, labels = self.garments.held_images, self.garments.held_labels
-        device = next(model.parameters()).device
-        g = torch.Generator().manual_seed(0)
-        t = torch.linspace(0, 999, len(images)).long()
-        noise = torch.randn(images.shape, generator=g)
-        wrong = (labels + torch.randint(1, 10, labels.shape, generator=g)) % 10
-        right, misled = [
-            torch.cat(
-                [
-                    self.objective(model, *(v.to(device) for v in batch))
-                    for batch in zip(*(v.split(64) for v in (images, t, noise, y)), strict=True)
-                ]
-            )
-            for y in (labels, wrong)
-        ]
-        return {"val_loss": right.mean().item(), "class_gap": (misled - right).mean().item()}
+        garments = self.garments
+        images, labels = garments.held_images, garments.held_labels
+        return class_gap(self.objective, model, images, labels, lambda y: y)
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Nothing: the card's accuracy is a run of its own."""
@@ -123,16 +105,7 @@ def build_model(cfg: DictConfig, classes: int) -> DiTTransformer2DModel:
     return model
 
 
-class Objective:
-    """Min-SNR weighted noise-prediction loss (Hang et al. 2023, arXiv 2303.09556)."""
-
-    def __init__(self, scheduler: DDIMScheduler, gamma: float, device: torch.device) -> None:
-        self.alphas_cumprod = scheduler.alphas_cumprod.to(device)
-        snr = self.alphas_cumprod / (1 - self.alphas_cumprod)
-        self.weight = snr.clamp(max=gamma) / snr
-
-    def __call__(self, model: nn.Module, x: Tensor, t: Tensor, noise: Tensor, y: Tensor) -> Tensor:
-        """Weighted loss of each sample, [B]; x and noise [B,1,32,32], t and y int64 [B]."""
-        a = self.alphas_cumprod[t].view(-1, 1, 1, 1)
-        predicted = model(a.sqrt() * x + (1 - a).sqrt() * noise, timestep=t, class_labels=y).sample
-        return self.weight[t] * (predicted.float() - noise).square().mean((1, 2, 3))
+def predict(model: nn.Module, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    """The noise in x [B, 1, 32, 32] at t [B] for classes y [B]."""
+    found: Tensor = model(x, timestep=t, class_labels=y).sample
+    return found

@@ -1,4 +1,4 @@
-"""What both Fashion-MNIST recipes draw from: the data, its held-out end, keyed generators."""
+"""What all Fashion-MNIST recipes draw from: the data, its held-out end, keyed generators."""
 
 import torch
 from torch import Tensor

@@ -19,7 +19,7 @@ from scripts.training.export import export
 from scripts.training.recipe import Recipe
 
 PRECISIONS = ("auto", "bf16", "fp32")
-PATHS = ("data", "output", "checkpoints")
+PATHS = ("data", "output", "checkpoints", "autoencoder")
 # what cannot change a result, so may change between a kill and its resumption
 FREE = (*PATHS, "device", "save_every")
 

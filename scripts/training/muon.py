@@ -1,6 +1,7 @@
 """Muon (Jordan et al. 2024) in float32."""
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 
@@ -35,3 +36,11 @@ def orthogonalise(g: Tensor) -> Tensor:
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
     return x.T if g.shape[0] > g.shape[1] else x
+
+
+def muon_and_adam(
+    cfg: DictConfig, hidden: list[nn.Parameter], rest: list[nn.Parameter]
+) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices and kernels, AdamW for everything else."""
+    adam = torch.optim.AdamW(rest, lr=cfg.adam_learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    return [Muon(hidden, lr=cfg.learning_rate), adam]

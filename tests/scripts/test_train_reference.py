@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from bigain.backbones import DiT
+from bigain.backbones import DiT, StableDiffusion
+from bigain.datasets import FashionMNIST
 from bigain.errors import BiGainError
 from bigain.features.fashion import FashionFeatures
 from scripts.train_reference import main
@@ -29,14 +32,29 @@ from scripts.training.muon import Muon, orthogonalise
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "scripts" / "train_reference.py"
 CONFIGS = REPOSITORY / "configs"
+AUTOENCODER = REPOSITORY / "assets" / "sd_fashion" / "vae"
 CPU = torch.device("cpu")
 SMALL = {
     "dit_fashion": ["model.layers=1", "model.heads=1", "model.head_dim=16"],
     "fashion_features": ["model.stem=2", "model.middle=4", "model.inner=4"],
+    "sd_fashion_vae": ["model.channels=[4,8]"],
+    "sd_fashion": [
+        "model={channels:[8,8],heads:[1,1],layers:1,groups:4}",
+        "text={width:8,heads:1,layers:1}",
+        f"autoencoder={AUTOENCODER}",
+    ],
 }
 WEIGHTS = {
     "dit_fashion": "transformer/diffusion_pytorch_model.safetensors",
     "fashion_features": "model.safetensors",
+    "sd_fashion_vae": "diffusion_pytorch_model.safetensors",
+    "sd_fashion": "unet/diffusion_pytorch_model.safetensors",
+}
+OTHER_MODEL = {
+    "dit_fashion": "model.layers=2",
+    "fashion_features": "model.stem=4",
+    "sd_fashion_vae": "model.channels=[4,4]",
+    "sd_fashion": "text.width=16",
 }
 STEPS = ["images=240", "batch_size=8", "warmup_images=80", "held_out=64"]
 # rows and checkpoints fall on different steps, so a kill can come between them
@@ -164,18 +182,42 @@ def test_a_finished_training_is_only_exported_again(trained, data, tmp_path):
     assert (tmp_path / "README.md").read_text() == "the card"
 
 
-def test_what_is_exported_loads(trained):
+def test_what_is_exported_loads(trained, data):
     reference, whole = trained
     path = str(whole / "model")
     if reference == "dit_fashion":
         t = torch.tensor([500])
         backbone = DiT(path).load(CPU, torch.float32)
         assert backbone.predict_noise(torch.zeros(1, 1, 32, 32), t, t * 0).shape == (1, 1, 32, 32)
+    elif reference == "sd_fashion":
+        t = torch.tensor([500])
+        pipeline = StableDiffusion(path).load(CPU, torch.float32)
+        x, prompt = torch.zeros(1, 4, 16, 16), pipeline.embed(["any text"])
+        assert pipeline.predict_noise(x, t, prompt).shape == x.shape
+    elif reference == "sd_fashion_vae":
+        assert_latents_are_centred(Path(path), data)
     else:
         features = FashionFeatures(path).load(CPU)(torch.zeros(2, 1, 32, 32))
         assert features.logits.shape == (2, 10)
         accuracy = json.loads((whole / "model" / "training.json").read_text())["test_accuracy"]
         assert accuracy["n"] == 160 and accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+
+
+@torch.no_grad()
+def assert_latents_are_centred(folder: Path, data: Path) -> None:
+    """Those of the images trained on; and what comes back is what came back as trained."""
+    images, _ = FashionMNIST(str(data), "train").tensors()
+    vae = AutoencoderKL.from_pretrained(folder)
+    mean = vae.encode(images[:96]).latent_dist.mean
+    rebuilt = vae.decode(mean).sample
+    torch.testing.assert_close(mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
+    scaled = mean * vae.config.scaling_factor
+    torch.testing.assert_close(scaled.square().mean(), torch.tensor(1.0), atol=1e-3, rtol=0)
+    moved = torch.tensor(json.loads((folder / "training.json").read_text())["latent_mean"])
+    vae.quant_conv.bias[:4] += moved
+    vae.post_quant_conv.bias -= vae.post_quant_conv.weight[:, :, 0, 0] @ moved
+    as_trained = vae.decode(vae.encode(images[:96]).latent_dist.mean).sample
+    torch.testing.assert_close(rebuilt, as_trained, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +236,7 @@ def test_other_settings_do_not_resume(trained, data, change):
 
 def test_another_model_does_not_resume(trained, data):
     reference, whole = trained
-    change = {"dit_fashion": "model.layers=2", "fashion_features": "model.stem=4"}[reference]
+    change = OTHER_MODEL[reference]
     with pytest.raises(BiGainError, match=change.split("=")[0]):
         trainer(reference, data, whole, change).run()
 
@@ -231,6 +273,20 @@ def test_what_cannot_be_trained_is_refused(data, tmp_path, change, words):
     with pytest.raises(BiGainError, match=words):
         trainer("fashion_features", data, tmp_path, change)
     assert not (tmp_path / "state").exists()
+
+
+def test_the_text_to_image_model_needs_its_autoencoder(data, tmp_path):
+    with pytest.raises(BiGainError, match=r"nowhere holds no .*reference=sd_fashion_vae"):
+        trainer("sd_fashion", data, tmp_path, "autoencoder=nowhere")
+
+
+def test_another_autoencoder_does_not_resume(data, tmp_path):
+    trainer("sd_fashion", data, tmp_path, "images=16", "save_every=1").run()
+    shutil.copytree(AUTOENCODER, tmp_path / "vae")
+    weights = tmp_path / "vae" / WEIGHTS["sd_fashion_vae"]
+    save_file({k: v + 1 for k, v in load_file(weights).items()}, weights)
+    with pytest.raises(BiGainError, match=r"data\.autoencoder"):
+        trainer("sd_fashion", data, tmp_path, "images=16", f"autoencoder={tmp_path}/vae").run()
 
 
 def test_errors_are_one_line(monkeypatch):

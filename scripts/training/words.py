@@ -1,0 +1,73 @@
+"""A tokenizer in CLIP's format: byte-level BPE of the captions' own words; it takes any text."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+END = "</w>"
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+# CLIP splits captions so, less what only other scripts and digits need
+PIECES = re.compile(r"[a-z]+|[^\sa-z]+")
+
+
+def write_tokenizer(texts: Sequence[str], length: int, folder: Path) -> CLIPTokenizer:
+    """Write vocab.json, merges.txt and tokenizer_config.json, as CLIP's own; returns what they say.
+
+    Args:
+        texts: whose words become one token each; all else is spelled in shorter ones, or bytes.
+        length: tokens of a caption, its start and end included.
+        folder: made if it is missing.
+    """
+    merges = learn_merges(texts)
+    symbols = byte_symbols()
+    words = [*symbols, *(s + END for s in symbols), *(a + b for a, b in merges), *SPECIAL]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}, indent=0))
+    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    start, end = SPECIAL
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": length,
+        "do_lower_case": True,
+        "bos_token": start,
+        "eos_token": end,
+        "pad_token": end,
+        "unk_token": end,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def learn_merges(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """The most frequent pair first, until every word is one symbol (Sennrich et al. 2016)."""
+    pieces = [piece for text in texts for piece in PIECES.findall(text.lower())]
+    words = [[*piece[:-1], piece[-1] + END] for piece in pieces]
+    merges = []
+    while pairs := Counter(pair for word in words for pair in pairwise(word)):
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        words = [_merged(word, best) for word in words]
+    return merges
+
+
+def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for symbol in word:
+        if merged and (merged[-1], symbol) == pair:
+            merged[-1] += symbol
+        else:
+            merged.append(symbol)
+    return merged
+
+
+def byte_symbols() -> list[str]:
+    """The printable character that byte-level BPE writes for each of 256 bytes (GPT-2)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = iter(range(0x100, 0x200))
+    return [chr(b) if b in printable else chr(next(others)) for b in range(256)]
