@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bigain.blocks import Block, find_denoiser, has_levels, select_blocks, transformer_blocks
 from bigain.compressors import Compressor, Plan, TokenGrid
+from bigain.groups import Groups
 from bigain.randomness import KeyedStream, key_of
 
 __all__ = [
@@ -156,7 +157,7 @@ class Attachment:
         self.seed = seed
         self.blocks = select_blocks(model, blocks)
         self.sample_keys: Tensor | None = None
-        self.shared: tuple[nn.Module | None, Any] | None = None
+        self.shared: tuple[nn.Module, Groups] | None = None
         self.planner: Callable[..., Plan] = type(compressor).plan
         self._check_sites()
         self._purpose = key_of("compressor", seed)
@@ -284,6 +285,7 @@ class Attachment:
     def _decide(
         self, module: nn.Module, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream
     ) -> Plan:
+        """The block's plan; where samples are still equal, made for one of each group."""
         if self.shared is None or self.shared[0] is not module:
             return self.planner(self.compressor, x, grid, t, stream)
         groups, now = self.shared[1], self._forward

@@ -162,11 +162,15 @@ def before_text(model: Denoiser) -> list[nn.Module]:
 
 
 def text_projections(model: Denoiser) -> list[nn.Linear]:
-    """Projections of text alone to keys and values; empty if some see more, or are fused."""
+    """Projections of text to keys and values; empty if some see less or more, or are fused."""
     if isinstance(model, DiTTransformer2DModel):
+        return []
+    if model.config.dual_cross_attention or model.encoder_hid_proj is not None:
         return []
     found: list[nn.Linear] = []
     for attention in (b.module.attn2 for b in transformer_blocks(model)):
+        if attention is None:
+            return []
         plain = type(attention.processor) is AttnProcessor2_0 and not attention.norm_cross
         layers = (attention.to_k, attention.to_v)
         if not plain or any(type(layer) is not nn.Linear for layer in layers):

@@ -7,10 +7,10 @@ from torch import nn
 MODES = ("default", "max-autotune-no-cudagraphs", "reduce-overhead", "max-autotune")
 
 
-def compiled(model: nn.Module, mode: str) -> nn.Module:
-    """Compile ``model`` for one shape at a time, compressor hooks and all; returns it.
+def compile_denoiser(model: nn.Module, mode: str) -> None:
+    """Compile ``model`` for one shape at a time, compressor hooks and all.
 
-    The first forward takes a minute or so; it is worth it from some thousands of forwards on.
+    The first forward of each shape waits for the compiler; later ones are faster.
 
     Args:
         model: whose hooks may come and go; it is then compiled again.
@@ -20,4 +20,3 @@ def compiled(model: nn.Module, mode: str) -> nn.Module:
     if next(model.parameters()).device.type == "cpu":
         options["freezing"] = True  # weights packed for the CPU's matrix products
     model.compile(dynamic=False, options=options)
-    return model

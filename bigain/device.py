@@ -7,6 +7,10 @@ import torch
 
 from bigain.errors import BiGainError
 
+# Forwards at a time: a CPU is quickest while activations stay in its cache, a GPU when it is full.
+BATCH_SIZES = {"cpu": 8, "cuda": 64}
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's <malloc.h>
+
 
 def device_of(name: str) -> torch.device:
     """The device a configuration names; "auto" is the GPU if there is one."""
@@ -21,10 +25,6 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-# Forwards at a time: a CPU is quickest while activations stay in its cache, a GPU when it is full.
-BATCH_SIZES = {"cpu": 8, "cuda": 64}
-
-
 def batch_size_of(given: int | None, device: torch.device) -> int:
     """The batch size a configuration gives, or for None the device's own."""
     return given or BATCH_SIZES.get(device.type, 64)
@@ -34,7 +34,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep what tensors free on a CPU for the next ones, for the rest of the process.
 
     By default it hands large blocks back to the system at once, and every new tensor then waits for
-    fresh pages, which takes about a fifth of a small model's time. Elsewhere nothing changes.
+    fresh pages. Without glibc nothing changes.
     """
     if sys.platform != "linux":
         return
@@ -42,7 +42,3 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-
-
-# of glibc's <malloc.h>
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4

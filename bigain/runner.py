@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from bigain import config, loggers
 from bigain.attach import Attachment, compress
-from bigain.compilation import compiled
+from bigain.compilation import compile_denoiser
 from bigain.device import batch_size_of, device_of, keep_freed_memory
 from bigain.errors import BiGainError
 from bigain.job import Job
@@ -164,7 +164,7 @@ def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) 
     memory = PeakMemory(device)
     backbone = job.backbone.load(device, getattr(torch, cfg.dtype))
     if cfg.compile is not None:
-        compiled(backbone.denoiser, cfg.compile)
+        compile_denoiser(backbone.denoiser, cfg.compile)
     attached: AbstractContextManager[Attachment | None] = nullcontext()
     if job.compressor is not None:
         attached = compress(

@@ -5,7 +5,6 @@ meets the text at its first cross-attention, so all before that is the same; key
 text are the same for every image. Both are exact: no number changes beyond rounding.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,44 +14,9 @@ from torch import Tensor, nn
 
 from bigain.attach import Attachment, Retrace
 from bigain.blocks import Denoiser, before_text, first_block, text_projections
+from bigain.groups import Groups
 
 MOST = 4 * 2**30  # bytes of keys and values kept for all texts; beyond, they are computed anew
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Cells of a batch that differ in their class alone.
-
-    Attributes:
-        first: int64 [U], a cell of each group; it may name the last group more than once.
-        group: int64 [B], the group of each cell.
-    """
-
-    first: Tensor
-    group: Tensor
-
-    @classmethod
-    def copies(cls, samples: int, times: int, device: torch.device) -> "Groups":
-        """A batch of ``samples``, one after another, that comes ``times`` times over."""
-        every = torch.arange(samples, device=device)
-        return cls(every, every.repeat(times))
-
-    @classmethod
-    def runs(cls, start: int, batch: int, size: int, device: torch.device) -> "Groups | None":
-        """Cells start, start+1, ... of a row of groups of ``size`` each.
-
-        U depends on ``batch`` and ``size`` alone, so that shapes stay the same from batch to batch.
-
-        Returns:
-            None if that shares nothing.
-        """
-        many = (batch - 2) // size + 2
-        if size < 2 or many >= batch:
-            return None
-        offset = start % size
-        group = (torch.arange(batch, device=device) + offset) // size
-        first = torch.arange(many, device=device) * size - offset
-        return cls(first.clamp(0, batch - 1), group)
 
 
 class Sharing:
@@ -129,7 +93,8 @@ class Sharing:
     def _share(self, groups: Groups | None) -> None:
         self._groups = groups
         if self._attachment is not None:
-            self._attachment.shared = None if groups is None else (self._block, groups)
+            shared = None if groups is None or self._block is None else (self._block, groups)
+            self._attachment.shared = shared
 
     def _once(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self._groups is None:

@@ -19,7 +19,8 @@ from bigain.compressors import (
     ToDo,
     ToMe,
 )
-from bigain.sharing import Groups, Sharing
+from bigain.groups import Groups
+from bigain.sharing import Sharing
 
 COMPRESSORS = [
     None,

@@ -22,11 +22,12 @@ from bigain.backbones.base import Backbone
 from bigain.blocks import is_compiled
 from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError
+from bigain.groups import Groups
 from bigain.metrics.accuracy import hits, paired, top1
 from bigain.metrics.ranking import average_precision, finalists_first, mean
 from bigain.randomness import KeyedStream
 from bigain.results.store import Run
-from bigain.sharing import Groups, Sharing
+from bigain.sharing import Sharing
 from bigain.tasks.base import Work
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -240,6 +241,7 @@ def classify(
     stages = protocol.stages()
     times = grid[[p for stage in stages for p in stage]]
     loss = LOSSES[protocol.loss]
+    one_shape = is_compiled(backbone.denoiser)
     trials = torch.full((images, classes, len(times)), torch.nan, device=device)
     alive = torch.arange(classes, device=device).expand(images, classes)
     first = 0
@@ -255,7 +257,7 @@ def classify(
         for start in range(0, len(i), batch_size):
             ii, ss, kk = (v[start : start + batch_size] for v in (i, s, k))
             cells = len(ii)
-            if is_compiled(backbone.denoiser):  # for one shape; the cells added are not looked at
+            if one_shape:  # the cells added are not looked at
                 ii, ss, kk = (F.pad(v, (0, batch_size - cells)) for v in (ii, ss, kk))
             t, eps = times[ss], noise[ii, ss]
             a = backbone.alphas_cumprod[t].view(-1, *[1] * (latents.ndim - 1))

@@ -20,10 +20,11 @@ from tqdm import tqdm
 from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError, NotFiniteError
+from bigain.groups import Groups
 from bigain.images import FINGERPRINT, PROMPT, pixels, read_image, write_png, write_sheet
 from bigain.randomness import KeyedStream
 from bigain.results.store import Run
-from bigain.sharing import Groups, Sharing
+from bigain.sharing import Sharing
 from bigain.tasks.base import Work
 
 ARCHIVED = "archived"  # the record of a run whose scored images were removed
@@ -198,16 +199,14 @@ def generate(
     if guided:
         rest = backbone.unconditional().expand_as(condition)
         condition = torch.cat([condition, rest])
-    if sharing is not None:
+    if sharing is not None:  # all steps are of the same cells
         sharing.conditions(condition)
-    keys = KeyedStream.of(seed, "image", ids, device).keys.repeat(protocol.passes)
-    groups = Groups.copies(len(ids), 2, device) if guided else None
-    rows = torch.arange(len(condition), device=device)
+        keys = KeyedStream.of(seed, "image", ids, device).keys.repeat(protocol.passes)
+        groups = Groups.copies(len(ids), 2, device) if guided else None
+        condition = sharing.batch(torch.arange(len(condition), device=device), groups, keys)
     for t in sampler.timesteps:
         inputs = sampler.scale_model_input(x, t)
         inputs = inputs.repeat(protocol.passes, *[1] * (x.ndim - 1))
-        if sharing is not None:
-            condition = sharing.batch(rows, groups, keys)
         eps = backbone.predict_noise(inputs, t.expand(len(inputs)), condition)
         if guided:
             with_class, without = eps.chunk(2)
