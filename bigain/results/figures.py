@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from bigain.results import atomic
 from bigain.results.tables import Row
@@ -96,17 +97,25 @@ def tradeoff(
     figure.suptitle(title, fontsize=12)
     points = {point.get_label(): point for axes in grid.flat for point in axes.get_lines()}
     shown = [name for name in dict.fromkeys(series) if name in points]
-    figure.legend(
-        [points[name] for name in shown],
-        shown,
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-    )
+    _legend(figure, [points[name] for name in shown], shown)
     with atomic.explained(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
     with atomic.atomic(stem.with_name(stem.name + ".png")) as file:
         figure.savefig(file, format="png", dpi=150)
+
+
+def _legend(figure: Figure, points: Sequence[Line2D], names: Sequence[str]) -> None:
+    """Below the panels, in as many columns as the figure is wide enough for."""
+    for columns in range(4, 0, -1):
+        legend = figure.legend(
+            points, names, loc="outside lower center", ncols=columns, frameon=False
+        )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    more = -(-len(names) // columns) - 3  # lines that a figure's height leaves no room for
+    if more > 0:
+        figure.set_figheight(figure.get_figheight() + 0.25 * more)
 
 
 def _draw(

@@ -34,7 +34,7 @@ def draw(methods: Mapping[str, tuple[pd.DataFrame, Path]], stem: Path, title: st
     shown = frame.reset_index().drop_duplicates("label").sort_values("label").head(COLUMNS)
     width = 1.7 + SIDE * len(shown)
     figure = Figure(figsize=(width, 0.75 + SIDE * len(methods)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)  # type: ignore[call-arg, union-attr]
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)  # type: ignore[call-arg, union-attr]
     grid = figure.subplots(len(methods), len(shown), squeeze=False)
     for line, (name, sheet) in zip(grid, sheets.items(), strict=True):
         for axes, place in zip(line, shown["index"], strict=True):

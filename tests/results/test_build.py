@@ -297,6 +297,22 @@ def test_a_series_is_one_line_of_the_figure(tmp_path):
     assert lines["ToMe"].get_ydata().tolist() == [79, 70]
 
 
+def test_long_names_stay_inside_the_figure(tmp_path, figures):
+    rows = [Row("none", make(tmp_path, "none", 15).path)]
+    for i in range(9):
+        name = f"a method of a very long name, the {i}th of them"
+        path = make(tmp_path, f"a{i}", 5 + i).path
+        rows.append(Row(name.replace(" ", "_"), path, series=name))
+    build(Experiment(rows), tmp_path / "out")
+    (figure,) = figures
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 10
+    shown, whole = legend.get_window_extent(), figure.bbox
+    assert shown.x0 >= whole.x0 and shown.x1 <= whole.x1
+    lowest = min(axes.get_tightbbox().y0 for axes in figure.axes)
+    assert whole.y0 <= shown.y0 and shown.y1 <= lowest, "below the panels"
+
+
 def test_values_against_a_setting(tmp_path, figures):
     rows = [Row("none", make(tmp_path, "none", 15).path)]
     for x, right in ((0.0, 12), (1.5, 9)):
