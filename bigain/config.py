@@ -61,7 +61,7 @@ class Config:
     seed: int = 0
     dtype: str = "float32"
     device: str = "auto"
-    batch_size: int | None = None
+    batch_size: int = 64
     compile: str | None = None
     results: str = "results"
     shards: int = 1
@@ -95,7 +95,7 @@ def check(cfg: DictConfig) -> None:
         _check_choice("sites", site, tuple(SITES))
     if cfg.compile is not None:
         _check_choice("compile", cfg.compile, MODES)
-    if cfg.batch_size is not None and cfg.batch_size < 1:
+    if cfg.batch_size < 1:
         raise BiGainError(f"batch_size must be at least 1, got {cfg.batch_size}")
 
 

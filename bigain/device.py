@@ -7,8 +7,6 @@ import torch
 
 from bigain.errors import BiGainError
 
-# Forwards at a time: a CPU is quickest while activations stay in its cache, a GPU when it is full.
-BATCH_SIZES = {"cpu": 8, "cuda": 64}
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's <malloc.h>
 
 
@@ -23,11 +21,6 @@ def device_of(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise BiGainError(f"device={name} cannot be used ({reason}); use auto or cpu") from error
     return device
-
-
-def batch_size_of(given: int | None, device: torch.device) -> int:
-    """The batch size a configuration gives, or for None the device's own."""
-    return given or BATCH_SIZES.get(device.type, 64)
 
 
 def keep_freed_memory() -> None:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from bigain import config, loggers
 from bigain.attach import Attachment, compress
 from bigain.compilation import compile_denoiser
-from bigain.device import batch_size_of, device_of, keep_freed_memory
+from bigain.device import device_of, keep_freed_memory
 from bigain.errors import BiGainError
 from bigain.job import Job
 from bigain.metrics.memory import PeakMemory
@@ -160,7 +160,6 @@ def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) 
     torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 mean float32
     if device.type == "cpu":
         keep_freed_memory()
-    batch_size = batch_size_of(cfg.batch_size, device)
     memory = PeakMemory(device)
     backbone = job.backbone.load(device, getattr(torch, cfg.dtype))
     if cfg.compile is not None:
@@ -179,12 +178,12 @@ def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) 
             backbone=backbone,
             attachment=attachment,
             seed=cfg.seed,
-            batch_size=batch_size,
+            batch_size=cfg.batch_size,
             title=cfg.compressor.name if shard.whole else f"{cfg.compressor.name}, {shard}",
         )
         job.task.compute(work)
     _record_cost(job, run, memory.mib())
-    _record_session(job, run, shard, device, batch_size, len(todo))
+    _record_session(job, run, shard, device, len(todo))
 
 
 def _record_cost(job: Job, run: Run, peak: float | None) -> None:
@@ -201,9 +200,7 @@ def _record_cost(job: Job, run: Run, peak: float | None) -> None:
     run.update("cost", cost)
 
 
-def _record_session(
-    job: Job, run: Run, shard: Shard, device: torch.device, batch_size: int, images: int
-) -> None:
+def _record_session(job: Job, run: Run, shard: Shard, device: torch.device, images: int) -> None:
     """How some of the run's images were computed: what cannot change a result, but its time."""
     gpu = device.type == "cuda"
     session = {
@@ -212,7 +209,7 @@ def _record_session(
         "shard": None if shard.whole else str(shard),
         "device": torch.cuda.get_device_name(device) if gpu else platform.machine(),
         "threads": torch.get_num_threads(),
-        "batch_size": batch_size,
+        "batch_size": job.cfg.batch_size,
         "compile": job.cfg.compile,
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from bigain import config
-from bigain.device import batch_size_of, device_of
+from bigain.device import device_of
 from bigain.errors import BiGainError
 from bigain.features.base import FeatureNetwork, extract
 from bigain.images import ImageFolder, open_folder
@@ -105,16 +105,15 @@ class Scoring:
     def of_images(self, images: ImageFolder) -> dict[str, Any]:
         """Scores of a folder's images; see `Evaluate.score`."""
         device = device_of(self.cfg.device)
-        batch_size = batch_size_of(self.cfg.batch_size, device)
         network = self.network.load(device)
         reference = self._reference
         if isinstance(reference, ImageFolder):
-            reference = self._extracted(network, reference, batch_size)
+            reference = self._extracted(network, reference)
         return self.settings.score(
             images,
             network,
             reference,
-            batch_size=batch_size,
+            batch_size=self.cfg.batch_size,
             seed=SEED,
             clip=self._clip.load(device) if self._clip else None,
         )
@@ -127,10 +126,8 @@ class Scoring:
 
         return ClipScore(self.cfg.evaluation.clip)
 
-    def _extracted(
-        self, network: FeatureNetwork, images: ImageFolder, batch_size: int
-    ) -> ReferenceStatistics:
-        features = extract(network, images, batch_size, len(images))
+    def _extracted(self, network: FeatureNetwork, images: ImageFolder) -> ReferenceStatistics:
+        features = extract(network, images, self.cfg.batch_size, len(images))
         data = {"sha256": images.sha256(), "n": len(images)}
         return ReferenceStatistics.of(images.path.name, network, data, features)
 

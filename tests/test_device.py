@@ -1,13 +1,10 @@
-"""What a device chooses for itself."""
+"""How memory of a CPU is kept."""
 
 import platform
 import subprocess
 import sys
 
 import pytest
-import torch
-
-from bigain.device import batch_size_of
 
 # page faults of a tensor freed and made again, 100 times
 FAULTS = """
@@ -23,12 +20,6 @@ for _ in range(100):
     torch.ones(2**24)
 print(faults() - start)
 """
-
-
-def test_batch_size_is_the_one_given_or_the_devices():
-    assert batch_size_of(3, torch.device("cpu")) == 3
-    assert batch_size_of(None, torch.device("cpu")) == 8
-    assert batch_size_of(None, torch.device("cuda")) == 64
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")

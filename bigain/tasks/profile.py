@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from bigain import config
 from bigain.blocks import has_levels, select_blocks, tokens
 from bigain.compressors import Compressor
-from bigain.device import batch_size_of, device_of
+from bigain.device import device_of
 from bigain.errors import BiGainError
 from bigain.metrics.flops import KINDS, Flops, count
 from bigain.metrics.timing import measure
@@ -206,7 +206,7 @@ def profile(cfg: DictConfig) -> Path:
             profiled.compressor,
             device=device,
             dtype=getattr(torch, cfg.dtype),
-            batch_size=batch_size_of(cfg.batch_size, device),
+            batch_size=cfg.batch_size,
             warmup=task.warmup,
             repeats=task.repeats,
             seed=cfg.seed,
