@@ -15,7 +15,7 @@ EXPERIMENTS := $(filter table% figure%,$(basename $(notdir $(wildcard experiment
 HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -s .yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run joint tables figures report status test format clean $(EXPERIMENTS)
+.PHONY: help venv run joint tables figures report status benchmark test format clean $(EXPERIMENTS)
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@rm -f $(MAKING) && touch $@
 
-run joint test: export HF_HUB_OFFLINE = 1
+run joint benchmark test: export HF_HUB_OFFLINE = 1
 ifeq ($(SCALE),mini)
 tables figures report $(EXPERIMENTS): export HF_HUB_OFFLINE = 1
 endif
@@ -65,6 +65,9 @@ report: $(STAMP) ## one page of all tables and figures at SCALE: results/SCALE/r
 
 status: $(STAMP) ## what is done, running, missing and failed, and what would complete it
 	$(PY) -m bigain.results status --scale $(SCALE)
+
+benchmark: $(STAMP) ## time everything against its peers: results/benchmarks; stop other work first
+	$(PY) scripts/benchmark.py $(ARGS)
 
 test: $(STAMP) ## lint, check types and run the tests
 	$(PY) -m ruff check .

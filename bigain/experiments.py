@@ -203,6 +203,12 @@ def names(scale: str | None = None) -> list[str]:
     return sorted(found, key=lambda n: (n.rstrip("0123456789"), len(n), n))
 
 
+def rows(name: str) -> list[dict[str, Any]]:
+    """An experiment's rows as they are written: their name, title and overrides."""
+    found: list[dict[str, Any]] = _read(name)["rows"]
+    return found
+
+
 def scales(name: str) -> list[str]:
     """Those at which an experiment has groups; none if it has no groups.
 

@@ -1,15 +1,18 @@
-"""Time and memory of a forward, without and with a compressor."""
+"""Time and memory, always of two or more things in turn in one process."""
 
+import os
 import platform
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import diffusers
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -21,6 +24,139 @@ from bigain.metrics.memory import PeakMemory
 
 # All but the unfused: a saving against attention by hand would flatter a compressor (trap 7).
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+
+# Entered before and left after the work that it gives, neither of which is timed.
+Side: TypeAlias = Callable[[], AbstractContextManager[Callable[[], object]]]
+
+
+class Ratio(NamedTuple):
+    """The median of the rounds' ratios, and their quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+def in_turn(
+    sides: Mapping[str, Side],
+    device: torch.device,
+    *,
+    warmup: int,
+    repeats: int,
+) -> dict[str, list[float]]:
+    """Time every side once a round, so that a slow spell strikes all.
+
+    Returns:
+        By side, the seconds of its ``repeats`` rounds.
+    """
+    for side in sides.values():
+        for _ in range(warmup):
+            with side() as work:
+                work()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            with side() as work:
+                seconds[name].append(_seconds(work, device))
+    return seconds
+
+
+def alone(work: Callable[[], object]) -> Side:
+    """A side of nothing but its work."""
+    return lambda: nullcontext(work)
+
+
+def peak(side: Side, device: torch.device) -> float | None:
+    """Peak memory of one round of a side in MiB, to be asked after a warm-up (`PeakMemory`)."""
+    with side() as work:
+        memory = PeakMemory(device)
+        work()
+        return memory.mib()
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
+    """How many times as long as ``under`` took ``over``, timed in turn."""
+    low, middle, high = np.quantile(np.divide(over, under), [0.25, 0.5, 0.75])
+    return Ratio(float(middle), float(low), float(high))
+
+
+def conditions(device: torch.device) -> dict[str, Any]:
+    """What a time was measured on and with."""
+    gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if gpu else _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if gpu else None,
+        "diffusers": diffusers.__version__,
+        "python": platform.python_version(),
+        "command": " ".join(["python", _script(), *sys.argv[1:]]),
+    }
+
+
+@contextmanager
+def fused_attention(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Attention by fused kernels alone, and convolutions in float32 that mean float32.
+
+    Raises:
+        BiGainError: if the device has none for what is computed inside, or too little memory.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with sdpa_kernel(FUSED):
+            yield
+    except RuntimeError as error:  # torch.OutOfMemoryError among them
+        reason = str(error).splitlines()[0]
+        if "No available kernel" in reason:
+            raise BiGainError(
+                f"{device} has no fused attention for this model in {dtype}; set another dtype"
+            ) from error
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in reason:
+            raise BiGainError(
+                f"this batch_size does not fit the memory of {device}; lower batch_size"
+            ) from error
+        raise
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Draw from ``seed`` inside; the global generators stay as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def random_denoiser(skeleton: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A model of the skeleton's config with random weights."""
+    with torch.device(device):
+        model = type(skeleton).from_config(skeleton.config)
+    # diffusers' own `to` warns of layers to keep in float32, which these models lack
+    return torch.nn.Module.to(model, dtype=dtype).eval().requires_grad_(False)
+
+
+def forward_side(
+    model: Any,
+    inputs: Mapping[str, torch.Tensor],
+    compressor: Compressor | None,
+    *,
+    seed: int = 0,
+    **where: Any,
+) -> Side:
+    """A forward under a compressor, which is put on and taken off outside the timed work."""
+    work = partial(model, **inputs)
+
+    @contextmanager
+    def side() -> Iterator[Callable[[], object]]:
+        if compressor is None:
+            yield work
+            return
+        with compress(model, compressor, seed=seed, **where):
+            yield work
+
+    return side
 
 
 def measure(
@@ -49,37 +185,16 @@ def measure(
     Raises:
         BiGainError: if the batch does not fit the memory, or the device has no fused attention.
     """
-    torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 mean float32
-    gpu = device.type == "cuda"
-    try:
-        with torch.random.fork_rng([device] if gpu else []):
-            torch.manual_seed(seed)
-            with torch.device(device):
-                model = type(skeleton).from_config(skeleton.config)
-            # diffusers' own `to` warns of layers to keep in float32, which these models lack
-            model = torch.nn.Module.to(model, dtype=dtype).eval().requires_grad_(False)
+    with fused_attention(device, dtype), torch.no_grad():
+        with seeded(device, seed):
+            model = random_denoiser(skeleton, device, dtype)
             inputs = random_inputs(model, batch_size, device, dtype)
-        sides: dict[str, Callable[[], AbstractContextManager]] = {"uncompressed": nullcontext}
+        sides = {"uncompressed": forward_side(model, inputs, None)}
         if compressor is not None:
-            sides["compressed"] = lambda: compress(model, compressor, seed=seed, **where)
-        with torch.no_grad(), sdpa_kernel(FUSED):
-            peaks = {name: _peak(model, inputs, side, warmup) for name, side in sides.items()}
-            seconds: dict[str, list[float]] = {name: [] for name in sides}
-            for _ in range(repeats):  # in turn, so that a slow spell strikes both
-                for name, side in sides.items():
-                    with side():
-                        seconds[name].append(_seconds(model, inputs, device))
-    except RuntimeError as error:  # torch.OutOfMemoryError among them
-        reason = str(error).splitlines()[0]
-        if "No available kernel" in reason:
-            raise BiGainError(
-                f"{device} has no fused attention for this model in {dtype}; set another dtype"
-            ) from error
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in reason:
-            raise BiGainError(
-                f"batch_size={batch_size} does not fit the memory of {device}; lower batch_size"
-            ) from error
-        raise
+            sides["compressed"] = forward_side(model, inputs, compressor, seed=seed, **where)
+        in_turn(sides, device, warmup=warmup, repeats=0)
+        peaks = {name: peak(side, device) for name, side in sides.items()}
+        seconds = in_turn(sides, device, warmup=0, repeats=repeats)
     found: dict[str, Any] = {
         name: {
             "median_seconds": median(seconds[name]),
@@ -93,41 +208,39 @@ def measure(
         found["time_saved_percent"] = 100 * (1 - medians[1] / medians[0])
     return {
         **found,
-        "device": torch.cuda.get_device_name(device) if gpu else platform.machine(),
-        "threads": torch.get_num_threads(),
+        **conditions(device),
         "dtype": str(dtype).removeprefix("torch."),
         "batch_size": batch_size,
         "warmup": warmup,
         "seed": seed,
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda if gpu else None,
-        "diffusers": diffusers.__version__,
-        "python": platform.python_version(),
-        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 
-def _peak(
-    model: Any,
-    inputs: dict[str, torch.Tensor],
-    side: Callable[[], AbstractContextManager],
-    warmup: int,
-) -> float | None:
-    """Peak memory of a forward, after the warm-up."""
-    with side():
-        for _ in range(warmup):
-            model(**inputs)
-        memory = PeakMemory(model.device)
-        model(**inputs)
-        return memory.mib()
-
-
-def _seconds(model: Any, inputs: dict[str, torch.Tensor], device: torch.device) -> float:
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
     def now() -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
     start = now()
-    model(**inputs)
+    work()
     return now() - start
+
+
+def _processor() -> str:
+    """The processor's name, its cores, and whether it multiplies bfloat16 in hardware."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        about = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    except OSError:
+        about = {}
+    name = about.get("model name", platform.machine())
+    flags = about.get("flags", "").split()
+    wide = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in flags][:1]
+    return ", ".join([name, f"{os.cpu_count()} cores", *wide])
+
+
+def _script() -> str:
+    """The script that runs, from the folder that it is called in."""
+    path = Path(sys.argv[0])
+    return path.as_posix() if not path.is_absolute() else path.name

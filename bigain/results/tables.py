@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigain.results import atomic
+from bigain.results import atomic, markdown
 
 DASH = "–"
 COST = frozenset({"gflops", "gflops_matching", "peak_memory_mib"})
@@ -81,16 +81,16 @@ def write(sections: Sequence[Section], stem: Path, title: str, note: str) -> str
     """
     legends = dict.fromkeys(kind.legend for s in sections for kind in s.kinds)
     below = [text for text in (*legends, FLOPS, note.strip()) if text]
-    markdown = "\n\n".join([f"# {title}", *map(_markdown, sections), *below]) + "\n"
+    text = "\n\n".join([f"# {title}", *map(_markdown, sections), *below]) + "\n"
     with atomic.explained(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, text in (
+    for suffix, content in (
         (".csv", csv_text(sections)),
-        (".md", markdown),
+        (".md", text),
         (".tex", _latex(stem.name, sections, title, below)),
     ):
-        atomic.write_text(stem.with_name(stem.name + suffix), text)
-    return markdown
+        atomic.write_text(stem.with_name(stem.name + suffix), content)
+    return text
 
 
 def check_cost(cost: Mapping[str, float | None]) -> None:
@@ -154,16 +154,7 @@ def csv_text(sections: Sequence[Section]) -> str:
 
 
 def _markdown(section: Section) -> str:
-    lines = [[text.replace("|", "\\|") for text in line] for line in section.texts]
-    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def join(line: list[str]) -> str:
-        padded = [line[0].ljust(widths[0])]
-        padded += [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
-        return "| " + " | ".join(padded) + " |"
-
-    table = "\n".join(map(join, [lines[0], rule, *lines[1:]]))
+    table = markdown.table(section.texts)
     return f"## {section.title}\n\n{table}" if section.title else table
 
 

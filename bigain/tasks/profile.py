@@ -19,6 +19,7 @@ from bigain.errors import BiGainError
 from bigain.metrics.flops import KINDS, Flops, count
 from bigain.metrics.timing import measure
 from bigain.results.atomic import explained, write_text
+from bigain.results.markdown import table
 from bigain.results.store import fingerprint
 from bigain.results.tables import DASH
 
@@ -175,7 +176,7 @@ class _Profiled:
                 saved = f"{100 * (before - after) / self.total:.2f}".replace("-", "−")
                 line += [f"{after / 1e9:.{decimals}f}", saved]
             lines.append(line)
-        return _aligned(lines)
+        return table(lines)
 
 
 def profile(cfg: DictConfig) -> Path:
@@ -241,18 +242,6 @@ def _measured(found: dict[str, Any]) -> str:
         flops, seconds = found["flops_saved_percent"], found["time_saved_percent"]
         lines.append(f"saved: {flops:.2f}% of the FLOPs, {seconds:.2f}% of the time")
     return "\n  ".join(lines)
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the header first; the first column to the left, others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def join(line: Sequence[str]) -> str:
-        cells = [text.rjust(width) for text, width in zip(line, widths, strict=True)]
-        return "| " + " | ".join([line[0].ljust(widths[0]), *cells[1:]]) + " |"
-
-    return "\n".join(map(join, [lines[0], rule, *lines[1:]]))
 
 
 def _words(kind: str) -> str:

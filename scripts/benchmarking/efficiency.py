@@ -1,0 +1,82 @@
+"""How much of a run's time the model itself takes, at its best."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from bigain.metrics.timing import Side, fused_attention, in_turn, ratio
+from bigain.tasks.classify import Classify
+from scripts.benchmarking.methods import methods
+from scripts.benchmarking.report import Bar, Report, text
+from scripts.benchmarking.whole import Whole, configured
+
+WANTED = 0.95
+NOTE = (
+    "A whole run of task=classify, from images to rows on disk, and as many evaluations of the "
+    "model alone, in batches of the size that is fastest a cell. Efficiency is the latter's time "
+    "over the former's; a U-Net's exceeds 1 where classes share work. Brackets hold quartiles over "
+    "the rounds."
+)
+
+
+def run(cfg: DictConfig, device: torch.device) -> Report:
+    """The suite ``efficiency`` of configs/benchmark.yaml."""
+    own = cfg.efficiency
+    found, bars = [], []
+    lines = [["", "Images/s", "Best batch", "Efficiency"]]
+    for name in own.models:
+        for method in methods(own.methods):
+            whole = Whole(configured(method, name, own), device)
+            protocol = Classify(tuple(own.samples), tuple(own.keep))
+            evaluations = protocol.evaluations(len(whole.dataset.classes)) * own.images
+            cells = max(own.batch_sizes)
+            sides: dict[str, Side] = {
+                str(size): partial(_forwards, whole, size, cells // size, device)
+                for size in own.batch_sizes
+            }
+            sides["run"] = whole.side
+            with fused_attention(device, getattr(torch, own.dtype)):
+                seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
+            best = min(map(str, own.batch_sizes), key=lambda size: median(seconds[size]))
+            bare = np.multiply(seconds[best], evaluations / cells)
+            efficiency = ratio(list(bare), seconds["run"])
+            title = f"{name}, {method.title}"
+            rate = own.images / median(seconds["run"])
+            lines.append([title, f"{rate:.2f}", best, text(efficiency)])
+            found.append({"name": title, "evaluations": evaluations, "seconds": seconds})
+            bars.append(
+                Bar(
+                    f"efficiency of the task, {title}",
+                    f"at least {WANTED}",
+                    text(efficiency),
+                    efficiency.median >= WANTED,
+                )
+            )
+    heading = f"{own.dtype}, {own.images} images, batch {own.batch_size}"
+    return Report("Efficiency", NOTE, {heading: lines}, found, bars)
+
+
+@contextmanager
+def _forwards(
+    whole: Whole, size: int, times: int, device: torch.device
+) -> Iterator[Callable[[], None]]:
+    """``times`` batches of the model alone."""
+    backbone: Any = whole.backbone
+    condition = backbone.condition(whole.dataset)
+    x = torch.randn(size, *backbone.latent_shape, device=device)
+    t = torch.full((size,), 500, device=device)
+    rows = condition[torch.arange(size, device=device) % len(condition)]
+
+    @torch.inference_mode()
+    def work() -> None:
+        for _ in range(times):
+            backbone.predict_noise(x, t, rows)
+
+    with whole.attached():
+        yield work

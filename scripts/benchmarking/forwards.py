@@ -1,0 +1,115 @@
+"""A forward of the published architectures under every method, beside what its FLOPs promise."""
+
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from bigain import config
+from bigain.blocks import random_inputs, select_blocks, tokens
+from bigain.metrics.flops import count
+from bigain.metrics.timing import (
+    Ratio,
+    forward_side,
+    fused_attention,
+    in_turn,
+    peak,
+    random_denoiser,
+    ratio,
+    seeded,
+)
+from scripts.benchmarking.hottest import hottest
+from scripts.benchmarking.methods import BASELINE, methods
+from scripts.benchmarking.report import Bar, Report, text
+
+REALISED = 0.9
+NOTE = (
+    "One forward with random weights under every row of experiments/joint.yaml, in the model's "
+    "default blocks, all in turn. Time and FLOPs are of the uncompressed model, 1 is equal; "
+    "realised is the share of the FLOPs' saving that the time shows. Brackets hold quartiles over "
+    "the rounds."
+)
+
+
+def run(cfg: DictConfig, device: torch.device) -> Report:
+    """The suite ``forwards`` of configs/benchmark.yaml."""
+    own = cfg.forwards
+    every = methods()
+    tables, found, bars = {}, [], []
+    for name in own.models:
+        batch, dtype = own.batch_size[device.type], getattr(torch, own.dtype)
+        backbone = config.build(every[0].configured(f"model={name}"), "model")
+        skeleton = backbone.skeleton()
+        longest = max(tokens(skeleton, b.place) for b in select_blocks(skeleton, "default"))
+        compressors = {m.title: m.compressor(f"model={name}", "task=classify") for m in every}
+        where: dict[str, Any] = {"blocks": "default", "sites": ["self_attention"]}
+        flops = {}
+        for title, compressor in compressors.items():
+            counted = count(skeleton, compressor, **(where if compressor else {}))
+            assert counted is not None
+            flops[title] = counted.total
+        with torch.inference_mode(), fused_attention(device, dtype):
+            with seeded(device, cfg.seed):
+                model = random_denoiser(skeleton, device, dtype)
+                inputs = random_inputs(model, batch, device, dtype)
+            sides = {
+                title: forward_side(model, inputs, compressor, **where)
+                for title, compressor in compressors.items()
+            }
+            in_turn(sides, device, warmup=cfg.warmup, repeats=0)
+            peaks = {title: peak(side, device) for title, side in sides.items()}
+            seconds = in_turn(sides, device, warmup=0, repeats=cfg.repeats)
+            profiles = {
+                f"Profile of {name}, {title}": hottest(sides[title], device)
+                for title in (m.title for m in every if m.name in (BASELINE, "lgtm_05"))
+            }
+        (base,) = [m.title for m in every if m.name == BASELINE]
+        lines = [["Method", "ms", "Time", "FLOPs", "Realised", "Peak MiB"]]
+        realised = {}
+        for title in sides:
+            time, cost = ratio(seconds[title], seconds[base]), flops[title] / flops[base]
+            memory = peaks[title]
+            if cost < 1:
+                realised[title] = Ratio(
+                    *((1 - v) / (1 - cost) for v in (time[0], time[2], time[1]))
+                )
+            lines.append(
+                [
+                    title,
+                    f"{1e3 * median(seconds[title]):.1f}",
+                    text(time, 3),
+                    f"{cost:.3f}",
+                    text(realised[title]) if title in realised else "–",
+                    "–" if memory is None else f"{memory:.0f}",
+                ]
+            )
+        tables[f"{name}, {longest} tokens, batch {batch}, {own.dtype}"] = lines
+        tables |= profiles
+        found.append(
+            {
+                "model": name,
+                "dtype": own.dtype,
+                "batch_size": batch,
+                "flops": flops,
+                "seconds": seconds,
+                "peak_memory_mib": peaks,
+            }
+        )
+        if longest >= 1024:
+            bars.append(_bar(name, realised))
+    return Report("Forwards", NOTE, tables, found, bars)
+
+
+def _bar(name: str, realised: dict[str, Ratio]) -> Bar:
+    values = [r.median for r in realised.values()]
+    worst = min(realised, key=lambda title: realised[title].median)
+    reached = sum(v >= REALISED for v in values)
+    return Bar(
+        f"saving realised of the FLOPs' promise, {name}",
+        f"at least {REALISED} by every method",
+        f"{reached} of {len(values)} methods, median {np.median(values):.2f}, "
+        f"least {realised[worst].median:.2f} ({worst})",
+        reached == len(values),
+    )

@@ -1,0 +1,139 @@
+"""Every suite end to end on the smallest shapes, and what its report says."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from bigain.errors import BiGainError
+from bigain.metrics.timing import Ratio, alone, in_turn, ratio
+from scripts.benchmark import benchmark
+from scripts.benchmarking.methods import methods
+from scripts.benchmarking.report import Bar, Report, summary, text
+
+REPOSITORY = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+TINY = [
+    "warmup=0",
+    "repeats=2",
+    "operators.dtypes=[float32]",
+    "operators.shapes=[{tokens: 64, channels: 64, batch: 2}]",
+    "forwards.models=[dit_fashion]",
+    "forwards.dtype=float32",
+    "classification.dtypes=[float32]",
+    "classification.models.cpu=[dit_fashion]",
+    "classification.images.cpu=2",
+    "classification.samples=[1,2]",
+    "classification.methods=[none,lgtm_05]",
+    "classification.compile=null",
+    "classification.repeats=1",
+    "generation.models.cpu=[sd_fashion]",
+    "generation.images.cpu=2",
+    "generation.steps=2",
+    "generation.methods=[none,iekvd_2]",
+    "generation.repeats=1",
+    "efficiency.models=[dit_fashion]",
+    "efficiency.images=2",
+    "efficiency.samples=[1,2]",
+    "efficiency.methods=[lgtm_05]",
+    "efficiency.batch_sizes=[2,4]",
+    "efficiency.repeats=1",
+    "scaling.models=[dit_fashion]",
+    "scaling.images=1",
+    "scaling.samples=[1,2]",
+    "scaling.repeats=1",
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["scripts/benchmark.py"])
+
+    def call(*overrides: str) -> Path:
+        with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
+            cfg = compose("benchmark", [*TINY, "device=cpu", f"results={tmp_path}", *overrides])
+        benchmark(cfg)
+        return tmp_path
+
+    return call
+
+
+def found(folder: Path, suite: str) -> dict:
+    content: dict = json.loads((folder / "cpu" / f"{suite}.json").read_text())
+    assert {"device", "threads", "torch", "command"} <= content["conditions"].keys()
+    return content
+
+
+def test_operators(run):
+    (only,) = found(run("suites=[operators]"), "operators")["measurements"]
+    seconds = only["seconds"]
+    assert {"tomesd 0.1.3, ToMe 0.5", "L-GTM 0.5", "IE-KVD 2", "self-attention"} <= seconds.keys()
+    assert "attention of 32 queries on 32 keys" in seconds
+    assert "attention of 64 queries on 16 keys" in seconds
+    assert all(len(values) == 2 and min(values) > 0 for values in seconds.values())
+
+
+def test_forwards(run):
+    folder = run("suites=[forwards]")
+    (only,) = found(folder, "forwards")["measurements"]
+    assert only["seconds"].keys() == {m.title for m in methods()}
+    assert only["flops"]["L-GTM 0.5"] < only["flops"]["Uncompressed"]
+    shown = (folder / "cpu" / "forwards.md").read_text()
+    assert "## dit_fashion, 256 tokens, batch 1, float32" in shown and "Realised" in shown
+
+
+def test_classification(run):
+    content = found(run("suites=[classification]"), "classification")
+    none, lgtm = content["measurements"]
+    assert none["differences"]["ours"] < 1e-5 and lgtm["differences"]["ours"] < 1e-5
+    assert len(content["bars"]) == 1
+
+
+def test_generation(run):
+    (only,) = found(run("suites=[generation]"), "generation")["measurements"]
+    assert "Uncompressed, guided, nothing shared" in only["seconds"]
+
+
+def test_efficiency_and_scaling(run):
+    folder = run("suites=[efficiency,scaling]")
+    (only,) = found(folder, "efficiency")["measurements"]
+    assert only["seconds"].keys() == {"2", "4", "run"} and only["evaluations"] == 2 * (10 + 3)
+    (only,) = found(folder, "scaling")["measurements"]
+    assert only["seconds"].keys() == {"one", "two", "threads"}
+    bars = (folder / "bars.md").read_text()
+    assert bars.count("\n") == 4 and "two workers over one, dit_fashion" in bars
+
+
+def test_an_unknown_suite_is_refused(run):
+    with pytest.raises(BiGainError, match="no suite speed; choose of operators"):
+        run("suites=[speed]")
+
+
+def test_an_unknown_method_is_refused(run):
+    with pytest.raises(BiGainError, match="no row fast; it has none"):
+        run("suites=[generation]", "generation.methods=[fast]")
+
+
+def test_sides_are_timed_in_turn():
+    order: list[str] = []
+    sides = {name: alone(lambda name=name: order.append(name)) for name in "ab"}
+    seconds = in_turn(sides, CPU, warmup=1, repeats=3)
+    assert order == ["a", "b"] * 4
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_the_ratio_is_of_rounds():
+    """A slow round strikes both sides, and so leaves it alone."""
+    assert ratio([2, 20, 6], [1, 10, 2]) == Ratio(2, 2, 2.5)
+    assert text(Ratio(1, 0.5, 2)) == "1.00 [0.50, 2.00]"
+
+
+def test_the_summary_marks_what_falls_short(tmp_path):
+    bars = [Bar("speed", "at least 2", "1.5", False), Bar("memory", "at most 1", "0.9", True)]
+    Report("T", "Note.", {"A": [["", "x"], ["a", "1"]]}, [], bars).write(tmp_path / "cpu", "s", {})
+    shown = summary(tmp_path, ("cpu", "cuda"), ("s", "other"))
+    assert [line.split("|")[3].strip() for line in shown.splitlines()[2:]] == ["**1.5**", "0.9"]
+    assert [line.split("|")[4].strip() for line in shown.splitlines()[2:]] == ["–", "–"]
