@@ -10,7 +10,7 @@ MAKING := $(VENV)/.making
 # of `make table4`: paper or mini; ARGS are more overrides, such as hydra/launcher=ray shards=8
 SCALE ?= paper
 ARGS ?=
-EXPERIMENTS := $(filter table% figure%,$(basename $(notdir $(wildcard experiments/*.yaml))))
+EXPERIMENTS := $(filter-out demo joint,$(basename $(notdir $(wildcard experiments/*.yaml))))
 # those that the scale has
 HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -s .yaml)
 

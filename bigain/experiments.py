@@ -328,7 +328,7 @@ def _group(
             _place(found.get("axis", {}).get("setting"), r),
         )
         for r in found["rows"]
-        if scale is None or scale in r.get("scales", SCALES)
+        if name in r.get("groups", [name])
     ]
     return Group(name, about["title"], rows)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bigain.attach import Attachment, Retrace
 from bigain.blocks import Denoiser, before_text, first_block, text_projections
 from bigain.groups import Groups
+from bigain.randomness import KeyedStream
 
 MOST = 4 * 2**30  # bytes of keys and values kept for all texts; beyond, they are computed anew
 
@@ -84,7 +85,8 @@ class Sharing:
         """
         self._share(groups)
         if self._attachment is not None and keys is not None:
-            self._attachment.sample_keys = keys
+            paired = self._attachment.compressor.paired
+            self._attachment.sample_keys = keys if paired else KeyedStream(keys).fork(classes).keys
         self._classes = classes
         if self._tables:  # the model reads no more than its shape
             return self._condition[:1].expand(len(classes), *self._condition.shape[1:])
@@ -93,8 +95,10 @@ class Sharing:
     def _share(self, groups: Groups | None) -> None:
         self._groups = groups
         if self._attachment is not None:
-            shared = None if groups is None or self._block is None else (self._block, groups)
-            self._attachment.shared = shared
+            self._attachment.shared = None
+            alike = self._attachment.compressor.paired
+            if groups is not None and self._block is not None and alike:
+                self._attachment.shared = self._block, groups
 
     def _once(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self._groups is None:

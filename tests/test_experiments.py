@@ -19,9 +19,27 @@ ALONE = [name for name in NAMES if not any(name == n for n, _ in BOTH)]
 def test_the_paper_s_tables_and_figures_are_there():
     tables = [f"table{n}" for n in (*range(1, 9), 11, 12, 14, 15, 16, 17, 18)]
     figures = [f"figure{n}" for n in (2, 3, 4, 6)]
-    assert experiments.names("paper") == [*figures, *tables]
-    # the embedded model is a DiT: tables and figures of the DiT alone are those of the U-Net
-    assert set(experiments.names("mini")) == {*figures, *tables, "joint"} - {"table18", "figure4"}
+    assert set(experiments.names("paper")) == {*figures, *tables, "destinations"}
+    # both kinds of model are in every one, so those of the DiT alone are those of the U-Net
+    ours = {"joint", "destinations", "retention"}
+    assert set(experiments.names("mini")) == {*figures, *tables, *ours} - {"table18", "figure4"}
+
+
+@pytest.mark.parametrize("name", experiments.names("mini"))
+def test_the_miniature_is_of_both_kinds_of_model(name):
+    groups = {group.name for group in experiments.load(name, "mini").groups}
+    assert {"dit_fashion", "sd_fashion"} <= groups
+
+
+def test_a_row_may_be_of_some_groups_alone():
+    """A DiT has no cross-attention."""
+    dit, unet = experiments.load("table6", "mini").groups
+    names = [{row.name for row in group.rows} for group in (dit, unet)]
+    assert names[1] - names[0] == {
+        f"{method}_{site}"
+        for method in ("tome", "tome_first", "lgtm", "lgtm_official")
+        for site in ("cross", "all")
+    }
 
 
 @pytest.mark.parametrize(("name", "scale"), [*BOTH, *((name, None) for name in ALONE)])
@@ -84,7 +102,7 @@ def test_the_controls_stand_beside_their_methods():
 
 
 def test_groups_of_other_images_are_other_images():
-    first, second, third = experiments.load("table14", "mini").groups
+    first, second, third = experiments.load("table14", "mini").groups[:3]
     ids = [set(group.rows[0].cells["classify"].image_ids()) for group in (first, second, third)]
     assert [len(i) for i in ids] == [500] * 3
     assert not (ids[0] & ids[1] or ids[1] & ids[2] or ids[0] & ids[2])

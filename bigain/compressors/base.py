@@ -29,6 +29,7 @@ class Compressor:
     Attributes:
         shortens: the fields of Plan that ``plan`` fills.
         reuse: whether the plan of the first block serves the later ones of the same forward.
+        paired: whether all classes of one noisy image get the same random draws.
     """
 
     @property
@@ -38,6 +39,10 @@ class Compressor:
     @property
     def reuse(self) -> bool:
         return False
+
+    @property
+    def paired(self) -> bool:
+        return True
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

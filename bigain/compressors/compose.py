@@ -40,6 +40,10 @@ class Compose(Compressor):
     def reuse(self) -> bool:
         return any(part.reuse for part in self.parts)
 
+    @property
+    def paired(self) -> bool:
+        return all(part.paired for part in self.parts)
+
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:
@@ -72,6 +76,10 @@ class Cached(Compressor):
     @property
     def reuse(self) -> bool:
         return True
+
+    @property
+    def paired(self) -> bool:
+        return self.compressor.paired
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

@@ -10,6 +10,8 @@ from bigain.compressors.matching import merge_into
 from bigain.compressors.tokens import TokenGrid
 from bigain.randomness import KeyedStream
 
+DESTINATIONS = ("random", "first", "unpaired")
+
 
 @dataclass(frozen=True)
 class ToMe(Compressor):
@@ -18,8 +20,9 @@ class ToMe(Compressor):
     Args:
         ratio: share of tokens merged away, at most 1 - 1/stride**2.
         stride: side of the cells, one destination each.
-        destinations: "random", drawn anew for every sample and block, or "first", the top-left
-            token of each cell.
+        destinations: "random", drawn anew for every image, timestep and block; "first", the
+            top-left token of each cell; or "unpaired", drawn anew for every class too, to see what
+            it costs that the published code draws anew for every batch.
     """
 
     ratio: float
@@ -28,11 +31,15 @@ class ToMe(Compressor):
 
     def __post_init__(self) -> None:
         check_ratio("ToMe", self.ratio, self.stride)
-        check_choice("ToMe", "destinations", self.destinations, ("random", "first"))
+        check_choice("ToMe", "destinations", self.destinations, DESTINATIONS)
 
     @property
     def shortens(self) -> frozenset[str]:
         return frozenset({"queries"})
+
+    @property
+    def paired(self) -> bool:
+        return self.destinations != "unpaired"
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_an_unknown_method_is_refused(run):
 
 def test_sides_are_timed_in_turn():
     order: list[str] = []
-    sides = {name: alone(lambda name=name: order.append(name)) for name in "ab"}
+    sides = {name: alone(partial(order.append, name)) for name in "ab"}
     seconds = in_turn(sides, CPU, warmup=1, repeats=3)
     assert order == ["a", "b"] * 4
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}

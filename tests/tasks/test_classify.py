@@ -96,6 +96,21 @@ def test_random_draws_follow_the_image_and_not_its_place(golden, backbone):
     assert (three.errors[0] - three.errors[1]).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_classes_draw_alike_unless_unpaired(golden, backbone, paired):
+    """Asked twice about one class, a paired compressor gives the same error twice."""
+    tensors, _ = golden
+    compressor = ToMe(0.5, destinations="random" if paired else "unpaired")
+    same = {**tensors, "text": tensors["text"][:1].repeat(3, 1, 1)}
+    protocol = Classify(samples=(2,), keep=(1,))
+    errors = [
+        run(backbone, protocol, same, compressor, size, keys=torch.tensor([5])).errors[0]
+        for size in (1, 4)
+    ]
+    torch.testing.assert_close(errors[0], errors[1], rtol=0, atol=1e-5)
+    assert ((errors[0] - errors[0][0]).abs().max() < 1e-5) == paired
+
+
 def test_grid_and_stages():
     protocol = Classify()
     assert protocol.timesteps(1000) == list(range(25, 1000, 50))
