@@ -93,12 +93,13 @@ class Sharing:
         return self._condition[classes]
 
     def _share(self, groups: Groups | None) -> None:
+        attachment = self._attachment
+        if attachment is not None and not attachment.compressor.paired:
+            groups = None  # its classes differ from the first block on
         self._groups = groups
-        if self._attachment is not None:
-            self._attachment.shared = None
-            alike = self._attachment.compressor.paired
-            if groups is not None and self._block is not None and alike:
-                self._attachment.shared = self._block, groups
+        if attachment is not None:
+            block = self._block
+            attachment.shared = None if groups is None or block is None else (block, groups)
 
     def _once(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self._groups is None:
