@@ -108,7 +108,7 @@ def accuracy_row(
     if several:
         row |= _ranking(frame)
     if baseline is not None:
-        baseline = _same_images(title, frame, baseline)
+        baseline = same_images(title, frame, baseline)
         test = paired(correct, hits(baseline["prediction"], baseline["labels"]))
         row |= {
             "difference": test.difference,
@@ -150,7 +150,7 @@ def _ranking(frame: pd.DataFrame) -> Row:
     }
 
 
-def _same_images(title: str, frame: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+def same_images(title: str, frame: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
     """The baseline in the frame's order."""
     images = frame["image_id"]
     odd = sorted(set(images) ^ set(baseline["image_id"]))

@@ -1,0 +1,318 @@
+"""The tables of docs/findings.md: what of the paper's claims survives, from runs alone.
+
+Every table reads experiments (experiments/*.yaml) at the mini scale; a comparison whose runs are
+not finished is left out.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bigain import experiments
+from bigain.metrics.accuracy import Z, hits, paired, top1
+from bigain.metrics.effects import Estimate, class_spread, correlation, interaction
+from bigain.metrics.spectrum import coherence
+from bigain.results import atomic, markdown
+from bigain.results.accuracy import same_images
+from bigain.results.build import Found, collect
+from bigain.results.generation import fid_difference
+from bigain.results.tables import DASH
+from bigain.results.traces import spectra_at
+
+SCALE = "mini"
+TIMESTEP = 525  # of the traces
+RATIOS = ("0.3", "0.5", "0.7")
+
+
+class Row(NamedTuple):
+    """A row of an experiment in one group, and what there is of it by task."""
+
+    title: str
+    series: str
+    cells: Mapping[str, Found]
+
+    @property
+    def frame(self) -> pd.DataFrame | None:
+        """Its classified images."""
+        found = self.cells.get("classify")
+        return found.frame if found else None
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """Of its generated images."""
+        found = self.cells.get("generate")
+        return found.scores if found else None
+
+
+Rows = Mapping[str, Row]
+Line = list[str]
+
+
+def findings(out: Path) -> dict[str, str]:
+    """Write every table, ``<out>/findings-<name>.md``.
+
+    Returns:
+        The Markdown by name.
+    """
+    found = {}
+    for name, (names, header, lines) in TABLES.items():
+        groups: dict[str, dict[str, Row]] = {}
+        for experiment in names:
+            for title, rows in _rows(experiment):
+                groups.setdefault(title, {}).update(rows)
+        body = [[title, *line] for title, rows in groups.items() for line in lines(rows)]
+        found[name] = markdown.table([["Model and data", *header], *body]) + "\n"
+        atomic.write_text(out / f"findings-{name}.md", found[name])
+    return found
+
+
+def _rows(name: str) -> Iterator[tuple[str, dict[str, Row]]]:
+    """An experiment's groups by title; later subsets of the same images are left out."""
+    for part in collect(experiments.load(name, SCALE)):
+        yield (
+            part.group.title,
+            {r.name: Row(r.title, r.series, part.cells[r.name]) for r in part.group.rows},
+        )
+
+
+# Comparisons of two rows
+
+
+def _against(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[Line]:
+    """Accuracy of the first of each pair against the second, on the same images."""
+    for one, other in pairs:
+        if one in rows and other in rows:
+            a, b = rows[one], rows[other]
+            if a.frame is not None and b.frame is not None:
+                yield [a.title, b.title, *_compared(a, b)]
+
+
+def _compared(a: Row, b: Row) -> Line:
+    ours, theirs = _hits(a, b)
+    test = paired(ours, theirs)
+    values = [f"{100 * top1(side).value:.1f}" for side in (ours, theirs)]
+    difference = _interval(Estimate(test.difference, test.low, test.high), "+.1f")
+    return [*values, difference, f"{test.wins}/{test.losses}", _p(test.p)]
+
+
+def _hits(*rows: Row) -> list[NDArray[np.bool_]]:
+    """Which images each row gets right, in the order of the first row's."""
+    return [hits(frame["prediction"], frame["labels"]) for frame in _aligned(*rows)]
+
+
+def _aligned(*rows: Row) -> list[pd.DataFrame]:
+    first = rows[0].frame
+    assert first is not None
+    frames = [row.frame for row in rows]
+    return [first, *(same_images("a row", first, f) for f in frames[1:] if f is not None)]
+
+
+def _fids(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[Line]:
+    for one, other in pairs:
+        if one in rows and other in rows:
+            a, b = rows[one], rows[other]
+            if a.scores is not None and b.scores is not None:
+                change = Estimate(*fid_difference(a.title, a.scores, b.scores))
+                values = [f"{side['fid']:.2f}" for side in (a.scores, b.scores)]
+                yield [a.title, b.title, *values, _interval(change, "+.2f")]
+
+
+# One table a question
+
+
+def _noise(rows: Rows) -> Iterator[Line]:
+    """The noise that each form of ToMe adds to the comparison of classes."""
+    plain = rows["none"]
+    for ratio in RATIOS:
+        for name in (f"tome_{ratio}", f"tome_unpaired_{ratio}", f"tome_first_{ratio}"):
+            row = rows.get(name)
+            if row is None or row.frame is None or plain.frame is None:
+                continue
+            ours, theirs = (_trials(frame) for frame in _aligned(row, plain))
+            (accuracy,) = _hits(row)
+            spread = class_spread(ours, theirs)
+            yield [row.title, f"{100 * top1(accuracy).value:.1f}", _interval(spread, ".3f")]
+
+
+def _trials(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Errors [I, K, S] of the noises that every class was tried with."""
+    classes = len(frame["errors"].iloc[0])
+    trials = np.stack([np.asarray(t, dtype=float) for t in frame["trials"]])
+    trials = trials.reshape(len(frame), classes, -1)
+    return trials[..., ~np.isnan(trials).any((0, 1))]
+
+
+def _scores(rows: Rows) -> Iterator[Line]:
+    """Table 8's scores against the deterministic control and against the paper's score."""
+    control, own = rows["tome_first_0.7"], rows["lgtm_0.7"]
+    if control.frame is None or own.frame is None:
+        return
+    for name, row in rows.items():
+        if row.frame is None or not name.startswith(("score_", "lgtm_", "tome_0.7")):
+            continue
+        (accuracy,) = _hits(row)
+        cells = []
+        for other in (control, own):
+            test = paired(*_hits(row, other))
+            change = _interval(Estimate(test.difference, test.low, test.high), "+.1f")
+            cells += [DASH, DASH] if other is row else [change, _p(test.p)]
+        yield [row.title, f"{100 * top1(accuracy).value:.1f}", *cells]
+
+
+def _alphas(rows: Rows) -> Iterator[Line]:
+    """Accuracy and FID at each alpha of IE-KVD, against the paper's choice for each task."""
+    for text in ("0.0", "0.5", "0.7", "0.8", "0.9", "1.0", "1.1", "1.2", "1.5"):
+        line = [text, DASH, DASH, DASH, DASH]
+        row, chosen = rows.get(f"alpha_{text}"), rows.get("alpha_0.9")
+        if row and chosen and row.frame is not None and chosen.frame is not None:
+            (accuracy,) = _hits(row)
+            test = paired(*_hits(row, chosen))
+            line[1] = f"{100 * top1(accuracy).value:.1f}"
+            if row is not chosen:
+                line[2] = _interval(Estimate(test.difference, test.low, test.high), "+.1f")
+        drawn, rising = rows.get(f"constant_{text}"), rows.get("rising")
+        if drawn and rising and drawn.scores is not None and rising.scores is not None:
+            line[3] = f"{drawn.scores['fid']:.2f}"
+            change = fid_difference(drawn.title, drawn.scores, rising.scores)
+            line[4] = _interval(Estimate(*change), "+.2f")
+        if set(line[1:]) != {DASH}:
+            yield line
+
+
+def _together(rows: Rows) -> Iterator[Line]:
+    """Merging and key/value downsampling, alone and together."""
+    four = [rows[name] for name in ("none", "lgtm_05", "iekvd_2", "lgtm_iekvd")]
+    frames = [row.frame for row in four]
+    if all(frame is not None for frame in frames):
+        right = _hits(*four)
+        values = [f"{100 * top1(side).value:.1f}" for side in right]
+        yield ["accuracy (%)", *values, _interval(interaction(*right), "+.1f")]
+    scores = [row.scores for row in four]
+    found = [s for s in scores if s is not None and s["fid"] is not None]
+    if len(found) == len(four):
+        signs = (1, -1, -1, 1)
+        value = sum(s * f["fid"] for s, f in zip(signs, found, strict=True))
+        replicates = sum(
+            s * np.asarray(f["fid_replicates"]) for s, f in zip(signs, found, strict=True)
+        )
+        half = Z * float(np.std(replicates, ddof=1))
+        change = Estimate(value, value - half, value + half)
+        yield ["FID", *(f"{f['fid']:.2f}" for f in found), _interval(change, "+.2f")]
+
+
+def _breaking(rows: Rows) -> Iterator[Line]:
+    """What of accuracy above chance and of FID is left, method by method."""
+    plain = rows["none"]
+    if plain.frame is None or plain.scores is None:
+        return
+    chance = 1 / len(plain.frame["errors"].iloc[0])
+    for name, row in rows.items():
+        if name == "none" or row.frame is None or row.scores is None:
+            continue
+        ours, base = _hits(row, plain)
+        above = top1(base).value - chance
+        test = paired(ours, base)
+        kept = [1 + d / 100 / above for d in (test.difference, test.low, test.high)]
+        change, low, high = fid_difference(row.title, row.scores, plain.scores)
+        times = [1 + d / plain.scores["fid"] for d in (change, low, high)]
+        yield [row.title, _interval(Estimate(*kept), ".2f"), _interval(Estimate(*times), ".2f")]
+
+
+def _retention(rows: Rows) -> Iterator[Line]:
+    """How the coherence that is left goes with the accuracy that is lost."""
+    plain = rows["none"]
+    kinds: dict[str, list[tuple[float, NDArray[np.float64]]]] = {}
+    for name, row in rows.items():
+        trace = row.cells.get("trace")
+        if name == "none" or row.frame is None or plain.frame is None:
+            continue
+        if trace is None or trace.frame is None:
+            continue
+        fields = list(trace.frame.iloc[0]["fields"])
+        if len(fields) > 1:  # two maps at once have no one coherence
+            continue
+        lost = -paired(*_hits(row, plain)).difference
+        left = coherence(*spectra_at(row.title, trace.frame, TIMESTEP))
+        bands = np.nanmean(left, axis=(0, 1, 2))  # images, blocks and the one field
+        kinds.setdefault(fields[0].replace("_", " and "), []).append((lost, bands))
+        kinds.setdefault("all", []).append((lost, bands))
+    for kind, points in kinds.items():
+        if len(points) < MIN_POINTS:
+            continue
+        losses = [lost for lost, _ in points]
+        bands = np.stack([b for _, b in points])
+        half = (bands.shape[1] - 2) // 2
+        line = [kind, str(len(points))]
+        # the first band is the mean, the last the corners beyond half a cycle a token
+        for part in (slice(1, 1 + half), slice(1 + half, None), slice(1, None)):
+            line.append(_interval(correlation(bands[:, part].mean(1), losses), "+.2f"))
+        yield line
+
+
+MIN_POINTS = 5  # of a correlation
+
+
+def _interval(found: Estimate, spec: str) -> str:
+    value, low, high = (format(number, spec).replace("-", "−") for number in found)
+    return f"{value} [{low}, {high}]"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+PAIRED = ["Method", "Against", "%", "%", "Difference (points)", "Wins/losses", "p"]
+FIDS = ["Method", "Against", "FID", "FID", "Difference"]
+
+
+def _pairs(*kinds: tuple[str, str], short: bool = False) -> list[tuple[str, str]]:
+    """Names of rows at each ratio; joint.yaml writes ToMe's and L-GTM's own without the point."""
+
+    def row(kind: str, ratio: str) -> str:
+        return f"{kind}_{ratio.replace('.', '')}" if short and kind in BARE else f"{kind}_{ratio}"
+
+    return [(row(a, r), row(b, r)) for a, b in kinds for r in RATIOS]
+
+
+BARE = ("tome", "lgtm")
+GATING = [("lgtm", "tome_first"), ("lgtm", "tome")]
+CELLS = [("lgtm_official", "tome_first"), ("lgtm", "lgtm_official")]
+HIGHEST = [("lgtm_highest", "lgtm"), ("lgtm_highest", "tome_first"), ("lgtm_highest", "tome")]
+CHANCE = [("tome", "tome_unpaired"), ("tome", "tome_first")]
+
+# name -> the experiments it reads, its header after the model, and its lines of a group's rows
+TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Rows], Iterator[Line]]]] = {
+    "gating": (["destinations"], PAIRED, partial(_against, _pairs(*GATING))),
+    "gating-fid": (["joint"], FIDS, partial(_fids, _pairs(*GATING, short=True))),
+    "cells": (["destinations"], PAIRED, partial(_against, _pairs(*CELLS))),
+    "cells-fid": (["joint"], FIDS, partial(_fids, _pairs(*CELLS, short=True))),
+    "chance": (["destinations"], PAIRED, partial(_against, _pairs(*CHANCE))),
+    "noise": (["destinations"], ["Method", "%", "Added over present"], _noise),
+    "scores": (
+        ["table8"],
+        ["Destinations", "%", "Against ToMe, first", "p", "Against the Laplacian", "p"],
+        _scores,
+    ),
+    "highest": (["destinations"], PAIRED, partial(_against, _pairs(*HIGHEST))),
+    "alpha": (
+        ["table15", "table16"],
+        ["alpha", "%", "Against 0.9", "FID", "Against the paper's schedule"],
+        _alphas,
+    ),
+    "together": (
+        ["joint"],
+        ["", "Uncompressed", "L-GTM 0.5", "IE-KVD 2", "Both", "Beyond the sum"],
+        _together,
+    ),
+    "breaking": (["joint"], ["Method", "Accuracy kept", "FID, times"], _breaking),
+    "retention": (
+        ["joint", "retention"],
+        ["Of", "Methods", "Low bands", "High bands", "All bands"],
+        _retention,
+    ),
+}
