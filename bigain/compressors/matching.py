@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from bigain.compressors import kernels
 from bigain.compressors.tokens import TokenGrid, TokenMap, precise, take
 
 BLOCK = 2**22  # similarities held at a time, that a CPU's cache may hold them
@@ -94,6 +95,8 @@ def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tup
     Returns:
         The similarity, float32 at least [B, S], and the destination's token index [B, S].
     """
+    if kernels.usable(x):
+        return kernels.nearest(x, lengths(x), sources, destinations)
     (batch, many), few = sources.shape, destinations.shape[1]
     best = x.new_empty(sources.shape, dtype=torch.promote_types(x.dtype, torch.float32))
     match = torch.empty_like(sources)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bigain.compressors import kernels
 from bigain.compressors.tokens import TokenGrid, precise
 
 PART = 2**21  # elements scored at a time, that a CPU's cache may hold them
@@ -112,5 +113,8 @@ SCORES: dict[str, Callable[[Tensor, TokenGrid], Tensor]] = {
 
 def score(name: str, x: Tensor, grid: TokenGrid) -> Tensor:
     """A score of `SCORES` in float32 at least, [B, N]; half precision is widened part by part."""
+    if name == "laplacian_l1" and kernels.usable(x):
+        grid.check(x)
+        return kernels.laplacian_l1(x, grid.height, grid.width)
     parts = x.split(max(1, PART // x[0].numel()))
     return torch.cat([SCORES[name](precise(part), grid) for part in parts])

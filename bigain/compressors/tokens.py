@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bigain.compressors import kernels
+
 
 @dataclass(frozen=True)
 class TokenGrid:
@@ -119,6 +121,8 @@ class TokenMap:
         if self.kept is not None:
             return take(y, self.kept)
         members, starts = self._bags()
+        if kernels.usable(y):
+            return kernels.slot_means(y, members, starts, self.counts)
         mean = F.embedding_bag(members, y.flatten(0, 1), starts, mode="mean")
         return mean.view(len(y), self.size, y.shape[-1])
 

@@ -1,0 +1,37 @@
+"""Triton kernels for what compressors do to every token: match, score and average.
+
+Eager code on an NVIDIA GPU takes them. All else takes the torch paths beside their calls, which
+are the reference of what they compute. Triton's interpreter tests them on a CPU, and its compiler
+builds them for two generations of GPUs; no GPU has run them yet.
+"""
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+try:
+    from bigain.compressors.kernels.operators import laplacian_l1, nearest, slot_means
+except ImportError:  # triton has no build for this platform
+    INSTALLED = False
+else:
+    INSTALLED = True
+
+__all__ = ["laplacian_l1", "nearest", "slot_means", "usable"]
+
+TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def usable(x: Tensor) -> bool:
+    """Whether the kernels take ``x``; every operator asks here, and else runs in torch.
+
+    They know no float64 and give no gradients, and torch.compile fuses the torch paths itself.
+    """
+    return (
+        INSTALLED
+        and not is_compiling()
+        and x.is_cuda
+        and x.dtype in TYPES
+        and not (torch.is_grad_enabled() and x.requires_grad)
+        and torch.version.hip is None
+        and torch.cuda.get_device_properties(x.device).major >= 8
+    )
