@@ -1,5 +1,6 @@
 """The Triton kernels against the torch paths, on the CPU by Triton's interpreter, and on a GPU."""
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -222,6 +223,7 @@ class Gpu:
 def asked(monkeypatch: pytest.MonkeyPatch, major: int = 9, **changes: Any) -> bool:
     found = {"is_cuda": True, "dtype": torch.bfloat16, "requires_grad": False, "device": "cuda:0"}
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Gpu(major))
+    monkeypatch.setattr(kernels, "ASKED", True)
     return kernels.usable(SimpleNamespace(**{**found, **changes}))
 
 
@@ -238,13 +240,25 @@ def test_who_takes_the_kernels(monkeypatch):
     assert not asked(monkeypatch)
 
 
+def test_they_are_off_unless_asked_for(monkeypatch):
+    try:
+        for value in ("0", "1"):
+            monkeypatch.setenv("BIGAIN_KERNELS", value)
+            assert importlib.reload(kernels).ASKED == (value == "1")
+    finally:
+        monkeypatch.undo()
+        importlib.reload(kernels)
+    assert not kernels.ASKED or os.environ.get("BIGAIN_KERNELS") == "1"
+
+
 def test_no_cpu_or_meta_tensor_takes_them():
     assert not kernels.usable(torch.ones(1)) and not kernels.usable(torch.ones(1, device="meta"))
 
 
 @pytest.mark.gpu
 @cuda
-def test_gradient_takes_the_torch_path():
+def test_gradient_takes_the_torch_path(monkeypatch):
+    monkeypatch.setattr(kernels, "ASKED", True)
     y = tokens("cuda", 1, 16, 4).requires_grad_()
     made = TokenMap(torch.zeros(1, 16, dtype=torch.int64, device="cuda"), 1)
     made.undo(made.apply(y)).sum().backward()
@@ -254,6 +268,7 @@ def test_gradient_takes_the_torch_path():
 def test_compile_takes_the_torch_paths(monkeypatch):
     """Of tensors that claim to be on a GPU and hold nothing."""
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Gpu)
+    monkeypatch.setattr(kernels, "ASKED", True)
 
     def shorten(x: Tensor) -> Tensor:
         return LGTM(0.5).plan(x, TokenGrid(8, 8)).queries.apply(x)

@@ -1,9 +1,12 @@
 """Triton kernels for what compressors do to every token: match, score and average.
 
-Eager code on an NVIDIA GPU takes them. All else takes the torch paths beside their calls, which
-are the reference of what they compute. Triton's interpreter tests them on a CPU, and its compiler
-builds them for two generations of GPUs; no GPU has run them yet.
+With BIGAIN_KERNELS=1 in the environment, eager code on an NVIDIA GPU takes them. All else takes
+the torch paths beside their calls, which are the reference of what they compute. Triton's
+interpreter tests them on a CPU, and its compiler builds them for two generations of GPUs; they are
+off by default because no GPU has run them yet.
 """
+
+import os
 
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ else:
 
 __all__ = ["laplacian_l1", "nearest", "slot_means", "usable"]
 
+ASKED = os.environ.get("BIGAIN_KERNELS") == "1"
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -28,6 +32,7 @@ def usable(x: Tensor) -> bool:
     """
     return (
         INSTALLED
+        and ASKED
         and not is_compiling()
         and x.is_cuda
         and x.dtype in TYPES
