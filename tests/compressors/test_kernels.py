@@ -244,7 +244,7 @@ def test_they_are_off_unless_asked_for(monkeypatch):
     try:
         for value in ("0", "1"):
             monkeypatch.setenv("BIGAIN_KERNELS", value)
-            assert importlib.reload(kernels).ASKED == (value == "1")
+            assert importlib.reload(kernels).ASKED is (value == "1")
     finally:
         monkeypatch.undo()
         importlib.reload(kernels)
