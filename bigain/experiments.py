@@ -122,6 +122,7 @@ class Experiment:
         figures: to draw beside the table, of `bigain.results.build.FIGURES`.
         maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
         axis: what figures draw values against, the label of a setting; empty for costs.
+        seconds: whether tables print what the runs took.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Experiment:
     maps: dict[str, int]
     groups: list[Group]
     axis: str = ""
+    seconds: bool = True
 
     @property
     def rows(self) -> list[Row]:
@@ -245,7 +247,7 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
             for g in found["groups"][scale]
         ]
     else:
-        scale = None
+        scale, shared = None, {}
         alone: dict[str, Any] = {"title": "", "overrides": []}
         groups = [_group("", alone, found, tasks, [], extra or [], None)]
     return Experiment(
@@ -260,6 +262,7 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
         found.get("maps", {}),
         groups,
         found.get("axis", {}).get("label", ""),
+        shared.get("seconds", True),
     )
 
 

@@ -26,7 +26,15 @@ from bigain.metrics.timing import conditions
 from bigain.results.atomic import write_text
 from scripts.benchmarking.report import Report, summary
 
-SUITES = ("operators", "forwards", "classification", "generation", "efficiency", "scaling")
+SUITES = (
+    "operators",
+    "forwards",
+    "classification",
+    "generation",
+    "efficiency",
+    "scaling",
+    "tables",
+)
 CONFIGS = str(REPOSITORY / "configs")
 
 

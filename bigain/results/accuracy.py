@@ -47,9 +47,10 @@ RANKING_KEYS = (
 LEGEND = (
     "Accuracy and difference to the baseline in percent and points with 95% intervals (Wilson; "
     "Newcombe 1998, method 10); wins/losses are images that only the method/only the baseline "
-    "gets right; p is the exact McNemar test. Evaluations are the mean and seconds the median of "
-    "an image."
+    "gets right; p is the exact McNemar test. Evaluations are the mean of an image."
 )
+SECONDS = "Seconds"
+SECONDS_LEGEND = "Seconds are the median of an image."
 RANKING_LEGEND = (
     "A prediction is right if it is among the image's labels. mAP is the mean over images of the "
     "average precision of all classes ranked: finalists first, each group by its mean error; its "
@@ -202,14 +203,20 @@ _RANKING = (
 )
 _SPENT = (
     Column("Evaluations", lambda row: number(row["evaluations"])),
-    Column("Seconds", lambda row: number(row["seconds"])),
+    Column(SECONDS, lambda row: number(row["seconds"])),
     Column("Peak MiB", lambda row: number(row["peak_memory_mib"])),
 )
 
 
-def accuracy(rows: Sequence[Row]) -> Kind:
-    """The columns of ``rows``; those of the ranking where images have several labels."""
+def accuracy(rows: Sequence[Row], seconds: bool = True) -> Kind:
+    """The columns of ``rows``; those of the ranking where images have several labels.
+
+    Args:
+        seconds: print what the runs took, which depends on what else their machines did.
+    """
+    spent = [c for c in _SPENT if seconds or c.header != SECONDS]
+    legend = f"{LEGEND} {SECONDS_LEGEND}" if seconds else LEGEND
     if all(row["map"] is None for row in rows):
-        return Kind(KEYS, (*_COLUMNS, *_SPENT), LEGEND)
-    columns = (*_COLUMNS, *_RANKING, *_SPENT)
-    return Kind((*KEYS, *RANKING_KEYS), columns, f"{LEGEND} {RANKING_LEGEND}")
+        return Kind(KEYS, (*_COLUMNS, *spent), legend)
+    columns = (*_COLUMNS, *_RANKING, *spent)
+    return Kind((*KEYS, *RANKING_KEYS), columns, f"{legend} {RANKING_LEGEND}")

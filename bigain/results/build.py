@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bigain.config import REPOSITORY
 from bigain.errors import BiGainError
 from bigain.results import atomic, figures, samples, tables
 from bigain.results.accuracy import accuracy, accuracy_row
@@ -19,6 +20,7 @@ from bigain.results.maps import draw_maps
 from bigain.results.published import add_published, published
 from bigain.results.retention import VALUES, draw_retention
 from bigain.results.store import MissingImagesError, Run
+from bigain.results.timings import measured_on, time_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Found:
         return self.run.fingerprint if self.run else None
 
 
+BENCHMARKS = REPOSITORY / "results" / "benchmarks"
 Cells = Mapping[str, Mapping[str, Found]]  # by row, then by task
 
 
@@ -65,8 +68,8 @@ class Collected:
         return self.section.rows if self.section else []
 
 
-def collect(experiment: Experiment) -> list[Collected]:
-    """The experiment's groups with their rows, from their runs alone.
+def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Collected]:
+    """The experiment's groups with their rows, from their runs and ``benchmarks`` alone.
 
     Raises:
         BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
@@ -84,8 +87,8 @@ def collect(experiment: Experiment) -> list[Collected]:
         found = _read_group(group)
         section = None
         if tasks := [task for task in experiment.tasks if task in _PARTS]:
-            rows = [_row(row, found, experiment.baseline) for row in group.rows]
-            kinds = [_KINDS[task](rows) for task in tasks]
+            rows = [_row(row, found, experiment.baseline, benchmarks) for row in group.rows]
+            kinds = [_KINDS[task](rows, experiment.seconds) for task in tasks]
             section = tables.Section(group.title, rows, [*kinds, *published(rows)])
         collected.append(Collected(group, found, section))
     return collected
@@ -110,7 +113,8 @@ def build(experiment: Experiment, out: Path) -> str:
     sections = [part.section for part in collected if part.section]
     if sections:
         stem = out / experiment.name
-        text = tables.write(sections, stem, experiment.title, experiment.note)
+        on = measured_on(BENCHMARKS)
+        text = tables.write(sections, stem, experiment.title, experiment.note, on)
     with atomic.explained(out):
         out.mkdir(parents=True, exist_ok=True)
     for name in figures_of(experiment):
@@ -127,8 +131,11 @@ def figures_of(experiment: Experiment) -> list[str]:
     return list(experiment.figures) or usual
 
 
-def _row(row: ExperimentRow, found: Cells, baseline: str) -> tables.Row:
+def _row(row: ExperimentRow, found: Cells, baseline: str, benchmarks: Path) -> tables.Row:
     line: tables.Row = {}
+    runs = [cell.run for cell in found[row.name].values() if cell.run is not None]
+    times = [time for run in runs if (time := time_of(run, benchmarks)) is not None]
+    line |= dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
     for task, cell in found[row.name].items():
         other = found[baseline][task] if row.name != baseline else None
         line = _merge(line, _PARTS[task](row.title, cell, other))
@@ -138,7 +145,12 @@ def _row(row: ExperimentRow, found: Cells, baseline: str) -> tables.Row:
 def _tradeoff(
     experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
 ) -> None:
-    panels = [p for task in experiment.tasks for p in figures.panels_of(task, experiment.axis)]
+    timed = any(row.get("time") is not None for row in rows)
+    panels = [
+        panel
+        for task in experiment.tasks
+        for panel in figures.panels_of(task, experiment.axis, timed or not experiment.seconds)
+    ]
     placed = [{**line, figures.SETTING: row.x} for line, row in zip(rows, group.rows, strict=True)]
     baseline = next(row.title for row in group.rows if row.name == experiment.baseline)
     title = f"{experiment.title}: {group.title}" if group.title else experiment.title
@@ -205,7 +217,7 @@ def _generation(title: str, cell: Found, baseline: Found | None) -> tables.Row:
 
 
 _PARTS = {"classify": _accuracy, "generate": _generation}
-_KINDS: dict[str, Callable[[Sequence[tables.Row]], tables.Kind]] = {
+_KINDS: dict[str, Callable[[Sequence[tables.Row], bool], tables.Kind]] = {
     "classify": accuracy,
     "generate": generation,
 }

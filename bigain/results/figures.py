@@ -50,10 +50,16 @@ PANELS = {
 }
 
 
-def panels_of(task: str, axis: str = "") -> Sequence[Panel]:
-    """A task's values against costs, or each against ``SETTING``, whose label is ``axis``."""
+def panels_of(task: str, axis: str = "", timed: bool = False) -> Sequence[Panel]:
+    """A task's values against costs, or each against ``SETTING``, whose label is ``axis``.
+
+    Args:
+        timed: wall-clock is the measured time of a forward, not what the runs took.
+    """
     if not axis:
-        return PANELS[task]
+        flops, seconds = PANELS[task]
+        forward = replace(seconds, x="time", x_label="Time of a forward (uncompressed: 1)")
+        return [flops, forward if timed else seconds]
     values = {panel.value: panel for panel in PANELS[task]}
     return [replace(panel, x=SETTING, x_label=axis) for panel in values.values()]
 

@@ -95,8 +95,11 @@ def generation_row(
     return row
 
 
-def generation(rows: Sequence[Row]) -> Kind:
+def generation(rows: Sequence[Row], seconds: bool = True) -> Kind:
     """The columns of ``rows``, which say the features they come from.
+
+    Args:
+        seconds: print what the runs took, which depends on what else their machines did.
 
     Raises:
         BiGainError: if rows were scored with different features or references.
@@ -112,7 +115,7 @@ def generation(rows: Sequence[Row]) -> Kind:
             f"{' and '.join(f'{f} against {r}' for f, r, _ in sorted(scored))}; score them alike"
         )
     if not scored:
-        return _kind("", "Images have not been scored.")
+        return _kind("", "Images have not been scored.", seconds)
     ((features, reference, n),) = scored
     return _kind(
         f" ({features})",
@@ -121,12 +124,14 @@ def generation(rows: Sequence[Row]) -> Kind:
         "its interval is 1.96 standard deviations of a bootstrap over the images, that of the "
         "difference to the baseline a paired one over the same seeds. FID is biased upwards by few "
         "images: compare it at equal numbers alone. Precision and recall are Kynkäänniemi et "
-        "al.'s, density and coverage Naeem et al.'s. Seconds, generating, are the median of an "
-        "image.",
+        "al.'s, density and coverage Naeem et al.'s."
+        + (" Seconds, generating, are the median of an image." if seconds else ""),
+        seconds,
     )
 
 
-def _kind(mark: str, legend: str) -> Kind:
+def _kind(mark: str, legend: str, seconds: bool) -> Kind:
+    spent = Column("Seconds, generating", lambda row: number(row["generate_seconds"]))
     columns = (
         Column("Generated", lambda row: count(row["generated"])),
         Column(f"FID{mark}", lambda row: interval(row, "fid", "fid_low", "fid_high", ".2f")),
@@ -138,7 +143,7 @@ def _kind(mark: str, legend: str) -> Kind:
         Column("Recall", lambda row: number(row["recall"])),
         Column("Density", lambda row: number(row["density"])),
         Column("Coverage", lambda row: number(row["coverage"])),
-        Column("Seconds, generating", lambda row: number(row["generate_seconds"])),
+        *([spent] if seconds else []),
     )
     return Kind(KEYS, columns, legend)
 

@@ -55,7 +55,13 @@ class Section:
 
     @property
     def columns(self) -> list[Column]:
-        return [METHOD, *(c for kind in self.kinds for c in kind.columns), *COSTS]
+        time = [TIME] if self.timed else []
+        return [METHOD, *(c for kind in self.kinds for c in kind.columns), *COSTS, *time, RUN]
+
+    @property
+    def timed(self) -> bool:
+        """Whether the time of any row's forward was measured."""
+        return any(row.get("time") is not None for row in self.rows)
 
     @property
     def texts(self) -> list[list[str]]:
@@ -65,7 +71,9 @@ class Section:
         return [[column.header for column in columns], *lines]
 
 
-def write(sections: Sequence[Section], stem: Path, title: str, note: str) -> str:
+def write(
+    sections: Sequence[Section], stem: Path, title: str, note: str, timed_on: str | None = None
+) -> str:
     """Write ``<stem>.csv``, ``<stem>.md`` and ``<stem>.tex``, and return the Markdown.
 
     The csv holds every key at full precision, empty where there is none, and the section in its
@@ -75,12 +83,14 @@ def write(sections: Sequence[Section], stem: Path, title: str, note: str) -> str
         stem: path without a suffix; its folder is made.
         title: one line.
         note: a paragraph below the table; may be empty.
+        timed_on: the device of the rows' times, if they have any.
 
     Raises:
         BiGainError: if a file cannot be written.
     """
     legends = dict.fromkeys(kind.legend for s in sections for kind in s.kinds)
-    below = [text for text in (*legends, FLOPS, note.strip()) if text]
+    time = TIMED.format(timed_on) if any(section.timed for section in sections) else ""
+    below = [text for text in (*legends, FLOPS, time, note.strip()) if text]
     text = "\n\n".join([f"# {title}", *map(_markdown, sections), *below]) + "\n"
     with atomic.explained(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +125,7 @@ def count(value: int | None) -> str | None:
 
 def interval(row: Row, value: str, low: str, high: str, spec: str) -> str | None:
     """The value and its interval, each in the format ``spec``."""
-    if row[value] is None:
+    if row.get(value) is None:
         return None
     texts = [format(row[key], spec).replace("-", "−") for key in (value, low, high)]
     return "{} [{}, {}]".format(*texts)
@@ -132,7 +142,13 @@ METHOD = Column("Method", lambda row: row["method"])
 COSTS = (
     Column("GFLOPs", lambda row: number(row["gflops"])),
     Column("of them matching", lambda row: number(row["gflops_matching"])),
-    Column("Run", _runs),
+)
+TIME = Column("Time", lambda row: interval(row, "time", "time_low", "time_high", ".2f"))
+RUN = Column("Run", _runs)
+TIMES = ("time", "time_low", "time_high")
+TIMED = (
+    "Time is that of a forward of the denoiser alone, 1 for the uncompressed, all timed in turn on "
+    "{} with quartiles (scripts/benchmark.py suites=[tables])."
 )
 FLOPS = (
     "GFLOPs are of one evaluation of the denoiser, matching included. Run is the first half of the "
@@ -145,7 +161,8 @@ def csv_text(sections: Sequence[Section]) -> str:
     keys = dict.fromkeys(key for s in sections for kind in s.kinds for key in kind.keys)
     text = io.StringIO()
     # None is written empty; a row may hold more than its table shows
-    names = [*(["group"] if several else []), "method", *keys]
+    times = TIMES if any(section.timed for section in sections) else ()
+    names = [*(["group"] if several else []), "method", *keys, *times]
     writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for section in sections:

@@ -1,0 +1,79 @@
+"""A forward of each reference model under every compression of the mini tables."""
+
+from statistics import median
+
+import torch
+from omegaconf import DictConfig
+
+from bigain import experiments
+from bigain.blocks import random_inputs
+from bigain.job import Job
+from bigain.metrics.timing import (
+    Side,
+    forward_side,
+    fused_attention,
+    in_turn,
+    random_denoiser,
+    ratio,
+    seeded,
+)
+from bigain.results.timings import key
+from scripts.benchmarking.report import Report, text
+
+SCALE = "mini"
+NOTE = (
+    "One forward of each reference model under every compression of the tables at mini scale, all "
+    "in turn; time is of the uncompressed model, 1 is equal, and FLOPs likewise. The tables of "
+    "results/mini take their column Time from here. Brackets hold quartiles over the rounds."
+)
+
+
+def run(cfg: DictConfig, device: torch.device) -> Report:
+    """The suite ``tables`` of configs/benchmark.yaml."""
+    own = cfg.tables
+    dtype = getattr(torch, own.dtype)
+    tables, found = {}, []
+    for name in own.models:
+        jobs = _jobs(name)
+        skeleton = next(iter(jobs.values()))[1].backbone.skeleton()
+        with torch.inference_mode(), fused_attention(device, dtype):
+            with seeded(device, cfg.seed):
+                model = random_denoiser(skeleton, device, dtype)
+                inputs = random_inputs(model, own.batch_size, device, dtype)
+            sides: dict[str, Side] = {}
+            for compression, (_, job) in jobs.items():
+                where = {"blocks": job.blocks, "sites": list(job.cfg.sites)}
+                sides[compression] = forward_side(model, inputs, job.compressor, **where)
+            seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
+        base = key(name, None)
+        times = {compression: ratio(seconds[compression], seconds[base]) for compression in sides}
+        plain = jobs[base][1].flops
+        assert plain is not None
+        lines = [["", "ms", "Time", "FLOPs"]]
+        for compression, (title, job) in jobs.items():
+            assert job.flops is not None
+            lines.append(
+                [
+                    title,
+                    f"{1e3 * median(seconds[compression]):.1f}",
+                    text(times[compression]),
+                    f"{job.flops.total / plain.total:.3f}",
+                ]
+            )
+        tables[f"{name}, batch {own.batch_size}, {own.dtype}"] = lines
+        found.append({"model": name, "times": times, "seconds": seconds})
+    return Report("Forwards of the tables", NOTE, tables, found)
+
+
+def _jobs(model: str) -> dict[str, tuple[str, Job]]:
+    """By `key`, every compression of the model's cells with its title; uncompressed first."""
+    jobs: dict[str, tuple[str, Job]] = {}
+    for experiment in experiments.names(SCALE):
+        for group in experiments.load(experiment, SCALE).groups:
+            for row in group.rows:
+                for task, cell in row.cells.items():
+                    if task == "trace" or f"model={model}" not in cell.overrides:
+                        continue
+                    job = cell.job
+                    jobs.setdefault(key(model, job.identity["compression"]), (row.title, job))
+    return jobs
