@@ -11,11 +11,13 @@ MAKING := $(VENV)/.making
 SCALE ?= paper
 ARGS ?=
 EXPERIMENTS := $(filter table% figure%,$(basename $(notdir $(wildcard experiments/*.yaml))))
+# made by a script, this file last
+TEXTURED := data/fashion_textured/t10k-labels-idx1-ubyte.gz
 # those that the scale has
 HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -s .yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run joint tables figures report status test format clean $(EXPERIMENTS)
+.PHONY: help venv run joint texture tables figures report status test format clean $(EXPERIMENTS)
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -39,9 +41,10 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@rm -f $(MAKING) && touch $@
 
-run joint test: export HF_HUB_OFFLINE = 1
+run joint texture test: export HF_HUB_OFFLINE = 1
 ifeq ($(SCALE),mini)
 tables figures report $(EXPERIMENTS): export HF_HUB_OFFLINE = 1
+report: $(TEXTURED)
 endif
 
 run: $(STAMP) ## run the demo experiment and write its table
@@ -51,6 +54,13 @@ run: $(STAMP) ## run the demo experiment and write its table
 joint: $(STAMP) ## accuracy beside FID for every method and strength: results/joint.*
 	$(PY) run.py -m experiment=joint scale=mini $(ARGS)
 	$(PY) -m bigain.results table joint --scale mini --out results
+
+texture: $(STAMP) $(TEXTURED) ## accuracy before textured backgrounds: results/mini/texture.*
+	$(PY) run.py -m experiment=texture scale=mini $(ARGS)
+	$(PY) -m bigain.results table texture --scale mini
+
+$(TEXTURED): | $(STAMP)
+	$(PY) scripts/prepare_fashion_textured.py
 
 $(EXPERIMENTS): $(STAMP)
 	$(PY) run.py -m experiment=$@ scale=$(SCALE) $(ARGS)
