@@ -11,11 +11,13 @@ MAKING := $(VENV)/.making
 SCALE ?= paper
 ARGS ?=
 EXPERIMENTS := $(filter-out demo joint,$(basename $(notdir $(wildcard experiments/*.yaml))))
+# made by a script, this file last
+TEXTURED := data/fashion_textured/t10k-labels-idx1-ubyte.gz
 # those that the scale has
 HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -s .yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run joint tables figures report status benchmark test format clean $(EXPERIMENTS)
+.PHONY: help venv run joint findings tables figures report status benchmark test format clean $(EXPERIMENTS)
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -39,9 +41,10 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@rm -f $(MAKING) && touch $@
 
-run joint benchmark test: export HF_HUB_OFFLINE = 1
+run joint findings benchmark test: export HF_HUB_OFFLINE = 1
 ifeq ($(SCALE),mini)
 tables figures report $(EXPERIMENTS): export HF_HUB_OFFLINE = 1
+report: $(TEXTURED)
 endif
 
 run: $(STAMP) ## run the demo experiment and write its table
@@ -52,6 +55,11 @@ joint: $(STAMP) ## accuracy beside FID for every method and strength: results/jo
 	$(PY) run.py -m experiment=joint scale=mini $(ARGS)
 	$(PY) -m bigain.results table joint --scale mini --out results
 
+texture: $(TEXTURED)
+
+$(TEXTURED): | $(STAMP)
+	$(PY) scripts/prepare_fashion_textured.py
+
 $(EXPERIMENTS): $(STAMP)
 	$(PY) run.py -m experiment=$@ scale=$(SCALE) $(ARGS)
 	$(PY) -m bigain.results table $@ --scale $(SCALE)
@@ -59,6 +67,11 @@ $(EXPERIMENTS): $(STAMP)
 tables: $(filter table%,$(HERE)) ## every table at SCALE=paper or mini; one alone: make table4
 
 figures: $(filter figure%,$(HERE)) ## every figure at SCALE=paper or mini; one alone: make figure2
+
+findings: $(STAMP) ## the tables of docs/findings.md, from runs that they need
+	for name in joint destinations table8 table15 table16 retention; do \
+		$(PY) run.py -m experiment=$$name scale=mini $(ARGS) || exit 1; done
+	$(PY) -m bigain.results findings
 
 report: $(STAMP) ## one page of all tables and figures at SCALE: results/SCALE/report.html
 	$(PY) -m bigain.results report --scale $(SCALE)

@@ -40,6 +40,7 @@ PROMPTS = [
     "a photo of an ankle boot.",
 ]
 CLASS_IDS = list(range(len(CLASSES)))
+SIZE = 32  # pixels of a side, as the models take them
 STEMS = {"train": "train", "test": "t10k"}
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 
@@ -59,17 +60,25 @@ class FashionMNIST:
     prompts = PROMPTS
     class_ids = CLASS_IDS
     known_classes = len(CLASSES)
+    name = "fashion_mnist"
+    side = 28  # pixels of the images in the files
+    mend = (
+        "run python scripts/prepare_fashion_mnist.py and set dataset.root to the folder it prints"
+    )
 
     def __init__(self, root: str, split: str = "test") -> None:
         if split not in STEMS:
             raise BiGainError(f"dataset.split must be train or test, got {split!r}")
         self.split = split
-        images = _find(Path(root), f"{STEMS[split]}-images-idx3-ubyte")
-        labels = _find(Path(root), f"{STEMS[split]}-labels-idx1-ubyte")
+        images = _find(Path(root), f"{STEMS[split]}-images-idx3-ubyte", self.mend)
+        labels = _find(Path(root), f"{STEMS[split]}-labels-idx1-ubyte", self.mend)
         self._images = _read(images, IMAGES_MAGIC, 3)
         self._labels = _read(labels, LABELS_MAGIC, 1)
-        if self._images.shape[1:] != (28, 28):
-            raise BiGainError(f"{images} holds images of {self._images.shape[1:]}, not 28x28")
+        if self._images.shape[1:] != (self.side, self.side):
+            raise BiGainError(
+                f"{images} holds images of {self._images.shape[1:]}, not {self.side}x{self.side}; "
+                f"{self.mend}"
+            )
         if len(self._images) != len(self._labels):
             raise BiGainError(
                 f"{images} holds {len(self._images)} images, {labels} {len(self._labels)} labels; "
@@ -103,24 +112,22 @@ class FashionMNIST:
 
     def identity(self) -> dict[str, Any]:
         digest = hashlib.sha256(self._images.tobytes() + self._labels.tobytes())
-        return {"name": "fashion_mnist", "split": self.split, "sha256": digest.hexdigest()}
+        return {"name": self.name, "split": self.split, "sha256": digest.hexdigest()}
 
 
 def _pad(images: Tensor) -> Tensor:
-    """uint8 [N, 28, 28] to float32 [N, 1, 32, 32] in [-1, 1]."""
-    return F.pad(images.unsqueeze(1).float() / 127.5 - 1, (2, 2, 2, 2), value=-1.0)
+    """uint8 [N, side, side] to float32 [N, 1, 32, 32] in [-1, 1], black around."""
+    border = (SIZE - images.shape[-1]) // 2
+    return F.pad(images.unsqueeze(1).float() / 127.5 - 1, (border,) * 4, value=-1.0)
 
 
-def _find(root: Path, name: str) -> Path:
+def _find(root: Path, name: str, mend: str) -> Path:
     folders = (root, root / "FashionMNIST" / "raw")  # the second is where torchvision puts them
     # gzip first: its checksum finds damage that an unpacked file hides
     for path in (folder / (name + end) for folder in folders for end in (".gz", "")):
         if path.is_file():
             return path
-    raise BiGainError(
-        f"{name}[.gz] is neither in {folders[0]} nor in {folders[1]}; run "
-        "python scripts/prepare_fashion_mnist.py and set dataset.root to the folder it prints"
-    )
+    raise BiGainError(f"{name}[.gz] is neither in {folders[0]} nor in {folders[1]}; {mend}")
 
 
 def _read(path: Path, magic: int, dimensions: int) -> np.ndarray:

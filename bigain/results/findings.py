@@ -186,7 +186,7 @@ def _alphas(rows: Rows) -> Iterator[Line]:
 
 def _together(rows: Rows) -> Iterator[Line]:
     """Merging and key/value downsampling, alone and together."""
-    four = [rows[name] for name in ("none", "lgtm_05", "iekvd_2", "lgtm_iekvd")]
+    four = [rows[name] for name in ("none", "lgtm_0.5", "iekvd_2", "lgtm_iekvd")]
     frames = [row.frame for row in four]
     if all(frame is not None for frame in frames):
         right = _hits(*four)
@@ -270,16 +270,11 @@ PAIRED = ["Method", "Against", "%", "%", "Difference (points)", "Wins/losses", "
 FIDS = ["Method", "Against", "FID", "FID", "Difference"]
 
 
-def _pairs(*kinds: tuple[str, str], short: bool = False) -> list[tuple[str, str]]:
-    """Names of rows at each ratio; joint.yaml writes ToMe's and L-GTM's own without the point."""
-
-    def row(kind: str, ratio: str) -> str:
-        return f"{kind}_{ratio.replace('.', '')}" if short and kind in BARE else f"{kind}_{ratio}"
-
-    return [(row(a, r), row(b, r)) for a, b in kinds for r in RATIOS]
+def _pairs(*kinds: tuple[str, str]) -> list[tuple[str, str]]:
+    """Names of rows at each ratio."""
+    return [(f"{a}_{r}", f"{b}_{r}") for a, b in kinds for r in RATIOS]
 
 
-BARE = ("tome", "lgtm")
 GATING = [("lgtm", "tome_first"), ("lgtm", "tome")]
 CELLS = [("lgtm_official", "tome_first"), ("lgtm", "lgtm_official")]
 HIGHEST = [("lgtm_highest", "lgtm"), ("lgtm_highest", "tome_first"), ("lgtm_highest", "tome")]
@@ -288,9 +283,9 @@ CHANCE = [("tome", "tome_unpaired"), ("tome", "tome_first")]
 # name -> the experiments it reads, its header after the model, and its lines of a group's rows
 TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Rows], Iterator[Line]]]] = {
     "gating": (["destinations"], PAIRED, partial(_against, _pairs(*GATING))),
-    "gating-fid": (["joint"], FIDS, partial(_fids, _pairs(*GATING, short=True))),
+    "gating-fid": (["joint"], FIDS, partial(_fids, _pairs(*GATING))),
     "cells": (["destinations"], PAIRED, partial(_against, _pairs(*CELLS))),
-    "cells-fid": (["joint"], FIDS, partial(_fids, _pairs(*CELLS, short=True))),
+    "cells-fid": (["joint"], FIDS, partial(_fids, _pairs(*CELLS))),
     "chance": (["destinations"], PAIRED, partial(_against, _pairs(*CHANCE))),
     "noise": (["destinations"], ["Method", "%", "Added over present"], _noise),
     "scores": (

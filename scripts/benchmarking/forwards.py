@@ -63,7 +63,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             seconds = in_turn(sides, device, warmup=0, repeats=cfg.repeats)
             profiles = {
                 f"Profile of {name}, {title}": hottest(sides[title], device)
-                for title in (m.title for m in every if m.name in (BASELINE, "lgtm_05"))
+                for title in (m.title for m in every if m.name in (BASELINE, "lgtm_0.5"))
             }
         (base,) = [m.title for m in every if m.name == BASELINE]
         lines = [["Method", "ms", "Time", "FLOPs", "Realised", "Peak MiB"]]

@@ -60,7 +60,7 @@ def test_a_pair_is_compared_on_its_images():
 
 
 def test_fid_is_compared_by_replicates():
-    rows = {"lgtm_05": row("a", ALL, fid=5.0), "tome_05": row("b", ALL, fid=3.0)}
+    rows = {"lgtm_0.5": row("a", ALL, fid=5.0), "tome_0.5": row("b", ALL, fid=3.0)}
     assert lines("gating-fid", rows) == [["a", "b", "5.00", "3.00", "+2.00 [+2.00, +2.00]"]]
 
 
@@ -73,7 +73,7 @@ def test_noise_is_over_the_noises_that_all_classes_saw():
 
 
 def test_what_is_lost_together():
-    names = ("none", "lgtm_05", "iekvd_2", "lgtm_iekvd")
+    names = ("none", "lgtm_0.5", "iekvd_2", "lgtm_iekvd")
     rights = (ALL, HALF, HALF, NONE)
     fids = (1.0, 2.0, 3.0, 5.0)
     rows = {n: row(n, r, fid=f) for n, r, f in zip(names, rights, fids, strict=True)}
