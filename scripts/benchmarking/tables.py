@@ -1,6 +1,7 @@
 """A forward of each reference model under every compression of the mini tables."""
 
 from statistics import median
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -42,7 +43,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 inputs = random_inputs(model, own.batch_size, device, dtype)
             sides: dict[str, Side] = {}
             for compression, (_, job) in jobs.items():
-                where = {"blocks": job.blocks, "sites": list(job.cfg.sites)}
+                where: dict[str, Any] = {"blocks": job.blocks, "sites": list(job.cfg.sites)}
                 sides[compression] = forward_side(model, inputs, job.compressor, **where)
             seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
         base = key(name, None)

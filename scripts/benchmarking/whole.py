@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from bigain.attach import Attachment, compress
+from bigain.compilation import compile_denoiser
 from bigain.job import Job
 from bigain.tasks.base import Work
 from scripts.benchmarking.methods import Method
@@ -36,6 +37,8 @@ class Whole:
         job = Job(cfg)
         self.compressor, self.blocks, self.dataset = job.compressor, job.blocks, job.dataset
         self.backbone: Any = job.backbone.load(device, getattr(torch, cfg.dtype))
+        if cfg.compile is not None:
+            compile_denoiser(self.backbone.denoiser, cfg.compile)
 
     @contextmanager
     def attached(self) -> Iterator[Attachment | None]:
