@@ -27,7 +27,10 @@ def key(model: str, compression: Mapping[str, Any] | None) -> str:
 
 def time_of(run: Run, benchmarks: Path) -> Time | None:
     """The time of the run's compression; None if it was not measured."""
-    return _times(benchmarks).get(key(run.config["model"]["name"], run.identity["compression"]))
+    model = run.config.get("model")
+    if model is None:
+        return None
+    return _times(benchmarks).get(key(model["name"], run.identity["compression"]))
 
 
 def measured_on(benchmarks: Path) -> str | None:

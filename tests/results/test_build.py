@@ -52,6 +52,7 @@ class Experiment:
     tasks: tuple = ("classify",)
     figures: tuple = ()
     axis: str = ""
+    seconds: bool = True
     maps: dict = field(default_factory=dict)
 
     @property
@@ -67,7 +68,8 @@ class Group:
 
 
 def make(root, name, right, ids=IDS):
-    run = Run.create(root, name, {"compressor": name}, {})
+    identity = {"compression": None if name == "none" else {"compressor": name}}
+    run = Run.create(root, name, identity, {"model": {"name": "toy"}})
     rows = [
         {
             "image_id": i,

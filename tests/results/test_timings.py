@@ -1,0 +1,92 @@
+import json
+
+import pytest
+
+from bigain.errors import BiGainError
+from bigain.results import build, figures, tables
+from bigain.results.accuracy import accuracy
+from bigain.results.generation import generation, generation_row
+from bigain.results.store import Run
+from bigain.results.timings import Time, key, measured_on, time_of
+
+LGTM = {"compressor": {"class": "LGTM", "ratio": 0.5}, "blocks": [0], "sites": ["mlp"]}
+
+
+def measured(folder, kind, model="toy", time=(0.9, 0.8, 1.0)):
+    (folder / kind).mkdir(parents=True)
+    content = {
+        "conditions": {"device": f"a {kind}"},
+        "measurements": [{"times": {key(model, LGTM): time, key(model, None): (1, 1, 1)}}],
+    }
+    (folder / kind / "tables.json").write_text(json.dumps(content))
+    return folder
+
+
+def run_of(tmp_path, compression, model="toy"):
+    return Run.create(tmp_path, "r", {"compression": compression}, {"model": {"name": model}})
+
+
+def test_a_run_s_time_is_its_compression_s(tmp_path):
+    folder = measured(tmp_path / "b", "cpu")
+    assert time_of(run_of(tmp_path, dict(reversed(LGTM.items()))), folder) == Time(0.9, 0.8, 1.0)
+    assert time_of(run_of(tmp_path, {**LGTM, "blocks": [1]}), folder) is None
+    assert measured_on(folder) == "a cpu"
+
+
+def test_another_model_s_time_is_another(tmp_path):
+    folder = measured(tmp_path / "b", "cpu")
+    assert time_of(run_of(tmp_path, LGTM, "other"), folder) is None
+
+
+def test_a_gpu_s_times_come_before_a_cpu_s(tmp_path):
+    folder = measured(tmp_path / "b", "cpu")
+    measured(folder, "cuda", time=(0.5, 0.4, 0.6))
+    assert time_of(run_of(tmp_path, LGTM), folder) == Time(0.5, 0.4, 0.6)
+    assert measured_on(folder) == "a cuda"
+
+
+def test_nothing_measured(tmp_path):
+    assert time_of(run_of(tmp_path, LGTM), tmp_path / "none") is None
+    assert measured_on(tmp_path / "none") is None
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    folder = measured(tmp_path / "b", "cpu")
+    (folder / "cpu" / "tables.json").write_text("{")
+    with pytest.raises(BiGainError, match=r"tables.json is damaged .* suites=\[tables\]"):
+        time_of(run_of(tmp_path, LGTM), folder)
+
+
+def test_the_table_prints_times_and_where_they_come_from(tmp_path):
+    rows = [{**generation_row("a"), **dict(zip(tables.TIMES, (0.9, 0.8, 1.0), strict=True))}]
+    section = tables.Section("", [*rows, generation_row("b")], [generation(rows, seconds=False)])
+    text = tables.write([section], tmp_path / "t", "T", "", "two cores")
+    assert "0.90 [0.80, 1.00]" in text and "timed in turn on two cores" in text
+    assert "Seconds" not in text
+    assert (tmp_path / "t.csv").read_text().splitlines()[1].endswith("0.9,0.8,1.0")
+
+
+def test_a_table_without_times_has_no_column_of_them(tmp_path):
+    row = generation_row("a")
+    text = tables.write([tables.Section("", [row], [generation([row])])], tmp_path / "t", "T", "")
+    assert "Time" not in text and "Seconds, generating" in text
+
+
+def test_seconds_are_printed_unless_told_otherwise():
+    row = {"map": None}
+    assert "Seconds" in [column.header for column in accuracy([row]).columns]
+    assert "Seconds" not in [column.header for column in accuracy([row], seconds=False).columns]
+
+
+def test_figures_are_against_the_time_of_a_forward():
+    assert [panel.x for panel in figures.panels_of("classify", timed=True)] == ["gflops", "time"]
+    assert [panel.x for panel in figures.panels_of("classify")] == ["gflops", "seconds"]
+
+
+def test_rows_carry_the_time(tmp_path, monkeypatch):
+    folder = measured(tmp_path / "b", "cpu")
+    found = {"none": {}, "x": {"classify": build.Found(run=run_of(tmp_path, LGTM))}}
+    row = type("Row", (), {"name": "x", "title": "x", "published": {}})
+    monkeypatch.setitem(build._PARTS, "classify", lambda title, cell, other: {"method": title})
+    line = build._row(row, found, "x", folder)
+    assert [line[name] for name in tables.TIMES] == [0.9, 0.8, 1.0]
