@@ -60,7 +60,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             }
             in_turn(sides, device, warmup=cfg.warmup, repeats=0)
             peaks = {title: peak(side, device) for title, side in sides.items()}
-            seconds = in_turn(sides, device, warmup=0, repeats=cfg.repeats)
+            seconds = in_turn(sides, device, warmup=0, repeats=own.repeats)
             profiles = {
                 f"Profile of {name}, {title}": hottest(sides[title], device)
                 for title in (m.title for m in every if m.name in (BASELINE, "lgtm_0.5"))
