@@ -54,7 +54,10 @@ def test_factor(name, factor):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ToMe(0.5, destinations="last"), "ToMe: destinations .* random, first, unpaired; got 'last'"),
+        (
+            lambda: ToMe(0.5, destinations="last"),
+            "ToMe: destinations .* random, first, unpaired; got 'last'",
+        ),
         (lambda: LGTM(0.5, cells="ours"), "LGTM: cells .* paper, official; got 'ours'"),
         (lambda: LGTM(0.5, destinations="first"), "LGTM: destinations .* lowest, highest; got"),
         (lambda: LGTM(0.5, score="l3"), "LGTM: score .* laplacian_l1, .*mean_cosine; got 'l3'"),
