@@ -145,7 +145,7 @@ def _row(row: ExperimentRow, found: Cells, baseline: str, benchmarks: Path) -> t
 def _tradeoff(
     experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
 ) -> None:
-    timed = any(row.get("time") is not None for row in rows)
+    timed = tables.Section("", rows, []).timed
     panels = [
         panel
         for task in experiment.tasks

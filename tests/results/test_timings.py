@@ -58,12 +58,18 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def test_the_table_prints_times_and_where_they_come_from(tmp_path):
-    rows = [{**generation_row("a"), **dict(zip(tables.TIMES, (0.9, 0.8, 1.0), strict=True))}]
+    times = [dict(zip(tables.TIMES, time, strict=True)) for time in ((0.9, 0.8, 1.0), (1, 1, 1))]
+    rows = [{**generation_row("a"), **time} for time in times]
     section = tables.Section("", [*rows, generation_row("b")], [generation(rows, seconds=False)])
     text = tables.write([section], tmp_path / "t", "T", "", "two cores")
     assert "0.90 [0.80, 1.00]" in text and "timed in turn on two cores" in text
     assert "Seconds" not in text
     assert (tmp_path / "t.csv").read_text().splitlines()[1].endswith("0.9,0.8,1.0")
+
+
+def test_the_baseline_s_time_alone_is_no_column(tmp_path):
+    row = {**generation_row("a"), **dict.fromkeys(tables.TIMES, 1.0)}
+    assert not tables.Section("", [row, generation_row("b")], []).timed
 
 
 def test_a_table_without_times_has_no_column_of_them(tmp_path):
