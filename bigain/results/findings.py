@@ -33,7 +33,6 @@ class Row(NamedTuple):
     """A row of an experiment in one group, and what there is of it by task."""
 
     title: str
-    series: str
     cells: Mapping[str, Found]
 
     @property
@@ -64,19 +63,26 @@ def findings(out: Path) -> dict[str, str]:
         groups: dict[str, dict[str, Row]] = {}
         for experiment in names:
             for title, rows in _rows(experiment):
-                groups.setdefault(title, {}).update(rows)
+                _merge(groups.setdefault(title, {}), rows)
         body = [[title, *line] for title, rows in groups.items() for line in lines(rows)]
         found[name] = markdown.table([["Model and data", *header], *body]) + "\n"
         atomic.write_text(out / f"findings-{name}.md", found[name])
     return found
 
 
+def _merge(into: dict[str, Row], rows: Mapping[str, Row]) -> None:
+    """Add another experiment's rows; one of both has the cells of both."""
+    for name, row in rows.items():
+        known = into[name].cells if name in into else {}
+        into[name] = row._replace(cells={**known, **row.cells})
+
+
 def _rows(name: str) -> Iterator[tuple[str, dict[str, Row]]]:
-    """An experiment's groups by title; later subsets of the same images are left out."""
+    """An experiment's groups by title."""
     for part in collect(experiments.load(name, SCALE)):
         yield (
             part.group.title,
-            {r.name: Row(r.title, r.series, part.cells[r.name]) for r in part.group.rows},
+            {r.name: Row(r.title, part.cells[r.name]) for r in part.group.rows},
         )
 
 

@@ -41,7 +41,7 @@ def row(title: str, right: list[bool], noise: float = 0.0, fid: float | None = N
         same = {"features": "f", "network": "n", "reference": "r", "n": 8}
         scores = {"fid": fid, "fid_replicates": replicates, **same}
     cells = {"classify": Found(frame=frame(right, noise)), "generate": Found(scores=scores)}
-    return Row(title, title, cells)
+    return Row(title, cells)
 
 
 ALL, HALF, NONE = [True] * 8, [True, False] * 4, [False] * 8
@@ -101,6 +101,13 @@ def test_the_page_shows_the_tables_of_the_runs(name):
     (shown,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", PAGE, re.S)
     written = (REPOSITORY / "results" / SCALE / f"findings-{name}.md").read_text()
     assert shown.strip() == written.strip()
+
+
+def test_a_row_of_two_experiments_has_the_cells_of_both():
+    rows = {"x": row("x", ALL)}
+    findings._merge(rows, {"x": Row("x", {"trace": Found()}), "y": row("y", HALF)})
+    assert rows["x"].cells.keys() == {"classify", "generate", "trace"}
+    assert rows["x"].frame is not None and "y" in rows
 
 
 def test_tables_are_written(tmp_path, monkeypatch):
