@@ -55,7 +55,7 @@ joint: $(STAMP) ## accuracy beside FID for every method and strength: results/jo
 	$(PY) run.py -m experiment=joint scale=mini $(ARGS)
 	$(PY) -m bigain.results table joint --scale mini --out results
 
-texture benchmark findings: $(TEXTURED)
+texture benchmark: $(TEXTURED)
 
 $(TEXTURED): | $(STAMP)
 	$(PY) scripts/prepare_fashion_textured.py

@@ -59,6 +59,13 @@ def compress(
     return Attachment(find_denoiser(model), compressor, blocks=blocks, sites=sites, seed=seed)
 
 
+def attached(
+    model: Any, compressor: Compressor | None, **where: Any
+) -> AbstractContextManager["Attachment | None"]:
+    """`compress`, with the same arguments, or nothing without a compressor."""
+    return nullcontext() if compressor is None else compress(model, compressor, **where)
+
+
 @dataclass
 class _Forward:
     """What the blocks of one forward share.

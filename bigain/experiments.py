@@ -30,7 +30,7 @@ FOLDER = config.REPOSITORY / "experiments"
 CONFIGS = config.REPOSITORY / "configs"
 SCALES = ("paper", "mini")
 KEYS = {"title", "note", "baseline", "tasks", "rows"}
-OPTIONAL = {"groups", "next", "figures", "axis", "maps"}
+OPTIONAL = {"groups", "next", "figures", "axis", "maps", "without"}
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Experiment:
         figures: to draw beside the table, of `bigain.results.build.FIGURES`.
         maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
         axis: what figures draw values against, the label of a setting; empty for costs.
-        seconds: whether tables print what the runs took.
+        spent: whether tables print the time and memory that the runs took.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Experiment:
     maps: dict[str, int]
     groups: list[Group]
     axis: str = ""
-    seconds: bool = True
+    spent: bool = True
 
     @property
     def rows(self) -> list[Row]:
@@ -262,7 +262,7 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
         found.get("maps", {}),
         groups,
         found.get("axis", {}).get("label", ""),
-        shared.get("seconds", True),
+        shared.get("spent", True),
     )
 
 
@@ -282,7 +282,8 @@ def _read(name: str) -> dict[str, Any]:
             f"{path.name}: axis takes setting, a key of its rows' overrides, and label"
         )
     if isinstance(found["rows"], str):  # those of another experiment
-        found["rows"] = _read(found["rows"])["rows"]
+        left = set(found.get("without", []))
+        found["rows"] = [r for r in _read(found["rows"])["rows"] if r["name"] not in left]
     known_names = [r["name"] for r in found["rows"]]
     if found["baseline"] not in known_names or len(set(known_names)) < len(known_names):
         raise BiGainError(

@@ -45,6 +45,12 @@ class Job:
         self.cfg = cfg
         self.compressor: Compressor | None = config.build(cfg, "compressor")
         self.task: Task = config.build(cfg, "task")
+        paired = self.compressor is None or self.compressor.paired
+        if not paired and cfg.task.name != "classify":
+            raise BiGainError(
+                f"{self.compressor!r} draws for each class, and only task=classify compares "
+                "classes; set compressor.destinations=random"
+            )
         self.dataset: Dataset = config.build(cfg, "dataset")
         self.backbone: Backbone = config.build(cfg, "model")
         self.scoring: Scoring | None = None

@@ -1,16 +1,14 @@
 """From a configuration to finished rows in the store."""
 
-import platform
 import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -18,12 +16,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bigain import config, loggers
-from bigain.attach import Attachment, compress
+from bigain.attach import attached
+from bigain.backbones import Backbone
 from bigain.compilation import compile_denoiser
 from bigain.device import device_of, keep_freed_memory
 from bigain.errors import BiGainError
 from bigain.job import Job
 from bigain.metrics.memory import PeakMemory
+from bigain.metrics.timing import conditions
 from bigain.results.generation import fid_difference
 from bigain.results.store import LockedError, MissingImagesError, Run
 from bigain.scoring import evaluate, summary
@@ -154,23 +154,27 @@ def _rows_if_there(job: Job, ids: Sequence[str]) -> pd.DataFrame | None:
         return None
 
 
-def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) -> None:
-    cfg = job.cfg
-    device = device_of(cfg.device)
+def load(job: Job) -> Backbone:
+    """The job's model on its device, compiled if it is to be."""
+    cfg, device = job.cfg, device_of(job.cfg.device)
     torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 mean float32
     if device.type == "cpu":
         keep_freed_memory()
-    memory = PeakMemory(device)
     backbone = job.backbone.load(device, getattr(torch, cfg.dtype))
     if cfg.compile is not None:
         compile_denoiser(backbone.denoiser, cfg.compile)
-    attached: AbstractContextManager[Attachment | None] = nullcontext()
-    if job.compressor is not None:
-        attached = compress(
-            backbone.denoiser, job.compressor, blocks=job.blocks, sites=cfg.sites, seed=cfg.seed
-        )
-    with attached as attachment:
-        work = Work(
+    return backbone
+
+
+@contextmanager
+def working(
+    job: Job, backbone: Backbone, run: Run, ids: Sequence[str], todo: Sequence[str], title: str
+) -> Iterator[Work]:
+    """What the job's task computes, with its compressor on the model meanwhile."""
+    cfg = job.cfg
+    where = {"blocks": job.blocks, "sites": cfg.sites, "seed": cfg.seed}
+    with attached(backbone.denoiser, job.compressor, **where) as attachment:
+        yield Work(
             run=run,
             ids=ids,
             todo=todo,
@@ -179,8 +183,16 @@ def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) 
             attachment=attachment,
             seed=cfg.seed,
             batch_size=cfg.batch_size,
-            title=cfg.compressor.name if shard.whole else f"{cfg.compressor.name}, {shard}",
+            title=title,
         )
+
+
+def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) -> None:
+    name, device = job.cfg.compressor.name, device_of(job.cfg.device)
+    memory = PeakMemory(device)
+    backbone = load(job)
+    title = name if shard.whole else f"{name}, {shard}"
+    with working(job, backbone, run, ids, todo, title) as work:
         job.task.compute(work)
     _record_cost(job, run, memory.mib())
     _record_session(job, run, shard, device, len(todo))
@@ -202,18 +214,13 @@ def _record_cost(job: Job, run: Run, peak: float | None) -> None:
 
 def _record_session(job: Job, run: Run, shard: Shard, device: torch.device, images: int) -> None:
     """How some of the run's images were computed: what cannot change a result, but its time."""
-    gpu = device.type == "cuda"
     session = {
         "images": images,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "shard": None if shard.whole else str(shard),
-        "device": torch.cuda.get_device_name(device) if gpu else platform.machine(),
-        "threads": torch.get_num_threads(),
         "batch_size": job.cfg.batch_size,
         "compile": job.cfg.compile,
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "python": platform.python_version(),
+        **conditions(device),
         "command": _command(),
     }
     run.update(

@@ -6,25 +6,21 @@
 Settings: configs/benchmark.yaml; suites: scripts/benchmarking; results: results/benchmarks.
 """
 
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
-os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be said in one line
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
-import hydra
-from hydra.errors import HydraException
+import torch
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from bigain.config import REPOSITORY, explain
 from bigain.device import device_of, keep_freed_memory
 from bigain.errors import BiGainError
 from bigain.metrics.timing import conditions
 from bigain.results.atomic import write_text
 from scripts.benchmarking.report import Report, summary
+from scripts.hydra_command import command
 
 SUITES = (
     "operators",
@@ -35,18 +31,18 @@ SUITES = (
     "scaling",
     "tables",
 )
-CONFIGS = str(REPOSITORY / "configs")
+ON_CPU = {"scaling"}  # whatever the device
 
 
 def benchmark(cfg: DictConfig) -> None:
     """Run the suites, and write what each found as soon as it is there."""
     if unknown := sorted(set(cfg.suites) - set(SUITES)):
         raise BiGainError(f"there is no suite {unknown[0]}; choose of {', '.join(SUITES)}")
-    device = device_of(cfg.device)
-    if device.type == "cpu":
+    chosen, folder = device_of(cfg.device), Path(cfg.results)
+    if chosen.type == "cpu":
         keep_freed_memory()  # as the runner does
-    folder = Path(cfg.results)
     for name in cfg.suites:
+        device = torch.device("cpu") if name in ON_CPU else chosen
         report: Report = import_module(f"scripts.benchmarking.{name}").run(cfg, device)
         print(report.write(folder / device.type, name, conditions(device)), flush=True)
     bars = summary(folder, ("cpu", "cuda"), SUITES)
@@ -54,18 +50,5 @@ def benchmark(cfg: DictConfig) -> None:
     print(bars)
 
 
-@hydra.main(version_base=None, config_path=CONFIGS, config_name="benchmark")
-def main(cfg: DictConfig) -> None:
-    try:
-        benchmark(cfg)
-    except BiGainError as error:  # here, so that Hydra adds nothing of its own
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
-        sys.exit(f"error: {explain(error)}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; suites that were finished are kept")
+    command(benchmark, "benchmark", "suites that were finished are kept")

@@ -10,20 +10,16 @@ The file is the same, byte for byte, whenever the same command runs on the same 
 Settings: configs/make_reference_statistics.yaml.
 """
 
-import os
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be said in one line
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
-import hydra
 import numpy as np
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from bigain import config
 from bigain.datasets import Dataset
@@ -33,6 +29,7 @@ from bigain.features import FeatureNetwork, extract
 from bigain.images import open_folder, pixels
 from bigain.metrics.reference import ReferenceStatistics
 from bigain.results.atomic import explained
+from scripts.hydra_command import command
 
 config.register()
 
@@ -91,18 +88,5 @@ def _folder(cfg: DictConfig) -> Source:
     return cfg.name, {"name": cfg.name, "sha256": folder.sha256()}, len(folder), folder
 
 
-@hydra.main(version_base=None, config_path="../configs", config_name="make_reference_statistics")
-def main(cfg: DictConfig) -> None:
-    try:
-        make(cfg)
-    except BiGainError as error:  # here, so that Hydra adds nothing of its own
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
-        sys.exit(f"error: {config.explain(error)}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; nothing is written")
+    command(make, "make_reference_statistics", "nothing is written")

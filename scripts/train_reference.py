@@ -11,38 +11,26 @@ with the same command ends as one that was not.
 Settings: configs/train_reference.yaml and configs/reference; recipes: scripts/training.
 """
 
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be said in one line
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
-import hydra
-from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from bigain.config import REPOSITORY, explain
-from bigain.errors import BiGainError
+from scripts.hydra_command import command
 from scripts.training.loop import Trainer
 
-CONFIGS = str(REPOSITORY / "configs")
+
+def train(cfg: DictConfig) -> None:
+    """Train the model that ``reference=`` names, or go on."""
+    Trainer(cfg, get_class(cfg.recipe)(cfg)).run()
 
 
-@hydra.main(version_base=None, config_path=CONFIGS, config_name="train_reference")
-def main(cfg: DictConfig) -> None:
-    try:
-        Trainer(cfg, get_class(cfg.recipe)(cfg)).run()
-    except BiGainError as error:  # here, so that Hydra adds nothing of its own
-        sys.exit(f"error: {error}")
+def main() -> None:
+    command(train, "train_reference", "the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
-        sys.exit(f"error: {explain(error)}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last checkpoint")
+    main()

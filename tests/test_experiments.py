@@ -31,6 +31,14 @@ def test_the_miniature_is_of_both_kinds_of_model(name):
     assert {g.removesuffix("_textured") for g in groups} >= {"dit_fashion", "sd_fashion"}
 
 
+def test_rows_of_another_experiment_less_some():
+    names = [
+        [row.name for row in experiments.load(name, "mini").groups[0].rows]
+        for name in ("joint", "retention")
+    ]
+    assert names[1] == [name for name in names[0] if name != "none"]
+
+
 def test_a_row_may_be_of_some_groups_alone():
     """A DiT has no cross-attention."""
     dit, unet = experiments.load("table6", "mini").groups

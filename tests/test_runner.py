@@ -148,6 +148,10 @@ def test_cost_is_recorded(overrides, run):
         (["compressor=sito", "compressor.noise_alpha=abc"], "noise_alpha must be a number"),
         (["compressor=lgtm_cached", "+compressor.compressor.ratoi=1"], "accepted: cells"),
         (["compressor=lgtm_iekvd", "compressor._args_.0.ratio=0.9"], "[0, 0.75]"),
+        (
+            ["compressor=tome", "compressor.destinations=unpaired", "task=generate"],
+            "only task=classify compares classes",
+        ),
         (["model.path=/absent"], "transformer/config.json not found"),
         (["dataset.root=/absent"], "prepare_fashion_mnist.py"),
         (["compressor._target_=bigain.compressors.Absent"], "cannot be imported"),

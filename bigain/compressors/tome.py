@@ -22,7 +22,7 @@ class ToMe(Compressor):
         stride: side of the cells, one destination each.
         destinations: "random", drawn anew for every image, timestep and block; "first", the
             top-left token of each cell; or "unpaired", drawn anew for every class too, to see what
-            it costs that the published code draws anew for every batch.
+            it costs that the published code draws anew for every batch (task=classify alone).
     """
 
     ratio: float

@@ -40,11 +40,27 @@ def interaction(
     return Estimate(value, value - half, value + half)
 
 
+def kept_above(correct: ArrayLike, baseline_correct: ArrayLike, chance: float) -> Estimate:
+    """Accuracy above chance over the baseline's, its interval by a bootstrap over images.
+
+    Args:
+        correct, baseline_correct: bool [n], in the same order.
+        chance: accuracy of guessing, in [0, 1).
+    """
+    ours, theirs = (np.asarray(x, dtype=float) for x in (correct, baseline_correct))
+
+    def kept(i: NDArray) -> float:
+        return float((ours[i].mean() - chance) / (theirs[i].mean() - chance))
+
+    return _bootstrap(kept, len(ours))
+
+
 def class_spread(trials: NDArray, plain: NDArray) -> Estimate:
-    """The noise that a method adds to the comparison of classes, over what there is to compare.
+    """What a method adds to the comparison of classes, over what there is to compare.
 
     A classifier compares errors e(c) of the classes of one noisy image. Under a method they change
-    by d(c); what all classes share cancels, and the variance of d(c) - d(c') is left. It is given
+    by d(c); what all classes share cancels, and the variance of d(c) - d(c') is left, of noise and
+    of shifts that belong to a class alike. It is given
     as a share of the variance of e(c) - e(c') without the method, both over pairs of classes and
     the mean over images and noises.
 

@@ -4,19 +4,18 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import diffusers
-import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bigain.attach import compress
+from bigain.attach import attached
 from bigain.blocks import random_inputs
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
@@ -27,14 +26,6 @@ FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.
 
 # Entered before and left after the work that it gives, neither of which is timed.
 Side: TypeAlias = Callable[[], AbstractContextManager[Callable[[], object]]]
-
-
-class Ratio(NamedTuple):
-    """The median of the rounds' ratios, and their quartiles."""
-
-    median: float
-    low: float
-    high: float
 
 
 def in_turn(
@@ -72,12 +63,6 @@ def peak(side: Side, device: torch.device) -> float | None:
         memory = PeakMemory(device)
         work()
         return memory.mib()
-
-
-def ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
-    """How many times as long as ``under`` took ``over``, timed in turn."""
-    low, middle, high = np.quantile(np.divide(over, under), [0.25, 0.5, 0.75])
-    return Ratio(float(middle), float(low), float(high))
 
 
 def conditions(device: torch.device) -> dict[str, Any]:
@@ -129,8 +114,17 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
+def random_forward(
+    skeleton: Any, batch_size: int, device: torch.device, dtype: torch.dtype, seed: int
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A model of the skeleton's config with random weights, and random arguments of a forward."""
+    with seeded(device, seed):
+        model = random_denoiser(skeleton, device, dtype)
+        return model, random_inputs(model, batch_size, device, dtype)
+
+
 def random_denoiser(skeleton: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """A model of the skeleton's config with random weights."""
+    """A model of the skeleton's config with random weights, drawn from the global generator."""
     with torch.device(device):
         model = type(skeleton).from_config(skeleton.config)
     # diffusers' own `to` warns of layers to keep in float32, which these models lack
@@ -146,15 +140,11 @@ def forward_side(
     **where: Any,
 ) -> Side:
     """A forward under a compressor, which is put on and taken off outside the timed work."""
-    work = partial(model, **inputs)
 
     @contextmanager
     def side() -> Iterator[Callable[[], object]]:
-        if compressor is None:
-            yield work
-            return
-        with compress(model, compressor, seed=seed, **where):
-            yield work
+        with attached(model, compressor, seed=seed, **where):
+            yield partial(model, **inputs)
 
     return side
 
@@ -186,9 +176,7 @@ def measure(
         BiGainError: if the batch does not fit the memory, or the device has no fused attention.
     """
     with fused_attention(device, dtype), torch.no_grad():
-        with seeded(device, seed):
-            model = random_denoiser(skeleton, device, dtype)
-            inputs = random_inputs(model, batch_size, device, dtype)
+        model, inputs = random_forward(skeleton, batch_size, device, dtype, seed)
         sides = {"uncompressed": forward_side(model, inputs, None)}
         if compressor is not None:
             sides["compressed"] = forward_side(model, inputs, compressor, seed=seed, **where)

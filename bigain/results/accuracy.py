@@ -49,8 +49,7 @@ LEGEND = (
     "Newcombe 1998, method 10); wins/losses are images that only the method/only the baseline "
     "gets right; p is the exact McNemar test. Evaluations are the mean of an image."
 )
-SECONDS = "Seconds"
-SECONDS_LEGEND = "Seconds are the median of an image."
+SPENT_LEGEND = "Seconds are the median of an image."
 RANKING_LEGEND = (
     "A prediction is right if it is among the image's labels. mAP is the mean over images of the "
     "average precision of all classes ranked: finalists first, each group by its mean error; its "
@@ -172,9 +171,7 @@ def same_images(title: str, frame: pd.DataFrame, baseline: pd.DataFrame) -> pd.D
     return aligned
 
 
-def _p(value: float | None) -> str | None:
-    if value is None:
-        return None
+def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -190,7 +187,7 @@ _COLUMNS = (
         lambda row: interval(row, "difference", "diff_low", "diff_high", "+.1f"),
     ),
     Column("Wins/losses", _wins),
-    Column("p", lambda row: _p(row["p"])),
+    Column("p", lambda row: None if row["p"] is None else p_value(row["p"])),
 )
 _RANKING = (
     Column("mAP (%)", lambda row: interval(row, "map", "map_low", "map_high", ".1f")),
@@ -198,25 +195,25 @@ _RANKING = (
         "mAP difference",
         lambda row: interval(row, "map_difference", "map_diff_low", "map_diff_high", "+.1f"),
     ),
-    Column("p (mAP)", lambda row: _p(row["map_p"])),
+    Column("p (mAP)", lambda row: None if row["map_p"] is None else p_value(row["map_p"])),
     Column("mAP, official ranking", lambda row: number(row["map_by_error"])),
 )
+_EVALUATIONS = Column("Evaluations", lambda row: number(row["evaluations"]))
 _SPENT = (
-    Column("Evaluations", lambda row: number(row["evaluations"])),
-    Column(SECONDS, lambda row: number(row["seconds"])),
+    Column("Seconds", lambda row: number(row["seconds"])),
     Column("Peak MiB", lambda row: number(row["peak_memory_mib"])),
 )
 
 
-def accuracy(rows: Sequence[Row], seconds: bool = True) -> Kind:
+def accuracy(rows: Sequence[Row], spent: bool = True) -> Kind:
     """The columns of ``rows``; those of the ranking where images have several labels.
 
     Args:
-        seconds: print what the runs took, which depends on what else their machines did.
+        spent: print the runs' time and memory, which depend on what else their machines did.
     """
-    spent = [c for c in _SPENT if seconds or c.header != SECONDS]
-    legend = f"{LEGEND} {SECONDS_LEGEND}" if seconds else LEGEND
+    costs = (_EVALUATIONS, *(_SPENT if spent else ()))
+    legend = f"{LEGEND} {SPENT_LEGEND}" if spent else LEGEND
     if all(row["map"] is None for row in rows):
-        return Kind(KEYS, (*_COLUMNS, *spent), legend)
-    columns = (*_COLUMNS, *_RANKING, *spent)
+        return Kind(KEYS, (*_COLUMNS, *costs), legend)
+    columns = (*_COLUMNS, *_RANKING, *costs)
     return Kind((*KEYS, *RANKING_KEYS), columns, f"{legend} {RANKING_LEGEND}")

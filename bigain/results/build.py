@@ -20,7 +20,7 @@ from bigain.results.maps import draw_maps
 from bigain.results.published import add_published, published
 from bigain.results.retention import VALUES, draw_retention
 from bigain.results.store import MissingImagesError, Run
-from bigain.results.timings import measured_on, time_of
+from bigain.results.timings import conditions_of, time_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
         section = None
         if tasks := [task for task in experiment.tasks if task in _PARTS]:
             rows = [_row(row, found, experiment.baseline, benchmarks) for row in group.rows]
-            kinds = [_KINDS[task](rows, experiment.seconds) for task in tasks]
+            kinds = [_KINDS[task](rows, experiment.spent) for task in tasks]
             section = tables.Section(group.title, rows, [*kinds, *published(rows)])
         collected.append(Collected(group, found, section))
     return collected
@@ -113,7 +113,7 @@ def build(experiment: Experiment, out: Path) -> str:
     sections = [part.section for part in collected if part.section]
     if sections:
         stem = out / experiment.name
-        on = measured_on(BENCHMARKS)
+        on = conditions_of(BENCHMARKS)
         text = tables.write(sections, stem, experiment.title, experiment.note, on)
     with atomic.explained(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _tradeoff(
     panels = [
         panel
         for task in experiment.tasks
-        for panel in figures.panels_of(task, experiment.axis, timed or not experiment.seconds)
+        for panel in figures.panels_of(task, experiment.axis, timed or not experiment.spent)
     ]
     placed = [{**line, figures.SETTING: row.x} for line, row in zip(rows, group.rows, strict=True)]
     baseline = next(row.title for row in group.rows if row.name == experiment.baseline)

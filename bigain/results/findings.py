@@ -14,19 +14,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bigain import experiments
-from bigain.metrics.accuracy import Z, hits, paired, top1
-from bigain.metrics.effects import Estimate, class_spread, correlation, interaction
+from bigain.metrics.accuracy import Paired, hits, paired, top1
+from bigain.metrics.effects import class_spread, correlation, interaction, kept_above
 from bigain.metrics.spectrum import coherence
 from bigain.results import atomic, markdown
-from bigain.results.accuracy import same_images
+from bigain.results.accuracy import p_value, same_images
 from bigain.results.build import Found, collect
-from bigain.results.generation import fid_difference
+from bigain.results.generation import fid_contrast, fid_difference, fid_ratio
 from bigain.results.tables import DASH
 from bigain.results.traces import spectra_at
 
 SCALE = "mini"
 TIMESTEP = 525  # of the traces
 RATIOS = ("0.3", "0.5", "0.7")
+MIN_POINTS = 5  # of a correlation
 
 
 class Row(NamedTuple):
@@ -91,19 +92,24 @@ def _rows(name: str) -> Iterator[tuple[str, dict[str, Row]]]:
 
 def _against(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[Line]:
     """Accuracy of the first of each pair against the second, on the same images."""
-    for one, other in pairs:
-        if one in rows and other in rows:
-            a, b = rows[one], rows[other]
-            if a.frame is not None and b.frame is not None:
-                yield [a.title, b.title, *_compared(a, b)]
+    for a, b in _present(pairs, rows):
+        if a.frame is not None and b.frame is not None:
+            test = paired(*_hits(a, b))
+            counts = f"{test.wins}/{test.losses}"
+            yield [a.title, b.title, _top1(a), _top1(b), _difference(test), counts, p_value(test.p)]
 
 
-def _compared(a: Row, b: Row) -> Line:
-    ours, theirs = _hits(a, b)
-    test = paired(ours, theirs)
-    values = [f"{100 * top1(side).value:.1f}" for side in (ours, theirs)]
-    difference = _interval(Estimate(test.difference, test.low, test.high), "+.1f")
-    return [*values, difference, f"{test.wins}/{test.losses}", _p(test.p)]
+def _present(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[tuple[Row, Row]]:
+    """The pairs of which both rows are there."""
+    yield from ((rows[a], rows[b]) for a, b in pairs if a in rows and b in rows)
+
+
+def _top1(row: Row) -> str:
+    return f"{100 * top1(*_hits(row)).value:.1f}"
+
+
+def _difference(test: Paired) -> str:
+    return _interval((test.difference, test.low, test.high), "+.1f")
 
 
 def _hits(*rows: Row) -> list[NDArray[np.bool_]]:
@@ -119,13 +125,12 @@ def _aligned(*rows: Row) -> list[pd.DataFrame]:
 
 
 def _fids(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[Line]:
-    for one, other in pairs:
-        if one in rows and other in rows:
-            a, b = rows[one], rows[other]
-            if a.scores is not None and b.scores is not None:
-                change = Estimate(*fid_difference(a.title, a.scores, b.scores))
-                values = [f"{side['fid']:.2f}" for side in (a.scores, b.scores)]
-                yield [a.title, b.title, *values, _interval(change, "+.2f")]
+    """FID of the first of each pair against the second, on the same seeds."""
+    for a, b in _present(pairs, rows):
+        if a.scores is not None and b.scores is not None:
+            change = fid_difference(a.title, a.scores, b.scores)
+            values = [f"{side['fid']:.2f}" for side in (a.scores, b.scores)]
+            yield [a.title, b.title, *values, _interval(change, "+.2f")]
 
 
 # One table a question
@@ -140,9 +145,7 @@ def _noise(rows: Rows) -> Iterator[Line]:
             if row is None or row.frame is None or plain.frame is None:
                 continue
             ours, theirs = (_trials(frame) for frame in _aligned(row, plain))
-            (accuracy,) = _hits(row)
-            spread = class_spread(ours, theirs)
-            yield [row.title, f"{100 * top1(accuracy).value:.1f}", _interval(spread, ".3f")]
+            yield [row.title, _top1(row), _interval(class_spread(ours, theirs), ".3f")]
 
 
 def _trials(frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -161,13 +164,9 @@ def _scores(rows: Rows) -> Iterator[Line]:
     for name, row in rows.items():
         if row.frame is None or not name.startswith(("score_", "lgtm_", "tome_0.7")):
             continue
-        (accuracy,) = _hits(row)
-        cells = []
-        for other in (control, own):
-            test = paired(*_hits(row, other))
-            change = _interval(Estimate(test.difference, test.low, test.high), "+.1f")
-            cells += [DASH, DASH] if other is row else [change, _p(test.p)]
-        yield [row.title, f"{100 * top1(accuracy).value:.1f}", *cells]
+        tests = [None if other is row else paired(*_hits(row, other)) for other in (control, own)]
+        cells = [(_difference(t), p_value(t.p)) if t else (DASH, DASH) for t in tests]
+        yield [row.title, _top1(row), *cells[0], *cells[1]]
 
 
 def _alphas(rows: Rows) -> Iterator[Line]:
@@ -176,16 +175,14 @@ def _alphas(rows: Rows) -> Iterator[Line]:
         line = [text, DASH, DASH, DASH, DASH]
         row, chosen = rows.get(f"alpha_{text}"), rows.get("alpha_0.9")
         if row and chosen and row.frame is not None and chosen.frame is not None:
-            (accuracy,) = _hits(row)
-            test = paired(*_hits(row, chosen))
-            line[1] = f"{100 * top1(accuracy).value:.1f}"
+            line[1] = _top1(row)
             if row is not chosen:
-                line[2] = _interval(Estimate(test.difference, test.low, test.high), "+.1f")
+                line[2] = _difference(paired(*_hits(row, chosen)))
         drawn, rising = rows.get(f"constant_{text}"), rows.get("rising")
         if drawn and rising and drawn.scores is not None and rising.scores is not None:
             line[3] = f"{drawn.scores['fid']:.2f}"
             change = fid_difference(drawn.title, drawn.scores, rising.scores)
-            line[4] = _interval(Estimate(*change), "+.2f")
+            line[4] = _interval(change, "+.2f")
         if set(line[1:]) != {DASH}:
             yield line
 
@@ -193,21 +190,12 @@ def _alphas(rows: Rows) -> Iterator[Line]:
 def _together(rows: Rows) -> Iterator[Line]:
     """Merging and key/value downsampling, alone and together."""
     four = [rows[name] for name in ("none", "lgtm_0.5", "iekvd_2", "lgtm_iekvd")]
-    frames = [row.frame for row in four]
-    if all(frame is not None for frame in frames):
-        right = _hits(*four)
-        values = [f"{100 * top1(side).value:.1f}" for side in right]
-        yield ["accuracy (%)", *values, _interval(interaction(*right), "+.1f")]
-    scores = [row.scores for row in four]
-    found = [s for s in scores if s is not None and s["fid"] is not None]
+    if all(row.frame is not None for row in four):
+        yield ["accuracy (%)", *map(_top1, four), _interval(interaction(*_hits(*four)), "+.1f")]
+    found = [row.scores for row in four if row.scores is not None]
     if len(found) == len(four):
-        signs = (1, -1, -1, 1)
-        value = sum(s * f["fid"] for s, f in zip(signs, found, strict=True))
-        replicates = sum(
-            s * np.asarray(f["fid_replicates"]) for s, f in zip(signs, found, strict=True)
-        )
-        half = Z * float(np.std(replicates, ddof=1))
-        change = Estimate(value, value - half, value + half)
+        neither, first, second, both = found
+        change = fid_contrast(four[-1].title, {1: [neither, both], -1: [first, second]})
         yield ["FID", *(f"{f['fid']:.2f}" for f in found), _interval(change, "+.2f")]
 
 
@@ -221,12 +209,9 @@ def _breaking(rows: Rows) -> Iterator[Line]:
         if name == "none" or row.frame is None or row.scores is None:
             continue
         ours, base = _hits(row, plain)
-        above = top1(base).value - chance
-        test = paired(ours, base)
-        kept = [1 + d / 100 / above for d in (test.difference, test.low, test.high)]
-        change, low, high = fid_difference(row.title, row.scores, plain.scores)
-        times = [1 + d / plain.scores["fid"] for d in (change, low, high)]
-        yield [row.title, _interval(Estimate(*kept), ".2f"), _interval(Estimate(*times), ".2f")]
+        kept = kept_above(ours, base, chance)
+        times = fid_ratio(row.title, row.scores, plain.scores)
+        yield [row.title, _interval(kept, ".2f"), _interval(times, ".2f")]
 
 
 def _retention(rows: Rows) -> Iterator[Line]:
@@ -260,16 +245,9 @@ def _retention(rows: Rows) -> Iterator[Line]:
         yield line
 
 
-MIN_POINTS = 5  # of a correlation
-
-
-def _interval(found: Estimate, spec: str) -> str:
+def _interval(found: tuple[float, float, float], spec: str) -> str:
     value, low, high = (format(number, spec).replace("-", "−") for number in found)
     return f"{value} [{low}, {high}]"
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 PAIRED = ["Method", "Against", "%", "%", "Difference (points)", "Wins/losses", "p"]

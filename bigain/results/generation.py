@@ -95,11 +95,11 @@ def generation_row(
     return row
 
 
-def generation(rows: Sequence[Row], seconds: bool = True) -> Kind:
+def generation(rows: Sequence[Row], spent: bool = True) -> Kind:
     """The columns of ``rows``, which say the features they come from.
 
     Args:
-        seconds: print what the runs took, which depends on what else their machines did.
+        spent: print the runs' time, which depends on what else their machines did.
 
     Raises:
         BiGainError: if rows were scored with different features or references.
@@ -115,7 +115,7 @@ def generation(rows: Sequence[Row], seconds: bool = True) -> Kind:
             f"{' and '.join(f'{f} against {r}' for f, r, _ in sorted(scored))}; score them alike"
         )
     if not scored:
-        return _kind("", "Images have not been scored.", seconds)
+        return _kind("", "Images have not been scored.", spent)
     ((features, reference, n),) = scored
     return _kind(
         f" ({features})",
@@ -125,13 +125,13 @@ def generation(rows: Sequence[Row], seconds: bool = True) -> Kind:
         "difference to the baseline a paired one over the same seeds. FID is biased upwards by few "
         "images: compare it at equal numbers alone. Precision and recall are Kynkäänniemi et "
         "al.'s, density and coverage Naeem et al.'s."
-        + (" Seconds, generating, are the median of an image." if seconds else ""),
-        seconds,
+        + (" Seconds, generating, are the median of an image." if spent else ""),
+        spent,
     )
 
 
-def _kind(mark: str, legend: str, seconds: bool) -> Kind:
-    spent = Column("Seconds, generating", lambda row: number(row["generate_seconds"]))
+def _kind(mark: str, legend: str, spent: bool) -> Kind:
+    seconds = Column("Seconds, generating", lambda row: number(row["generate_seconds"]))
     columns = (
         Column("Generated", lambda row: count(row["generated"])),
         Column(f"FID{mark}", lambda row: interval(row, "fid", "fid_low", "fid_high", ".2f")),
@@ -143,7 +143,7 @@ def _kind(mark: str, legend: str, seconds: bool) -> Kind:
         Column("Recall", lambda row: number(row["recall"])),
         Column("Density", lambda row: number(row["density"])),
         Column("Coverage", lambda row: number(row["coverage"])),
-        *([spent] if seconds else []),
+        *([seconds] if spent else []),
     )
     return Kind(KEYS, columns, legend)
 
@@ -156,13 +156,42 @@ def fid_difference(
     Raises:
         BiGainError: if both were not scored alike.
     """
+    return fid_contrast(title, {1: [scores], -1: [baseline]})
+
+
+def fid_ratio(
+    title: str, scores: Mapping[str, Any], baseline: Mapping[str, Any]
+) -> tuple[float, float, float]:
+    """FID over the baseline's, and its 95% interval, as `fid_difference`."""
+    check_alike(title, scores, baseline)
+    logs = np.log(np.divide(scores["fid_replicates"], baseline["fid_replicates"]))
+    found, factor = scores["fid"] / baseline["fid"], np.exp(Z * np.std(logs, ddof=1))
+    return float(found), float(found / factor), float(found * factor)
+
+
+def fid_contrast(
+    title: str, terms: Mapping[int, Sequence[Mapping[str, Any]]]
+) -> tuple[float, float, float]:
+    """A sum of FIDs, each with its sign, and its interval, as `fid_difference`.
+
+    Args:
+        title: for errors.
+        terms: scores by their sign, 1 or -1.
+    """
+    signed = [(sign, scores) for sign, those in terms.items() for scores in those]
+    for _, scores in signed[1:]:
+        check_alike(title, signed[0][1], scores)
+    value = sum(sign * scores["fid"] for sign, scores in signed)
+    replicates = sum(sign * np.asarray(scores["fid_replicates"]) for sign, scores in signed)
+    half = Z * float(np.std(replicates, ddof=1))
+    return value, value - half, value + half
+
+
+def check_alike(title: str, scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
+    """BiGainError unless both were scored with the same features, reference and count."""
     for key in ("features", "network", "reference", "n"):
         if scores[key] != baseline[key]:
             raise BiGainError(
                 f"{title} was scored with {key} {scores[key]}, its baseline with {baseline[key]}; "
                 "score both alike"
             )
-    difference = scores["fid"] - baseline["fid"]
-    replicates = np.subtract(scores["fid_replicates"], baseline["fid_replicates"])
-    half = Z * float(np.std(replicates, ddof=1))
-    return difference, difference - half, difference + half

@@ -83,7 +83,7 @@ def write(
         stem: path without a suffix; its folder is made.
         title: one line.
         note: a paragraph below the table; may be empty.
-        timed_on: the device of the rows' times, if they have any.
+        timed_on: what the rows' times were measured on, if they have any.
 
     Raises:
         BiGainError: if a file cannot be written.
@@ -148,7 +148,7 @@ RUN = Column("Run", _runs)
 TIMES = ("time", "time_low", "time_high")
 TIMED = (
     "Time is that of a forward of the denoiser alone, 1 for the uncompressed, all timed in turn on "
-    "{} with quartiles (scripts/benchmark.py suites=[tables])."
+    "{}; brackets hold quartiles (scripts/benchmark.py suites=[tables])."
 )
 FLOPS = (
     "GFLOPs are of one evaluation of the denoiser, matching included. Run is the first half of the "

@@ -4,20 +4,13 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bigain.errors import BiGainError
+from bigain.metrics.ratio import Ratio, ratio
 from bigain.results.store import Run
 
 FILE = "tables.json"  # of the suite of that name, in a folder of its device's type
-
-
-class Time(NamedTuple):
-    """Of a forward, uncompressed is 1: the median and the quartiles of the rounds."""
-
-    median: float
-    low: float
-    high: float
 
 
 def key(model: str, compression: Mapping[str, Any] | None) -> str:
@@ -25,27 +18,34 @@ def key(model: str, compression: Mapping[str, Any] | None) -> str:
     return f"{model} {json.dumps(compression, sort_keys=True)}"
 
 
-def time_of(run: Run, benchmarks: Path) -> Time | None:
-    """The time of the run's compression; None if it was not measured."""
+def time_of(run: Run, benchmarks: Path) -> Ratio | None:
+    """The time of the run's compression, the uncompressed being 1; None if it was not measured."""
     model = run.config.get("model")
     if model is None:
         return None
-    return _times(benchmarks).get(key(model["name"], run.identity["compression"]))
+    compression = key(model["name"], run.identity["compression"])
+    return _times(benchmarks).get((compression, run.identity["dtype"]))
 
 
-def measured_on(benchmarks: Path) -> str | None:
-    """The device of the times; None if there are none."""
+def conditions_of(benchmarks: Path) -> str | None:
+    """What the times were measured on, in words; None if there are none."""
     path = _file(benchmarks)
-    return None if path is None else _read(path)["conditions"]["device"]
+    if path is None:
+        return None
+    found = _read(path)
+    first = found["measurements"][0]
+    device, dtype, batch = found["conditions"]["device"], first["dtype"], first["batch_size"]
+    return f"{device}, in {dtype} and batches of {batch}"
 
 
 @cache
-def _times(benchmarks: Path) -> dict[str, Time]:
+def _times(benchmarks: Path) -> dict[tuple[str, str], Ratio]:
     path = _file(benchmarks)
-    if path is None:
-        return {}
+    measurements = [] if path is None else _read(path)["measurements"]
     return {
-        name: Time(*time) for m in _read(path)["measurements"] for name, time in m["times"].items()
+        (compression, m["dtype"]): ratio(seconds, m["seconds"][m["baseline"]])
+        for m in measurements
+        for compression, seconds in m["seconds"].items()
     }
 
 

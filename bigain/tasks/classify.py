@@ -125,12 +125,12 @@ class Classify:
         def prepare(ids: Sequence[str]) -> tuple[Sequence[str], list[Any], Tensor, Tensor, Tensor]:
             examples = [work.dataset[position[i]] for i in ids]
             latents = work.backbone.encode(torch.stack([e.image for e in examples]))
-            stream = KeyedStream.of(work.seed, "noise", ids, latents.device)
-            noise = torch.stack(
-                [stream.fork(s).normal(*latents.shape[1:]) for s in range(self.trials)], 1
+            return (
+                ids,
+                [e.labels for e in examples],
+                latents,
+                *keyed_noise(self, latents, ids, work.seed),
             )
-            keys = KeyedStream.of(work.seed, "image", ids, latents.device).keys
-            return ids, [e.labels for e in examples], latents, noise, keys
 
         chunks = [work.todo[i : i + chunk] for i in range(0, len(work.todo), chunk)]
         # on a CPU another thread would take the cores from the model: slower by a fifth and more
@@ -214,6 +214,21 @@ class Scores:
     def samples(self) -> Tensor:
         """Timesteps tried, int64 [I, K]."""
         return (~self.trials.isnan()).sum(-1)
+
+
+def keyed_noise(
+    protocol: Classify, latents: Tensor, ids: Sequence[str], seed: int
+) -> tuple[Tensor, Tensor]:
+    """The images' noise, float32 [I, S, c, h, w], and their keys for random compressors, int64 [I].
+
+    Args:
+        latents: [I, c, h, w].
+        ids: of the images; with ``seed`` they key all randomness.
+    """
+    stream = KeyedStream.of(seed, "noise", ids, latents.device)
+    shape = latents.shape[1:]
+    noise = torch.stack([stream.fork(s).normal(*shape) for s in range(protocol.trials)], 1)
+    return noise, KeyedStream.of(seed, "image", ids, latents.device).keys
 
 
 @torch.inference_mode()

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from bigain.metrics.timing import Side, fused_attention, in_turn, ratio
-from bigain.tasks.classify import Classify
+from bigain.attach import attached
+from bigain.metrics.ratio import ratio
+from bigain.metrics.timing import Side, fused_attention, in_turn
 from scripts.benchmarking.methods import methods
 from scripts.benchmarking.report import Bar, Report, text
 from scripts.benchmarking.whole import Whole, configured
@@ -32,9 +33,9 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
     lines = [["", "Images/s", "Best batch", "Efficiency"]]
     for name in own.models:
         for method in methods(own.methods):
-            whole = Whole(configured(method, name, own), device)
-            protocol = Classify(tuple(own.samples), tuple(own.keep))
-            evaluations = protocol.evaluations(len(whole.dataset.classes)) * own.images
+            whole = Whole(configured(method, name, own, device))
+            each = whole.job.task.evaluations(len(whole.job.dataset.classes))
+            evaluations = each * own.images
             cells = max(own.batch_sizes)
             sides: dict[str, Side] = {
                 str(size): partial(_forwards, whole, size, cells // size, device)
@@ -50,14 +51,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             rate = own.images / median(seconds["run"])
             lines.append([title, f"{rate:.2f}", best, text(efficiency)])
             found.append({"name": title, "evaluations": evaluations, "seconds": seconds})
-            bars.append(
-                Bar(
-                    f"efficiency of the task, {title}",
-                    f"at least {WANTED}",
-                    text(efficiency),
-                    efficiency.median >= WANTED,
-                )
-            )
+            bars.append(Bar.least(f"efficiency of the task, {title}", efficiency, WANTED))
     heading = f"{own.dtype}, {own.images} images, batch {own.batch_size}"
     return Report("Efficiency", NOTE, {heading: lines}, found, bars)
 
@@ -68,7 +62,7 @@ def _forwards(
 ) -> Iterator[Callable[[], None]]:
     """``times`` batches of the model alone."""
     backbone: Any = whole.backbone
-    condition = backbone.condition(whole.dataset)
+    condition = backbone.condition(whole.job.dataset)
     x = torch.randn(size, *backbone.latent_shape, device=device)
     t = torch.full((size,), 500, device=device)
     rows = condition[torch.arange(size, device=device) % len(condition)]
@@ -78,5 +72,6 @@ def _forwards(
         for _ in range(times):
             backbone.predict_noise(x, t, rows)
 
-    with whole.attached():
+    where = {"blocks": whole.job.blocks, "sites": whole.job.cfg.sites}
+    with attached(backbone.denoiser, whole.job.compressor, **where):
         yield work

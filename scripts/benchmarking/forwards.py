@@ -8,28 +8,27 @@ import torch
 from omegaconf import DictConfig
 
 from bigain import config
-from bigain.blocks import random_inputs, select_blocks, tokens
+from bigain.blocks import select_blocks, tokens
 from bigain.metrics.flops import count
+from bigain.metrics.ratio import Ratio, ratio
 from bigain.metrics.timing import (
-    Ratio,
     forward_side,
     fused_attention,
     in_turn,
     peak,
-    random_denoiser,
-    ratio,
-    seeded,
+    random_forward,
 )
+from bigain.results.tables import DASH
 from scripts.benchmarking.hottest import hottest
 from scripts.benchmarking.methods import BASELINE, methods
-from scripts.benchmarking.report import Bar, Report, text
+from scripts.benchmarking.report import Bar, Report, mib, text
 
 REALISED = 0.9
 NOTE = (
     "One forward with random weights under every row of experiments/joint.yaml, in the model's "
     "default blocks, all in turn. Time and FLOPs are of the uncompressed model, 1 is equal; "
-    "realised is the share of the FLOPs' saving that the time shows. Brackets hold quartiles over "
-    "the rounds."
+    "realised is the share of the FLOPs' saving that the time shows; the bar is of models of 1,024 "
+    "tokens and more. Brackets hold quartiles over the rounds."
 )
 
 
@@ -51,9 +50,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             assert counted is not None
             flops[title] = counted.total
         with torch.inference_mode(), fused_attention(device, dtype):
-            with seeded(device, cfg.seed):
-                model = random_denoiser(skeleton, device, dtype)
-                inputs = random_inputs(model, batch, device, dtype)
+            model, inputs = random_forward(skeleton, batch, device, dtype, cfg.seed)
             sides = {
                 title: forward_side(model, inputs, compressor, **where)
                 for title, compressor in compressors.items()
@@ -70,7 +67,6 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
         realised = {}
         for title in sides:
             time, cost = ratio(seconds[title], seconds[base]), flops[title] / flops[base]
-            memory = peaks[title]
             if cost < 1:
                 realised[title] = Ratio(
                     *((1 - v) / (1 - cost) for v in (time[0], time[2], time[1]))
@@ -81,8 +77,8 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                     f"{1e3 * median(seconds[title]):.1f}",
                     text(time, 3),
                     f"{cost:.3f}",
-                    text(realised[title]) if title in realised else "–",
-                    "–" if memory is None else f"{memory:.0f}",
+                    text(realised[title]) if title in realised else DASH,
+                    mib(peaks[title]),
                 ]
             )
         tables[f"{name}, {longest} tokens, batch {batch}, {own.dtype}"] = lines

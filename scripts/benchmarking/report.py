@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bigain.metrics.timing import Ratio
+from bigain.metrics.ratio import Ratio
 from bigain.results import atomic, markdown
+from bigain.results.tables import DASH
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ class Bar:
     wanted: str
     found: str
     met: bool
+
+    @classmethod
+    def least(cls, name: str, found: Ratio, least: float) -> "Bar":
+        return cls(name, f"at least {least}", text(found), found.median >= least)
+
+    @classmethod
+    def most(cls, name: str, found: Ratio, most: float) -> "Bar":
+        return cls(name, f"at most {most}", text(found), found.median <= most)
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,18 @@ def summary(folder: Path, devices: Sequence[str], suites: Sequence[str]) -> str:
                     verdict = bar["found"] if bar["met"] else f"**{bar['found']}**"
                     found.setdefault((bar["name"], bar["wanted"]), {})[device] = verdict
     header = ["Ratio", "Wanted", *devices]
-    lines = [[*bar, *(by.get(d, "–") for d in devices)] for bar, by in found.items()]
+    lines = [[*bar, *(by.get(d, DASH) for d in devices)] for bar, by in found.items()]
     return markdown.table([header, *lines])
 
 
 def text(ratio: Ratio, digits: int = 2) -> str:
     """The median and the quartiles."""
     return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*ratio, d=digits)
+
+
+def mib(peak: float | None) -> str:
+    """A peak of memory, a dash where the system does not tell."""
+    return DASH if peak is None else f"{peak:.0f}"
 
 
 def _lines(bars: Sequence[Bar]) -> list[list[str]]:

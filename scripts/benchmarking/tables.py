@@ -7,16 +7,14 @@ import torch
 from omegaconf import DictConfig
 
 from bigain import experiments
-from bigain.blocks import random_inputs
 from bigain.job import Job
+from bigain.metrics.ratio import ratio
 from bigain.metrics.timing import (
     Side,
     forward_side,
     fused_attention,
     in_turn,
-    random_denoiser,
-    ratio,
-    seeded,
+    random_forward,
 )
 from bigain.results.timings import key
 from scripts.benchmarking.report import Report, text
@@ -38,16 +36,13 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
         jobs = _jobs(name)
         skeleton = next(iter(jobs.values()))[1].backbone.skeleton()
         with torch.inference_mode(), fused_attention(device, dtype):
-            with seeded(device, cfg.seed):
-                model = random_denoiser(skeleton, device, dtype)
-                inputs = random_inputs(model, own.batch_size, device, dtype)
+            model, inputs = random_forward(skeleton, own.batch_size, device, dtype, cfg.seed)
             sides: dict[str, Side] = {}
             for compression, (_, job) in jobs.items():
                 where: dict[str, Any] = {"blocks": job.blocks, "sites": list(job.cfg.sites)}
                 sides[compression] = forward_side(model, inputs, job.compressor, **where)
             seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
         base = key(name, None)
-        times = {compression: ratio(seconds[compression], seconds[base]) for compression in sides}
         plain = jobs[base][1].flops
         assert plain is not None
         lines = [["", "ms", "Time", "FLOPs"]]
@@ -57,17 +52,25 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 [
                     title,
                     f"{1e3 * median(seconds[compression]):.1f}",
-                    text(times[compression]),
+                    text(ratio(seconds[compression], seconds[base])),
                     f"{job.flops.total / plain.total:.3f}",
                 ]
             )
         tables[f"{name}, batch {own.batch_size}, {own.dtype}"] = lines
-        found.append({"model": name, "times": times, "seconds": seconds})
+        found.append(
+            {
+                "model": name,
+                "dtype": own.dtype,
+                "batch_size": own.batch_size,
+                "baseline": base,
+                "seconds": seconds,
+            }
+        )
     return Report("Forwards of the tables", NOTE, tables, found)
 
 
 def _jobs(model: str) -> dict[str, tuple[str, Job]]:
-    """By `key`, every compression of the model's cells with its title; uncompressed first."""
+    """By `key`, every compression of the model's cells, with the first title that it has."""
     jobs: dict[str, tuple[str, Job]] = {}
     for experiment in experiments.names(SCALE):
         for group in experiments.load(experiment, SCALE).groups:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bigain.metrics.effects import class_spread, correlation, interaction
+from bigain.metrics.effects import class_spread, correlation, interaction, kept_above
 
 
 def test_changes_that_add_up_do_not_interact():
@@ -18,6 +18,14 @@ def test_changes_that_lose_more_together():
     neither = np.ones(100, dtype=bool)
     found = interaction(neither, neither, neither, ~neither)
     assert found == (-100, -100, -100)
+
+
+def test_what_is_kept_above_chance():
+    theirs = np.array([True] * 90 + [False] * 10)
+    ours = np.array([True] * 50 + [False] * 50)
+    found = kept_above(ours, theirs, 0.1)
+    assert found.value == pytest.approx(0.5) and found.low < 0.5 < found.high
+    assert kept_above(theirs, theirs, 0.1) == (1, 1, 1)
 
 
 def test_what_all_classes_share_cancels():

@@ -52,7 +52,7 @@ class Experiment:
     tasks: tuple = ("classify",)
     figures: tuple = ()
     axis: str = ""
-    seconds: bool = True
+    spent: bool = True
     maps: dict = field(default_factory=dict)
 
     @property
@@ -68,7 +68,7 @@ class Group:
 
 
 def make(root, name, right, ids=IDS):
-    identity = {"compression": None if name == "none" else {"compressor": name}}
+    identity = {"compression": None if name == "none" else {"compressor": name}, "dtype": "float32"}
     run = Run.create(root, name, identity, {"model": {"name": "toy"}})
     rows = [
         {

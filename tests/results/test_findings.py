@@ -87,7 +87,7 @@ def test_what_is_kept_is_above_chance():
     rows = {"none": row("none", ALL, fid=2.0), "x": row("x", HALF, fid=6.0)}
     ((title, kept, times),) = lines("breaking", rows)
     assert title == "x" and kept.split()[0] == f"{1 - 0.5 / 0.75:.2f}"
-    assert times == "3.00 [3.00, 3.00]"
+    assert times.split()[0] == "3.00" and times != "3.00 [3.00, 3.00]"
 
 
 def test_every_table_reads_experiments_that_are_there():

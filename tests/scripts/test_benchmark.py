@@ -3,15 +3,20 @@
 import json
 import sys
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
 from bigain.errors import BiGainError
-from bigain.metrics.timing import Ratio, alone, in_turn, ratio
+from bigain.metrics.ratio import Ratio, ratio
+from bigain.metrics.timing import alone, in_turn
+from bigain.tasks.classify import Scores
 from scripts.benchmark import benchmark
+from scripts.benchmarking import classification, scaling
 from scripts.benchmarking.methods import methods
 from scripts.benchmarking.report import Bar, Report, summary, text
 
@@ -90,7 +95,9 @@ def test_forwards(run):
 def test_classification(run):
     content = found(run("suites=[classification]"), "classification")
     none, lgtm = content["measurements"]
-    assert none["differences"]["ours"] < 1e-5 and lgtm["differences"]["ours"] < 1e-5
+    for measured in (none, lgtm):
+        assert measured["differences"]["ours"]["errors"] < 1e-5
+        assert measured["differences"]["ours"]["predictions"] == 0
     assert len(content["bars"]) == 1
 
 
@@ -131,6 +138,35 @@ def test_the_ratio_is_of_rounds():
     """A slow round strikes both sides, and so leaves it alone."""
     assert ratio([2, 20, 6], [1, 10, 2]) == Ratio(2, 2, 2.5)
     assert text(Ratio(1, 0.5, 2)) == "1.00 [0.50, 2.00]"
+
+
+def test_a_dead_process_is_a_clear_error():
+    here, there = Pipe()
+    there.close()
+    with pytest.raises(BiGainError, match="a process of the suite scaling died"):
+        scaling._tell([here], "compute")
+
+
+def test_another_class_is_another_result():
+    """In float32 none, in half precision one image in eight."""
+
+    def ways(changed: int) -> dict[str, Any]:
+        right = torch.zeros(16, dtype=torch.int64)
+        other = right.clone()
+        other[:changed] = 1
+        made = {"plain": right, "ours": other}
+        return {k: alone(partial(Scores, torch.ones(16, 2, 1), v)) for k, v in made.items()}
+
+    assert classification._compare(ways(2), torch.bfloat16)["ours"] == (0, 2)
+    for changed, dtype in ((1, torch.float32), (3, torch.bfloat16)):
+        with pytest.raises(BiGainError, match=f"{changed} images are classified otherwise"):
+            classification._compare(ways(changed), dtype)
+
+
+def test_bars_are_met_at_their_bound():
+    found = Ratio(1.5, 1, 2)
+    assert Bar.least("x", found, 1.5).met and not Bar.least("x", found, 1.6).met
+    assert Bar.most("x", found, 1.5).met and not Bar.most("x", found, 1.4).met
 
 
 def test_the_summary_marks_what_falls_short(tmp_path):
