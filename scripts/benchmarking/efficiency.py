@@ -12,17 +12,17 @@ from omegaconf import DictConfig
 
 from bigain.attach import attached
 from bigain.metrics.ratio import ratio
-from bigain.metrics.timing import Side, fused_attention, in_turn
+from bigain.metrics.timing import Side, fused_attention, in_turn, peak
 from scripts.benchmarking.methods import methods
-from scripts.benchmarking.report import Bar, Report, text
+from scripts.benchmarking.report import Bar, Report, mib, text
 from scripts.benchmarking.whole import Whole, configured
 
 WANTED = 0.95
 NOTE = (
     "A whole run of task=classify, from images to rows on disk, and as many evaluations of the "
     "model alone, in batches of the size that is fastest a cell. Efficiency is the latter's time "
-    "over the former's; a U-Net's exceeds 1 where classes share work. Brackets hold quartiles over "
-    "the rounds."
+    "over the former's; a U-Net's exceeds 1 where classes share work. Bare MiB are of the forwards "
+    "alone. Brackets hold quartiles over the rounds."
 )
 
 
@@ -30,7 +30,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
     """The suite ``efficiency`` of configs/benchmark.yaml."""
     own = cfg.efficiency
     found, bars = [], []
-    lines = [["", "Images/s", "Best batch", "Efficiency"]]
+    lines = [["", "Images/s", "Best batch", "Efficiency", "Peak MiB", "Bare MiB"]]
     for name in own.models:
         for method in methods(own.methods):
             whole = Whole(configured(method, name, own, device))
@@ -44,13 +44,22 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             sides["run"] = whole.side
             with fused_attention(device, getattr(torch, own.dtype)):
                 seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
-            best = min(map(str, own.batch_sizes), key=lambda size: median(seconds[size]))
+                best = min(map(str, own.batch_sizes), key=lambda size: median(seconds[size]))
+                peaks = {way: peak(sides[way], device) for way in ("run", best)}
             bare = np.multiply(seconds[best], evaluations / cells)
             efficiency = ratio(list(bare), seconds["run"])
             title = f"{name}, {method.title}"
             rate = own.images / median(seconds["run"])
-            lines.append([title, f"{rate:.2f}", best, text(efficiency)])
-            found.append({"name": title, "evaluations": evaluations, "seconds": seconds})
+            memory = [mib(peaks["run"]), mib(peaks[best])]
+            lines.append([title, f"{rate:.2f}", best, text(efficiency), *memory])
+            found.append(
+                {
+                    "name": title,
+                    "evaluations": evaluations,
+                    "seconds": seconds,
+                    "peak_memory_mib": peaks,
+                }
+            )
             bars.append(Bar.least(f"efficiency of the task, {title}", efficiency, WANTED))
     heading = f"{own.dtype}, {own.images} images, batch {own.batch_size}"
     return Report("Efficiency", NOTE, {heading: lines}, found, bars)

@@ -25,7 +25,7 @@ from scripts.benchmarking.report import Bar, Report, mib, text
 
 REALISED = 0.9
 NOTE = (
-    "One forward with random weights under every row of experiments/joint.yaml, in the model's "
+    "One forward with random weights under rows of experiments/joint.yaml, in the model's "
     "default blocks, all in turn. Time and FLOPs are of the uncompressed model, 1 is equal; "
     "realised is the share of the FLOPs' saving that the time shows; the bar is of models of 1,024 "
     "tokens and more. Brackets hold quartiles over the rounds."
@@ -35,10 +35,10 @@ NOTE = (
 def run(cfg: DictConfig, device: torch.device) -> Report:
     """The suite ``forwards`` of configs/benchmark.yaml."""
     own = cfg.forwards
-    every = methods()
     tables, found, bars = {}, [], []
-    for name in own.models:
-        batch, dtype = own.batch_size[device.type], getattr(torch, own.dtype)
+    for heading, case in own.cases.items():
+        name, batch, dtype = case.model, case.batch_size[device.type], getattr(torch, case.dtype)
+        every = methods(case.methods)
         backbone = config.build(every[0].configured(f"model={name}"), "model")
         skeleton = backbone.skeleton()
         longest = max(tokens(skeleton, b.place) for b in select_blocks(skeleton, "default"))
@@ -59,7 +59,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             peaks = {title: peak(side, device) for title, side in sides.items()}
             seconds = in_turn(sides, device, warmup=0, repeats=own.repeats)
             profiles = {
-                f"Profile of {name}, {title}": hottest(sides[title], device)
+                f"Profile of {heading}, {title}": hottest(sides[title], device)
                 for title in (m.title for m in every if m.name in (BASELINE, "lgtm_0.5"))
             }
         (base,) = [m.title for m in every if m.name == BASELINE]
@@ -81,12 +81,12 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                     mib(peaks[title]),
                 ]
             )
-        tables[f"{name}, {longest} tokens, batch {batch}, {own.dtype}"] = lines
+        tables[f"{heading}: {longest} tokens, batch {batch}, {case.dtype}"] = lines
         tables |= profiles
         found.append(
             {
                 "model": name,
-                "dtype": own.dtype,
+                "dtype": case.dtype,
                 "batch_size": batch,
                 "flops": flops,
                 "seconds": seconds,
@@ -94,16 +94,16 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             }
         )
         if longest >= 1024:
-            bars.append(_bar(name, realised))
+            bars.append(_bar(heading, realised))
     return Report("Forwards", NOTE, tables, found, bars)
 
 
-def _bar(name: str, realised: dict[str, Ratio]) -> Bar:
+def _bar(heading: str, realised: dict[str, Ratio]) -> Bar:
     values = [r.median for r in realised.values()]
     worst = min(realised, key=lambda title: realised[title].median)
     reached = sum(v >= REALISED for v in values)
     return Bar(
-        f"saving realised of the FLOPs' promise, {name}",
+        f"saving realised of the FLOPs' promise, {heading}",
         f"at least {REALISED} by every method",
         f"{reached} of {len(values)} methods, median {np.median(values):.2f}, "
         f"least {realised[worst].median:.2f} ({worst})",

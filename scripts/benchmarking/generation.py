@@ -1,4 +1,4 @@
-"""Drawing images with and without a compressor, and guided ones with and without shared work."""
+"""Drawing images with and without a compressor, compiled or not, and with and without sharing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from bigain.attach import attached
+from bigain.compilation import compile_denoiser
 from bigain.errors import BiGainError
 from bigain.metrics.flops import count
 from bigain.metrics.ratio import ratio
@@ -25,60 +26,83 @@ NOTE = (
     "A batch of images by DDIM, decoded, under every method in the model's default blocks, without "
     "and with guidance; time is of the uncompressed side of the same kind, 1 is equal, and FLOPs "
     "are the denoiser's. Nothing shared is the same guided sampling whose halves compute all "
-    "twice; each of its images is the same to a level of 255 in the mean, or the suite fails. "
-    "Brackets hold quartiles over the rounds."
+    "twice; compile is the same with that option, whose compilation is not timed. Rounding is how "
+    "far images are from the same drawn in float32, the mean over pixels in levels of 255; where "
+    "these two are further than their like, beyond chance, the suite fails. Brackets hold "
+    "quartiles over the rounds."
 )
-LEVELS = 1.0  # of 255, where half precision rounds otherwise
-ALONE = "Uncompressed, guided, nothing shared"
+FURTHER, LEVELS = 1.25, 0.25  # what chance may add: a factor of its like's, and levels of 255
+GUIDED, ALONE, COMPILE = ", guided", ", nothing shared", ", compile"
 
 
 def run(cfg: DictConfig, device: torch.device) -> Report:
     """The suite ``generation`` of configs/benchmark.yaml."""
     own = cfg.generation
+    (plain,) = methods([BASELINE])
     dtype = getattr(torch, own.dtype)
     tables, found = {}, []
     for name in own.models[device.type]:
         images = own.images[device.type]
-        model = subject(name, images, device, dtype, cfg.seed)
+        model, exact = (
+            subject(name, images, device, kind, cfg.seed) for kind in (dtype, torch.float32)
+        )
         sides: dict[str, Side] = {}
+        wanted: dict[str, Side] = {}  # by title too
         flops: dict[str, float] = {}
         for method in methods(own.methods):
             compressor = method.compressor(f"model={name}", "task=generate")
             where: dict[str, Any] = {"blocks": "default"} if compressor else {}
             counted = count(model.backbone.denoiser, compressor, **where)
             assert counted is not None
-            for guidance, suffix in ((1.0, ""), (own.guidance, ", guided")):
+            compiled = None
+            if own.compile is not None:  # one for each method, whose hooks are compiled with it
+                compiled = subject(name, images, device, dtype, cfg.seed)
+                compile_denoiser(compiled.backbone.denoiser, own.compile)
+            for guidance, kind in ((1.0, ""), (own.guidance, GUIDED)):
                 protocol = Generate("ddim", own.steps, guidance, "trailing")
-                title = method.title + suffix
-                flops[title] = counted.total
-                sides[title] = partial(_side, model, protocol, compressor, cfg.seed)
-                if guidance != 1 and method.name == BASELINE:
-                    flops[ALONE] = counted.total
-                    sides[ALONE] = partial(_side, model, protocol, None, cfg.seed, shared=False)
+                title = method.title + kind
+                options = {"protocol": protocol, "compressor": compressor, "seed": cfg.seed}
+                ways = {title: partial(_side, model, **options)}
+                if kind and method.name == BASELINE:
+                    ways[title + ALONE] = partial(_side, model, **options, shared=False)
+                if compiled is not None:
+                    ways[title + COMPILE] = partial(_side, compiled, **options)
+                sides |= ways
+                wanted |= dict.fromkeys(ways, partial(_side, exact, **options))
+                flops |= dict.fromkeys(ways, counted.total)
         with fused_attention(device, dtype):
-            _check(sides)
-            seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
+            rounding = _rounding(sides, wanted)
+            seconds = in_turn(sides, device, warmup=0, repeats=own.repeats)
             peaks = {title: peak(side, device) for title, side in sides.items()}
-        lines = [["", "Images/s", "Time", "FLOPs", "Peak MiB"]]
+        lines = [["", "Images/s", "Time", "FLOPs", "Rounding", "Peak MiB"]]
         for title in sides:
-            base = "Uncompressed, guided" if "guided" in title else "Uncompressed"
+            base = plain.title + (GUIDED if GUIDED in title else "")
             lines.append(
                 [
                     title,
                     f"{images / median(seconds[title]):.2f}",
                     text(ratio(seconds[title], seconds[base])),
                     f"{flops[title] / flops[base]:.3f}",
+                    f"{rounding[title]:.2f}",
                     mib(peaks[title]),
                 ]
             )
         tables[f"{name}, {own.dtype}, {images} images of {own.steps} steps"] = lines
-        found.append({"model": name, "seconds": seconds, "flops": flops, "peak_memory_mib": peaks})
+        found.append(
+            {
+                "model": name,
+                "seconds": seconds,
+                "flops": flops,
+                "peak_memory_mib": peaks,
+                "rounding": rounding,
+            }
+        )
     return Report("Generation", NOTE, tables, found)
 
 
 @contextmanager
 def _side(
-    model: Subject, protocol: Generate, compressor: Any, seed: int, shared: bool = True
+    model: Subject, *, protocol: Generate, compressor: Any, seed: int, shared: bool = True
 ) -> Iterator[Callable[[], list[np.ndarray]]]:
     denoiser = model.backbone.denoiser
     ids = first_ids(len(model.latents))
@@ -94,12 +118,25 @@ def _side(
         yield work
 
 
-def _check(sides: dict[str, Side]) -> None:
-    """BiGainError unless every image is the same with and without shared work, to `LEVELS`."""
-    images = []
-    for title in ("Uncompressed, guided", ALONE):
-        with sides[title]() as work:
-            images.append(np.stack(work()))  # type: ignore[call-overload]
-    each = np.abs(np.subtract(*images, dtype=np.int64)).mean((1, 2, 3))
-    if each.max() > LEVELS:
-        raise BiGainError(f"sharing changes a guided image by {each.max():.2f} of 255 levels")
+def _rounding(sides: dict[str, Side], wanted: dict[str, Side]) -> dict[str, float]:
+    """By title, the mean distance of a side's images from the wanted, in levels.
+
+    Raises:
+        BiGainError: if sharing or a compiler takes images further, for that is another result.
+    """
+    found: dict[str, float] = {}
+    for title, side in sides.items():
+        ours, exact = _images(side), _images(wanted[title])  # warms up too; a compiler compiles
+        found[title] = float(np.abs(np.subtract(ours, exact, dtype=np.int64)).mean())
+        like = title.removesuffix(ALONE).removesuffix(COMPILE)
+        if found[title] > FURTHER * found[like] + LEVELS:
+            raise BiGainError(
+                f"{title}: images are {found[title]:.2f} of 255 levels off, its like's "
+                f"{found[like]:.2f}"
+            )
+    return found
+
+
+def _images(side: Side) -> np.ndarray:
+    with side() as work:
+        return np.stack(work())  # type: ignore[call-overload]

@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from statistics import median
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from bigain.device import keep_freed_memory
 from bigain.errors import BiGainError
+from bigain.metrics.memory import PeakMemory
 from bigain.metrics.ratio import ratio
 from bigain.metrics.timing import Side, in_turn
 from bigain.tasks.classify import Classify
 from scripts.benchmarking.loops import Loop, side
 from scripts.benchmarking.methods import BASELINE, methods
 from scripts.benchmarking.models import subject
-from scripts.benchmarking.report import Bar, Report, text
+from scripts.benchmarking.report import Bar, Report, mib, text
 from scripts.benchmarking.whole import Whole, configured
 
 SCALED, FASTER = 1.8, 1.5
@@ -27,7 +29,7 @@ NOTE = (
     "Whole runs of task=classify on the CPU, as many images a process. Speed-up is in images a "
     "second, over one process of one thread, and over one process of two threads that goes the "
     "plain loop of the published classifier over the same images, already encoded and noised. "
-    "Brackets hold quartiles over the rounds."
+    "Peak MiB is what the work adds in all its processes. Brackets hold quartiles over the rounds."
 )
 
 
@@ -77,32 +79,42 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             }
             sides: dict[str, Side] = {k: partial(_side, group) for k, group in groups.items()}
             seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
+            peaks = {title: _peak(group) for title, group in groups.items()}
         one, two, _, plain, fast = groups
-        lines = [["", "Images/s", "Over one", "Over the plain loop"]]
+        lines = [["", "Images/s", "Over one", "Over the plain loop", "Peak MiB"]]
         for title, group in groups.items():
             rounds = [s / len(group) for s in seconds[title]]  # as if for one process's images
             rate = f"{own.images / median(rounds):.2f}"
             gains = [ratio(seconds[base], rounds) for base in (one, plain)]
-            lines.append([title, rate, *map(text, gains)])
+            lines.append([title, rate, *map(text, gains), mib(peaks[title])])
             wanted = {two: (gains[0], SCALED, "one"), fast: (gains[1], FASTER, "the plain loop")}
             if title in wanted:
                 gain, least, base = wanted[title]
                 what = f"{title}, over {base}, {name}"
                 bars.append(Bar.least(what, gain, least))
         tables[f"{name}, {own.dtype}, {own.images} images a process"] = lines
-        found.append({"model": name, "images": own.images, "seconds": seconds})
+        found.append(
+            {"model": name, "images": own.images, "seconds": seconds, "peak_memory_mib": peaks}
+        )
     return Report("Scaling", NOTE, tables, found, bars)
 
 
 @contextmanager
-def _side(ends: Sequence[Connection]) -> Iterator[Callable[[], None]]:
+def _side(ends: Sequence[Connection]) -> Iterator[Callable[[], object]]:
     """A round of all these processes at once."""
     _tell(ends, "prepare")
     yield partial(_tell, ends, "compute")
 
 
-def _tell(ends: Sequence[Connection], what: str) -> None:
-    """Send, and wait until all have done it.
+def _peak(ends: Sequence[Connection]) -> float | None:
+    """Of one more round, the sum over the processes; None where the system does not tell."""
+    with _side(ends):
+        found = _tell(ends, "measure")
+    return None if None in found else sum(found)
+
+
+def _tell(ends: Sequence[Connection], what: str) -> list[Any]:
+    """Send, and wait until all have done it and answered.
 
     Raises:
         BiGainError: if a process has died, after its own words on stderr.
@@ -110,8 +122,7 @@ def _tell(ends: Sequence[Connection], what: str) -> None:
     try:
         for end in ends:
             end.send(what)
-        for end in ends:
-            end.recv()
+        return [end.recv() for end in ends]
     except (EOFError, OSError) as error:
         raise BiGainError("a process of the suite scaling died; its error is above") from error
 
@@ -143,8 +154,10 @@ def _serve(worker: Worker, end: Connection) -> None:
             while end.recv() == "prepare":
                 with side() as work:
                     end.send(None)
-                    end.recv()
+                    measure = end.recv() == "measure"
+                    memory = PeakMemory(torch.device("cpu")) if measure else None
                     work()
-                end.send(None)
+                    peak = memory.mib() if memory else None
+                end.send(peak)
         except EOFError:  # the other end is closed: no more to do
             return

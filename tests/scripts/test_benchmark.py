@@ -7,6 +7,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -16,7 +17,7 @@ from bigain.metrics.ratio import Ratio, ratio
 from bigain.metrics.timing import alone, in_turn
 from bigain.tasks.classify import Scores
 from scripts.benchmark import benchmark
-from scripts.benchmarking import classification, scaling
+from scripts.benchmarking import classification, generation, scaling
 from scripts.benchmarking.methods import methods
 from scripts.benchmarking.report import Bar, Report, summary, text
 
@@ -27,8 +28,9 @@ TINY = [
     "repeats=2",
     "operators.dtypes=[float32]",
     "operators.shapes=[{tokens: 64, channels: 64, batch: 2}]",
-    "forwards.models=[dit_fashion]",
-    "forwards.dtype=float32",
+    "~forwards.cases",
+    "+forwards.cases.dit_fashion="
+    "{model: dit_fashion, dtype: float32, batch_size: {cpu: 1}, methods: null}",
     "classification.dtypes=[float32]",
     "classification.models.cpu=[dit_fashion]",
     "classification.images.cpu=2",
@@ -41,6 +43,7 @@ TINY = [
     "generation.steps=2",
     "generation.methods=[none,iekvd_2]",
     "generation.repeats=1",
+    "generation.compile=null",
     "efficiency.models=[dit_fashion]",
     "efficiency.images=2",
     "efficiency.samples=[1,2]",
@@ -89,7 +92,7 @@ def test_forwards(run):
     assert only["seconds"].keys() == {m.title for m in methods()}
     assert only["flops"]["L-GTM 0.5"] < only["flops"]["Uncompressed"]
     shown = (folder / "cpu" / "forwards.md").read_text()
-    assert "## dit_fashion, 256 tokens, batch 1, float32" in shown and "Realised" in shown
+    assert "## dit_fashion: 256 tokens, batch 1, float32" in shown and "Realised" in shown
 
 
 def test_classification(run):
@@ -103,15 +106,32 @@ def test_classification(run):
 
 def test_generation(run):
     (only,) = found(run("suites=[generation]"), "generation")["measurements"]
-    assert "Uncompressed, guided, nothing shared" in only["seconds"]
+    shared, alone = (only["rounding"][f"Uncompressed, guided{s}"] for s in ("", ", nothing shared"))
+    assert 0 < shared < 2 and alone == pytest.approx(shared, abs=0.25)
+
+
+def test_images_further_from_float32_are_another_result():
+    """Than those of the like that shares, or is not compiled."""
+
+    def drawn(level: int) -> Any:
+        return alone(partial(np.full, (2, 4, 4, 3), level, np.uint8))
+
+    wanted = dict.fromkeys(("x", "x, compile"), drawn(10))
+    found = generation._rounding({"x": drawn(6), "x, compile": drawn(15)}, wanted)
+    assert found == {"x": 4, "x, compile": 5}
+    with pytest.raises(BiGainError, match="x, compile: images are 6"):
+        generation._rounding({"x": drawn(6), "x, compile": drawn(16)}, wanted)
 
 
 def test_efficiency_and_scaling(run):
     folder = run("suites=[efficiency,scaling]")
     (only,) = found(folder, "efficiency")["measurements"]
     assert only["seconds"].keys() == {"2", "4", "run"} and only["evaluations"] == 2 * (10 + 3)
+    assert only["peak_memory_mib"]["run"] > 0
     (only,) = found(folder, "scaling")["measurements"]
     assert len(only["seconds"]) == 5 and "two of one thread" in only["seconds"]
+    assert only["peak_memory_mib"].keys() == only["seconds"].keys()
+    assert all(peak > 0 for peak in only["peak_memory_mib"].values())
     bars = (folder / "bars.md").read_text()
     assert bars.count("\n") == 5 and "two of one thread, over one, dit_fashion" in bars
 
