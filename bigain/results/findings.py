@@ -6,6 +6,7 @@ not finished is left out.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ class Row(NamedTuple):
 
 
 Rows = Mapping[str, Row]
+Groups = Mapping[str, Rows]  # a model and data by their title
 Line = list[str]
 
 
@@ -65,8 +67,7 @@ def findings(out: Path) -> dict[str, str]:
         for experiment in names:
             for title, rows in _rows(experiment):
                 _merge(groups.setdefault(title, {}), rows)
-        body = [[title, *line] for title, rows in groups.items() for line in lines(rows)]
-        found[name] = markdown.table([["Model and data", *header], *body]) + "\n"
+        found[name] = markdown.table([header, *lines(groups)]) + "\n"
         atomic.write_text(out / f"findings-{name}.md", found[name])
     return found
 
@@ -171,7 +172,7 @@ def _scores(rows: Rows) -> Iterator[Line]:
 
 def _alphas(rows: Rows) -> Iterator[Line]:
     """Accuracy and FID at each alpha of IE-KVD, against the paper's choice for each task."""
-    for text in ("0.0", "0.5", "0.7", "0.8", "0.9", "1.0", "1.1", "1.2", "1.5"):
+    for text in ("0.0", "0.5", "0.7", "0.8", "0.9", "1.0", "1.1", "1.2", "1.5", "2.0"):
         line = [text, DASH, DASH, DASH, DASH]
         row, chosen = rows.get(f"alpha_{text}"), rows.get("alpha_0.9")
         if row and chosen and row.frame is not None and chosen.frame is not None:
@@ -245,13 +246,40 @@ def _retention(rows: Rows) -> Iterator[Line]:
         yield line
 
 
+def _order(groups: Groups) -> Iterator[Line]:
+    """How alike the methods rank by accuracy on two data sets of one model."""
+    models: dict[str, list[tuple[str, Rows]]] = {}
+    for title, rows in groups.items():
+        model, data = title.split(", ", 1)
+        models.setdefault(model, []).append((data, rows))
+    for model, those in models.items():
+        for (first, a), (second, b) in combinations(those, 2):
+            both = [name for name in a if name in b and name != "none"]
+            both = [n for n in both if a[n].frame is not None and b[n].frame is not None]
+            if len(both) < MIN_POINTS:
+                continue
+            left, right = ([top1(*_hits(rows[n])).value for n in both] for rows in (a, b))
+            found = _interval(correlation(left, right), "+.2f")
+            yield [model, f"{first}; {second}", str(len(both)), found]
+
+
 def _interval(found: tuple[float, float, float], spec: str) -> str:
     value, low, high = (format(number, spec).replace("-", "−") for number in found)
     return f"{value} [{low}, {high}]"
 
 
-PAIRED = ["Method", "Against", "%", "%", "Difference (points)", "Wins/losses", "p"]
-FIDS = ["Method", "Against", "FID", "FID", "Difference"]
+def _each(lines: Callable[[Rows], Iterator[Line]]) -> Callable[[Groups], Iterator[Line]]:
+    """Those lines for every model and data."""
+
+    def table(groups: Groups) -> Iterator[Line]:
+        return ([title, *line] for title, rows in groups.items() for line in lines(rows))
+
+    return table
+
+
+MODEL = "Model and data"
+PAIRED = [MODEL, "Method", "Against", "%", "%", "Difference (points)", "Wins/losses", "p"]
+FIDS = [MODEL, "Method", "Against", "FID", "FID", "Difference"]
 
 
 def _pairs(*kinds: tuple[str, str]) -> list[tuple[str, str]]:
@@ -264,34 +292,40 @@ CELLS = [("lgtm_official", "tome_first"), ("lgtm", "lgtm_official")]
 HIGHEST = [("lgtm_highest", "lgtm"), ("lgtm_highest", "tome_first"), ("lgtm_highest", "tome")]
 CHANCE = [("tome", "tome_unpaired"), ("tome", "tome_first")]
 
-# name -> the experiments it reads, its header after the model, and its lines of a group's rows
-TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Rows], Iterator[Line]]]] = {
-    "gating": (["destinations"], PAIRED, partial(_against, _pairs(*GATING))),
-    "gating-fid": (["joint"], FIDS, partial(_fids, _pairs(*GATING))),
-    "cells": (["destinations"], PAIRED, partial(_against, _pairs(*CELLS))),
-    "cells-fid": (["joint"], FIDS, partial(_fids, _pairs(*CELLS))),
-    "chance": (["destinations"], PAIRED, partial(_against, _pairs(*CHANCE))),
-    "noise": (["destinations"], ["Method", "%", "Added over present"], _noise),
+
+def _compared(kinds: Sequence[tuple[str, str]]) -> Callable[[Groups], Iterator[Line]]:
+    return _each(partial(_against, _pairs(*kinds)))
+
+
+# name -> the experiments it reads, its header, and its lines
+TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Groups], Iterator[Line]]]] = {
+    "gating": (["destinations", "texture"], PAIRED, _compared(GATING)),
+    "gating-fid": (["joint"], FIDS, _each(partial(_fids, _pairs(*GATING)))),
+    "cells": (["destinations", "texture"], PAIRED, _compared(CELLS)),
+    "cells-fid": (["joint"], FIDS, _each(partial(_fids, _pairs(*CELLS)))),
+    "chance": (["destinations", "texture"], PAIRED, _compared(CHANCE)),
+    "noise": (["destinations"], [MODEL, "Method", "%", "Added over present"], _each(_noise)),
     "scores": (
         ["table8"],
-        ["Destinations", "%", "Against ToMe, first", "p", "Against the Laplacian", "p"],
-        _scores,
+        [MODEL, "Destinations", "%", "Against ToMe, first", "p", "Against the Laplacian", "p"],
+        _each(_scores),
     ),
-    "highest": (["destinations"], PAIRED, partial(_against, _pairs(*HIGHEST))),
+    "highest": (["destinations", "texture"], PAIRED, _compared(HIGHEST)),
     "alpha": (
         ["table15", "table16"],
-        ["alpha", "%", "Against 0.9", "FID", "Against the paper's schedule"],
-        _alphas,
+        [MODEL, "alpha", "%", "Against 0.9", "FID", "Against the paper's schedule"],
+        _each(_alphas),
     ),
     "together": (
         ["joint"],
-        ["", "Uncompressed", "L-GTM 0.5", "IE-KVD 2", "Both", "Beyond the sum"],
-        _together,
+        [MODEL, "", "Uncompressed", "L-GTM 0.5", "IE-KVD 2", "Both", "Beyond the sum"],
+        _each(_together),
     ),
-    "breaking": (["joint"], ["Method", "Accuracy kept", "FID, times"], _breaking),
+    "breaking": (["joint"], [MODEL, "Method", "Accuracy kept", "FID, times"], _each(_breaking)),
     "retention": (
         ["joint", "retention"],
-        ["Of", "Methods", "Low bands", "High bands", "All bands"],
-        _retention,
+        [MODEL, "Of", "Methods", "Low bands", "High bands", "All bands"],
+        _each(_retention),
     ),
+    "order": (["joint", "texture"], ["Model", "Data", "Methods", "Correlation"], _order),
 }

@@ -48,7 +48,8 @@ ALL, HALF, NONE = [True] * 8, [True, False] * 4, [False] * 8
 
 
 def lines(name: str, rows: dict[str, Row]) -> list[list[str]]:
-    return list(TABLES[name][2](rows))
+    """Of a table, without the model and data that each line begins with."""
+    return [line for _, *line in TABLES[name][2]({"Model, data": rows})]
 
 
 def test_a_pair_is_compared_on_its_images():
@@ -88,6 +89,16 @@ def test_what_is_kept_is_above_chance():
     ((title, kept, times),) = lines("breaking", rows)
     assert title == "x" and kept.split()[0] == f"{1 - 0.5 / 0.75:.2f}"
     assert times.split()[0] == "3.00" and times != "3.00 [3.00, 3.00]"
+
+
+def test_methods_rank_alike_or_not():
+    rights = {f"m{i}": [True] * (1 + i) + [False] * (7 - i) for i in range(6)}
+    a = {name: row(name, right) for name, right in rights.items()}
+    b = {f"m{i}": a[f"m{5 - i}"] for i in range(6)} | {"other": row("other", ALL)}
+    groups = {"DiT, black": a, "DiT, grey": a, "U-Net, black": a, "U-Net, grey": b}
+    alike, not_alike = TABLES["order"][2](groups)
+    assert alike[:3] == ["DiT", "black; grey", "6"] and alike[3].startswith("+1.00 [")
+    assert not_alike[3].startswith("−1.00 [")
 
 
 def test_every_table_reads_experiments_that_are_there():
