@@ -282,8 +282,10 @@ def _read(name: str) -> dict[str, Any]:
             f"{path.name}: axis takes setting, a key of its rows' overrides, and label"
         )
     if isinstance(found["rows"], str):  # those of another experiment
-        left = set(found.get("without", []))
-        found["rows"] = [r for r in _read(found["rows"])["rows"] if r["name"] not in left]
+        every, left = _read(found["rows"])["rows"], set(found.get("without", []))
+        if unknown := sorted(left - {row["name"] for row in every}):
+            raise BiGainError(f"{path.name}: without names {unknown[0]}, which is no row")
+        found["rows"] = [row for row in every if row["name"] not in left]
     known_names = [r["name"] for r in found["rows"]]
     if found["baseline"] not in known_names or len(set(known_names)) < len(known_names):
         raise BiGainError(

@@ -12,7 +12,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
-import torch
 from omegaconf import DictConfig
 
 from bigain.device import device_of, keep_freed_memory
@@ -31,7 +30,7 @@ SUITES = (
     "scaling",
     "tables",
 )
-ON_CPU = {"scaling"}  # whatever the device
+ON_CPU = {"scaling"}  # alone
 
 
 def benchmark(cfg: DictConfig) -> None:
@@ -42,9 +41,11 @@ def benchmark(cfg: DictConfig) -> None:
     if chosen.type == "cpu":
         keep_freed_memory()  # as the runner does
     for name in cfg.suites:
-        device = torch.device("cpu") if name in ON_CPU else chosen
-        report: Report = import_module(f"scripts.benchmarking.{name}").run(cfg, device)
-        print(report.write(folder / device.type, name, conditions(device)), flush=True)
+        if name in ON_CPU and chosen.type != "cpu":
+            print(f"{name} times processes on a CPU; device=cpu runs it\n", flush=True)
+            continue
+        report: Report = import_module(f"scripts.benchmarking.{name}").run(cfg, chosen)
+        print(report.write(folder / chosen.type, name, conditions(chosen)), flush=True)
     bars = summary(folder, ("cpu", "cuda"), SUITES)
     write_text(folder / "bars.md", bars + "\n")
     print(bars)

@@ -19,8 +19,9 @@ ALONE = [name for name in NAMES if not any(name == n for n, _ in BOTH)]
 def test_the_paper_s_tables_and_figures_are_there():
     tables = [f"table{n}" for n in (*range(1, 9), 11, 12, 14, 15, 16, 17, 18)]
     figures = [f"figure{n}" for n in (2, 3, 4, 6)]
-    assert set(experiments.names("paper")) == {*figures, *tables, "destinations", "retention"}
-    # in miniature both kinds of model are in every one, so those of the DiT alone are those of the U-Net
+    more = {"destinations", "retention"}
+    assert set(experiments.names("paper")) == {*figures, *tables, *more}
+    # in miniature both kinds of model are in every one
     ours = {"joint", "destinations", "retention", "texture"}
     assert set(experiments.names("mini")) == {*figures, *tables, *ours} - {"table18", "figure4"}
 
@@ -37,6 +38,15 @@ def test_rows_of_another_experiment_less_some():
         for name in ("joint", "retention")
     ]
     assert names[1] == [name for name in names[0] if name != "none"]
+
+
+def test_without_names_rows(tmp_path, monkeypatch):
+    text = (experiments.FOLDER / "retention.yaml").read_text().replace("[none]", "[nothing]")
+    (tmp_path / "retention.yaml").write_text(text)
+    (tmp_path / "joint.yaml").write_text((experiments.FOLDER / "joint.yaml").read_text())
+    monkeypatch.setattr(experiments, "FOLDER", tmp_path)
+    with pytest.raises(BiGainError, match="without names nothing, which is no row"):
+        experiments.rows("retention")
 
 
 def test_a_row_may_be_of_some_groups_alone():

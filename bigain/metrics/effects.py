@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
 def interaction(
     neither: ArrayLike, first: ArrayLike, second: ArrayLike, both: ArrayLike
 ) -> Estimate:
-    """How many points two changes lose together beyond the sum of what each loses alone.
+    """Points that two changes together give beyond the sum of what each gives alone.
 
     Args:
         neither, first, second, both: bool [n], whether each image is classified rightly under

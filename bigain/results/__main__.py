@@ -12,7 +12,7 @@ from bigain.config import REPOSITORY, explain
 from bigain.errors import BiGainError
 from bigain.experiments import SCALES, load, names
 from bigain.results.build import build
-from bigain.results.findings import SCALE, findings
+from bigain.results.findings import findings
 from bigain.results.report import report
 from bigain.results.status import status_of
 
@@ -36,7 +36,8 @@ def main() -> int:
     kept = verbs.add_parser("archive", help="make an experiment's finished runs small, to keep")
     kept.add_argument("names", nargs="*", metavar="NAME", help="all of the scale by default")
     kept.add_argument("--scale", choices=SCALES, default="mini")
-    verbs.add_parser("findings", help="write the tables of docs/findings.md")
+    found = verbs.add_parser("findings", help="write the tables of docs/findings.md")
+    found.add_argument("--scale", choices=SCALES, default="mini")
     page = verbs.add_parser("report", help="write one HTML page of all tables and figures")
     page.add_argument("--scale", choices=SCALES, default="mini")
     page.add_argument("--out", type=Path, help="file; default results/SCALE/report.html")
@@ -52,8 +53,11 @@ def main() -> int:
             print(f"{archive(cells)} of {len(cells)} cells are finished, and archived")
             return 0
         if arguments.verb == "findings":
-            for name, text in findings(REPOSITORY / "results" / SCALE).items():
+            made = findings(REPOSITORY / "results" / arguments.scale, arguments.scale)
+            for name, text in made.tables.items():
                 print(f"## {name}\n\n{text}")
+            for problem in made.problems:
+                print(f"left out: {problem}", file=sys.stderr)
             return 0
         if arguments.verb == "report":
             print(f"wrote {report(arguments.scale, arguments.out)}")

@@ -1,7 +1,7 @@
 """The tables of docs/findings.md: what of the paper's claims survives, from runs alone.
 
-Every table reads experiments (experiments/*.yaml) at the mini scale; a comparison whose runs are
-not finished is left out.
+Every table reads experiments (experiments/*.yaml) at one scale; a comparison whose runs are not
+finished is left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,6 @@ from bigain.results.generation import fid_contrast, fid_difference, fid_ratio
 from bigain.results.tables import DASH
 from bigain.results.traces import spectra_at
 
-SCALE = "mini"
 TIMESTEP = 525  # of the traces
 RATIOS = ("0.3", "0.5", "0.7")
 MIN_POINTS = 5  # of a correlation
@@ -55,21 +54,28 @@ Groups = Mapping[str, Rows]  # a model and data by their title
 Line = list[str]
 
 
-def findings(out: Path) -> dict[str, str]:
-    """Write every table, ``<out>/findings-<name>.md``.
+class Findings(NamedTuple):
+    """The tables as Markdown by name, and why cells that were begun or cannot begin lack."""
 
-    Returns:
-        The Markdown by name.
-    """
+    tables: dict[str, str]
+    problems: list[str]
+
+
+def findings(out: Path, scale: str) -> Findings:
+    """Write every table, ``<out>/findings-<name>.md``."""
     found = {}
+    problems: dict[str, None] = {}  # once each, in order
+    there = experiments.names(scale)
     for name, (names, header, lines) in TABLES.items():
         groups: dict[str, dict[str, Row]] = {}
-        for experiment in names:
-            for title, rows in _rows(experiment):
+        for experiment in (n for n in names if n in there):
+            for title, rows in _rows(experiment, scale):
                 _merge(groups.setdefault(title, {}), rows)
+                cells = (cell for row in rows.values() for cell in row.cells.values())
+                problems |= dict.fromkeys(cell.problem for cell in cells if cell.problem)
         found[name] = markdown.table([header, *lines(groups)]) + "\n"
         atomic.write_text(out / f"findings-{name}.md", found[name])
-    return found
+    return Findings(found, list(problems))
 
 
 def _merge(into: dict[str, Row], rows: Mapping[str, Row]) -> None:
@@ -79,9 +85,9 @@ def _merge(into: dict[str, Row], rows: Mapping[str, Row]) -> None:
         into[name] = row._replace(cells={**known, **row.cells})
 
 
-def _rows(name: str) -> Iterator[tuple[str, dict[str, Row]]]:
+def _rows(name: str, scale: str) -> Iterator[tuple[str, dict[str, Row]]]:
     """An experiment's groups by title."""
-    for part in collect(experiments.load(name, SCALE)):
+    for part in collect(experiments.load(name, scale)):
         yield (
             part.group.title,
             {r.name: Row(r.title, part.cells[r.name]) for r in part.group.rows},
@@ -138,7 +144,7 @@ def _fids(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[Line]:
 
 
 def _noise(rows: Rows) -> Iterator[Line]:
-    """The noise that each form of ToMe adds to the comparison of classes."""
+    """What each form of ToMe adds to the differences between classes."""
     plain = rows["none"]
     for ratio in RATIOS:
         for name in (f"tome_{ratio}", f"tome_unpaired_{ratio}", f"tome_first_{ratio}"):
@@ -300,9 +306,9 @@ def _compared(kinds: Sequence[tuple[str, str]]) -> Callable[[Groups], Iterator[L
 # name -> the experiments it reads, its header, and its lines
 TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Groups], Iterator[Line]]]] = {
     "gating": (["destinations", "texture"], PAIRED, _compared(GATING)),
-    "gating-fid": (["joint"], FIDS, _each(partial(_fids, _pairs(*GATING)))),
+    "gating-fid": (["figure2"], FIDS, _each(partial(_fids, _pairs(*GATING)))),
     "cells": (["destinations", "texture"], PAIRED, _compared(CELLS)),
-    "cells-fid": (["joint"], FIDS, _each(partial(_fids, _pairs(*CELLS)))),
+    "cells-fid": (["figure2"], FIDS, _each(partial(_fids, _pairs(*CELLS)))),
     "chance": (["destinations", "texture"], PAIRED, _compared(CHANCE)),
     "noise": (["destinations"], [MODEL, "Method", "%", "Added over present"], _each(_noise)),
     "scores": (
@@ -317,15 +323,15 @@ TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Groups], Iterator[Line]]]
         _each(_alphas),
     ),
     "together": (
-        ["joint"],
+        ["figure2"],
         [MODEL, "", "Uncompressed", "L-GTM 0.5", "IE-KVD 2", "Both", "Beyond the sum"],
         _each(_together),
     ),
-    "breaking": (["joint"], [MODEL, "Method", "Accuracy kept", "FID, times"], _each(_breaking)),
+    "breaking": (["figure2"], [MODEL, "Method", "Accuracy kept", "FID, times"], _each(_breaking)),
     "retention": (
-        ["joint", "retention"],
+        ["figure2", "retention"],
         [MODEL, "Of", "Methods", "Low bands", "High bands", "All bands"],
         _each(_retention),
     ),
-    "order": (["joint", "texture"], ["Model", "Data", "Methods", "Correlation"], _order),
+    "order": (["figure2", "texture"], ["Model", "Data", "Methods", "Correlation"], _order),
 }

@@ -10,7 +10,7 @@ from bigain import experiments
 from bigain.config import REPOSITORY
 from bigain.results import findings
 from bigain.results.build import Found
-from bigain.results.findings import SCALE, TABLES, Row
+from bigain.results.findings import TABLES, Row
 
 CLASSES, NOISES = 4, 3
 PAGE = (REPOSITORY / "docs" / "findings.md").read_text()
@@ -91,6 +91,39 @@ def test_what_is_kept_is_above_chance():
     assert times.split()[0] == "3.00" and times != "3.00 [3.00, 3.00]"
 
 
+def test_scores_are_tested_twice():
+    rows = {"tome_first_0.7": row("first", HALF), "lgtm_0.7": row("Laplacian", NONE)}
+    rows["score_l1_norm"] = row("L1", ALL)
+    own, other = lines("scores", rows)
+    assert own[:2] == ["Laplacian", "0.0"] and own[2].startswith("−50.0 [")
+    assert own[4:] == ["–", "–"]
+    assert other[2].startswith("+50.0 [") and other[4].startswith("+100.0 [")
+
+
+def test_an_alpha_stands_against_the_paper_s_choice_for_each_task():
+    rows = {"alpha_0.9": row("0.9", HALF), "alpha_0.0": row("0", ALL)}
+    rows |= {"rising": row("r", ALL, fid=3.0), "constant_2.0": row("2", ALL, fid=5.0)}
+    least, chosen, most = lines("alpha", rows)
+    assert least[0] == "0.0" and least[2].startswith("+50.0 [") and least[3:] == ["–", "–"]
+    assert chosen[:3] == ["0.9", "50.0", "–"]
+    assert most == ["2.0", "–", "–", "5.00", "+2.00 [+2.00, +2.00]"]
+
+
+def test_methods_that_leave_less_lose_more(monkeypatch):
+    """Six methods, of which each leaves less of every band than the one before."""
+    rows = {"none": row("none", ALL)}
+    for k in range(6):
+        right = [True] * (7 - k) + [False] * (k + 1)
+        trace = pd.DataFrame({"fields": [["queries"]], "left": [1 - 0.1 * k]})
+        cells = {"classify": Found(frame=frame(right)), "trace": Found(frame=trace)}
+        rows[f"m{k}"] = Row(f"m{k}", cells)
+    monkeypatch.setattr(findings, "spectra_at", lambda title, trace, t: (trace["left"][0],))
+    monkeypatch.setattr(findings, "coherence", lambda left: np.full((1, 1, 1, 6), left))
+    queries, every = lines("retention", rows)
+    assert queries[:2] == ["queries", "6"] and every[0] == "all"
+    assert all(cell.startswith("−1.00 [") for cell in queries[2:])
+
+
 def test_methods_rank_alike_or_not():
     rights = {f"m{i}": [True] * (1 + i) + [False] * (7 - i) for i in range(6)}
     a = {name: row(name, right) for name, right in rights.items()}
@@ -102,7 +135,7 @@ def test_methods_rank_alike_or_not():
 
 
 def test_every_table_reads_experiments_that_are_there():
-    known = set(experiments.names(SCALE))
+    known = set(experiments.names("mini"))
     for names, header, _ in TABLES.values():
         assert set(names) <= known and len(header) > 1
 
@@ -110,7 +143,7 @@ def test_every_table_reads_experiments_that_are_there():
 @pytest.mark.parametrize("name", TABLES)
 def test_the_page_shows_the_tables_of_the_runs(name):
     (shown,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", PAGE, re.S)
-    written = (REPOSITORY / "results" / SCALE / f"findings-{name}.md").read_text()
+    written = (REPOSITORY / "results" / "mini" / f"findings-{name}.md").read_text()
     assert shown.strip() == written.strip()
 
 
@@ -123,8 +156,10 @@ def test_a_row_of_two_experiments_has_the_cells_of_both():
 
 def test_tables_are_written(tmp_path, monkeypatch):
     only = {"none": row("none", ALL), "tome_0.5": row("t", HALF)}
-    monkeypatch.setattr(findings, "_rows", lambda name: iter([("model", only)]))
+    only["tome_0.7"] = Row("broken", {"classify": Found(problem="no data: make it")})
+    monkeypatch.setattr(findings, "_rows", lambda name, scale: iter([("model", only)]))
     monkeypatch.setattr(findings, "TABLES", {"noise": TABLES["noise"]})
-    found = findings.findings(tmp_path)
-    assert (tmp_path / "findings-noise.md").read_text() == found["noise"]
-    assert "| model" in found["noise"]
+    found = findings.findings(tmp_path, "mini")
+    assert (tmp_path / "findings-noise.md").read_text() == found.tables["noise"]
+    assert "| model" in found.tables["noise"] and "broken" not in found.tables["noise"]
+    assert found.problems == ["no data: make it"]
