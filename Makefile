@@ -69,7 +69,7 @@ tables: $(filter table%,$(HERE)) ## every table at SCALE=paper or mini; one alon
 figures: $(filter figure%,$(HERE)) ## every figure at SCALE=paper or mini; one alone: make figure2
 
 findings: $(STAMP) ## the tables of docs/findings.md, and the runs that they need
-	for name in joint destinations texture table8 table15 table16 retention; do \
+	for name in joint destinations table14 texture table8 table15 table16 retention; do \
 		$(PY) run.py -m experiment=$$name scale=mini $(ARGS) || exit 1; done
 	$(PY) -m bigain.results findings
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -38,6 +39,29 @@ def key_of(*parts: object) -> int:
     """An int64 key from any printable parts, the same in every process."""
     text = "\x1f".join(map(str, parts)).encode()
     return _signed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
+
+
+def _bits(keys: Tensor, count: int) -> Tensor:
+    """The first 64-bit numbers of each key, int64 [B, count]."""
+    counter = torch.arange(1, count + 1, device=keys.device)
+    return _hash(keys.unsqueeze(1) + counter * _signed(_GOLDEN))
+
+
+def _uniform(keys: Tensor, count: int) -> Tensor:
+    """The same as fractions, float64 [B, count]."""
+    u = (_shift(_bits(keys, count), 11).double() + 0.5) * 2.0**-53
+    return u.clamp(max=1 - 2.0**-53)  # the last of the 2**53 values rounds up to 1
+
+
+@torch.library.custom_op("bigain::uniform", mutates_args=())
+def _opaque_uniform(keys: Tensor, count: int) -> Tensor:
+    """The same, hidden from inductor, which fuses it wrongly on CPUs (torch 2.14.1)."""
+    return _uniform(keys, count)
+
+
+@_opaque_uniform.register_fake
+def _(keys: Tensor, count: int) -> Tensor:
+    return keys.new_empty(len(keys), count, dtype=torch.float64)
 
 
 class KeyedStream:
@@ -72,15 +96,10 @@ class KeyedStream:
             return KeyedStream(_hash(_hash(self.keys) + label.to(self.keys.device)))
         return KeyedStream(_hash(_hash(self.keys) + _signed(label * _GOLDEN)))
 
-    def _bits(self, shape: tuple[int, ...]) -> Tensor:
-        counter = torch.arange(1, math.prod(shape) + 1, device=self.keys.device)
-        bits = _hash(self.keys.unsqueeze(1) + counter * _signed(_GOLDEN))
-        return bits.view(len(self.keys), *shape)
-
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in (0, 1), float64 [B, *shape]."""
-        u = (_shift(self._bits(shape), 11).double() + 0.5) * 2.0**-53
-        return u.clamp(max=1 - 2.0**-53)  # the last of the 2**53 values rounds up to 1
+        draw = _opaque_uniform if is_compiling() else _uniform
+        return draw(self.keys, math.prod(shape)).view(len(self.keys), *shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Uniform in [0, high), int64 [B, *shape]."""

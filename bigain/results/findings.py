@@ -305,18 +305,18 @@ def _compared(kinds: Sequence[tuple[str, str]]) -> Callable[[Groups], Iterator[L
 
 # name -> the experiments it reads, its header, and its lines
 TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Groups], Iterator[Line]]]] = {
-    "gating": (["destinations", "texture"], PAIRED, _compared(GATING)),
+    "gating": (["destinations", "table14", "texture"], PAIRED, _compared(GATING)),
     "gating-fid": (["figure2"], FIDS, _each(partial(_fids, _pairs(*GATING)))),
-    "cells": (["destinations", "texture"], PAIRED, _compared(CELLS)),
+    "cells": (["destinations", "table14", "texture"], PAIRED, _compared(CELLS)),
     "cells-fid": (["figure2"], FIDS, _each(partial(_fids, _pairs(*CELLS)))),
-    "chance": (["destinations", "texture"], PAIRED, _compared(CHANCE)),
+    "chance": (["destinations", "table14", "texture"], PAIRED, _compared(CHANCE)),
     "noise": (["destinations"], [MODEL, "Method", "%", "Added over present"], _each(_noise)),
     "scores": (
         ["table8"],
         [MODEL, "Destinations", "%", "Against ToMe, first", "p", "Against the Laplacian", "p"],
         _each(_scores),
     ),
-    "highest": (["destinations", "texture"], PAIRED, _compared(HIGHEST)),
+    "highest": (["destinations", "table14", "texture"], PAIRED, _compared(HIGHEST)),
     "alpha": (
         ["table15", "table16"],
         [MODEL, "alpha", "%", "Against 0.9", "FID", "Against the paper's schedule"],
