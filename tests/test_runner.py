@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from bigain import config
 from bigain.errors import BiGainError
+from bigain.experiments import configuration
+from bigain.job import Job
 from bigain.results.store import Run
 from tests.runs import RUN, assert_same, assert_same_table, call, start
 
@@ -148,10 +150,6 @@ def test_cost_is_recorded(overrides, run):
         (["compressor=sito", "compressor.noise_alpha=abc"], "noise_alpha must be a number"),
         (["compressor=lgtm_cached", "+compressor.compressor.ratoi=1"], "accepted: cells"),
         (["compressor=lgtm_iekvd", "compressor._args_.0.ratio=0.9"], "[0, 0.75]"),
-        (
-            ["compressor=tome", "compressor.destinations=unpaired", "task=generate"],
-            "only task=classify compares classes",
-        ),
         (["model.path=/absent"], "transformer/config.json not found"),
         (["dataset.root=/absent"], "prepare_fashion_mnist.py"),
         (["compressor._target_=bigain.compressors.Absent"], "cannot be imported"),
@@ -252,3 +250,9 @@ def test_a_session_s_command_holds_no_path_of_the_repository(overrides, tmp_path
     (session,) = Run.open(next((tmp_path / "runs").iterdir())).read_record("sessions")["sessions"]
     assert "evaluation.statistics=assets/statistics" in session["command"]
     assert str(config.REPOSITORY) not in session["command"]
+
+
+def test_draws_for_each_class_need_classes():
+    chosen = ["compressor=tome", "compressor.destinations=unpaired", "task=generate"]
+    with pytest.raises(BiGainError, match="only task=classify compares classes"):
+        Job(configuration(chosen))
