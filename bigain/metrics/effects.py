@@ -60,9 +60,8 @@ def class_spread(trials: NDArray, plain: NDArray) -> Estimate:
 
     A classifier compares errors e(c) of the classes of one noisy image. Under a method they change
     by d(c); what all classes share cancels, and the variance of d(c) - d(c') is left, of noise and
-    of shifts that belong to a class alike. It is given
-    as a share of the variance of e(c) - e(c') without the method, both over pairs of classes and
-    the mean over images and noises.
+    of shifts that belong to a class alike. It is given as a share of the variance of e(c) - e(c')
+    without the method, both over pairs of classes and the mean over images and noises.
 
     Args:
         trials, plain: float [I, K, S] with and without the method, of the same images and noises.

@@ -12,8 +12,8 @@ _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 class PeakMemory:
     """What the work since construction added at its peak, in MiB.
 
-    On a GPU that is what tensors allocate at most, the model included. On a CPU it is the growth of
-    the process's resident memory, which needs Linux; elsewhere it is not known.
+    On a GPU that is what tensors allocate at most beyond those that were there. On a CPU it is the
+    growth of the process's resident memory, which needs Linux; elsewhere it is not known.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -21,6 +21,7 @@ class PeakMemory:
         self._start: float | None = None
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+            self._start = torch.cuda.memory_allocated(device) / 2**20
             return
         try:
             gc.collect()
@@ -32,9 +33,11 @@ class PeakMemory:
 
     def mib(self) -> float | None:
         """The peak so far; None where the system does not tell."""
+        if self._start is None:
+            return None
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20
-        return None if self._start is None else _status("VmHWM") - self._start
+            return torch.cuda.max_memory_allocated(self.device) / 2**20 - self._start
+        return _status("VmHWM") - self._start
 
 
 def _status(field: str) -> float:

@@ -60,11 +60,9 @@ def alone(work: Callable[[], object]) -> Side:
 def peak(side: Side, device: torch.device) -> float | None:
     """MiB that one round of a side adds at its peak, to be asked after a warm-up (`PeakMemory`)."""
     with side() as work:
-        held = torch.cuda.memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
         memory = PeakMemory(device)
         work()
-        found = memory.mib()
-        return None if found is None else found - held
+        return memory.mib()
 
 
 def conditions(device: torch.device) -> dict[str, Any]:

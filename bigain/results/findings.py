@@ -66,13 +66,15 @@ def findings(out: Path, scale: str) -> Findings:
     found = {}
     problems: dict[str, None] = {}  # once each, in order
     there = experiments.names(scale)
+    wanted = {n for names, *_ in TABLES.values() for n in names if n in there}
+    read = {experiment: list(_rows(experiment, scale)) for experiment in sorted(wanted)}
+    for rows in (rows for those in read.values() for _, rows in those):
+        cells = (cell for row in rows.values() for cell in row.cells.values())
+        problems |= dict.fromkeys(cell.problem for cell in cells if cell.problem)
     for name, (names, header, lines) in TABLES.items():
         groups: dict[str, dict[str, Row]] = {}
-        for experiment in (n for n in names if n in there):
-            for title, rows in _rows(experiment, scale):
-                _merge(groups.setdefault(title, {}), rows)
-                cells = (cell for row in rows.values() for cell in row.cells.values())
-                problems |= dict.fromkeys(cell.problem for cell in cells if cell.problem)
+        for title, rows in (group for n in names for group in read.get(n, [])):
+            _merge(groups.setdefault(title, {}), rows)
         found[name] = markdown.table([header, *lines(groups)]) + "\n"
         atomic.write_text(out / f"findings-{name}.md", found[name])
     return Findings(found, list(problems))

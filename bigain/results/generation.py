@@ -163,7 +163,7 @@ def fid_ratio(
     title: str, scores: Mapping[str, Any], baseline: Mapping[str, Any]
 ) -> tuple[float, float, float]:
     """FID over the baseline's, and its 95% interval, as `fid_difference`."""
-    check_alike(title, scores, baseline)
+    _check_alike(title, scores, baseline)
     logs = np.log(np.divide(scores["fid_replicates"], baseline["fid_replicates"]))
     found, factor = scores["fid"] / baseline["fid"], np.exp(Z * np.std(logs, ddof=1))
     return float(found), float(found / factor), float(found * factor)
@@ -180,14 +180,14 @@ def fid_contrast(
     """
     signed = [(sign, scores) for sign, those in terms.items() for scores in those]
     for _, scores in signed[1:]:
-        check_alike(title, signed[0][1], scores)
+        _check_alike(title, signed[0][1], scores)
     value = sum(sign * scores["fid"] for sign, scores in signed)
     replicates = sum(sign * np.asarray(scores["fid_replicates"]) for sign, scores in signed)
     half = Z * float(np.std(replicates, ddof=1))
     return value, value - half, value + half
 
 
-def check_alike(title: str, scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
+def _check_alike(title: str, scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
     """BiGainError unless both were scored with the same features, reference and count."""
     for key in ("features", "network", "reference", "n"):
         if scores[key] != baseline[key]:

@@ -26,12 +26,14 @@ NOTE = (
     "A batch of images by DDIM, decoded, under every method in the model's default blocks, without "
     "and with guidance; time is of the uncompressed side of the same kind, 1 is equal, and FLOPs "
     "are the denoiser's. Nothing shared is the same guided sampling whose halves compute all "
-    "twice; compile is the same with that option, whose compilation is not timed. Rounding is how "
-    "far images are from the same drawn in float32, the mean over pixels in levels of 255; where "
-    "these two are further than their like, beyond chance, the suite fails. Brackets hold "
+    "twice; each of its images is the same to a level of 255 in the mean, or the suite fails. "
+    "compile is the same with that option, whose compilation is not timed. Rounding is how far "
+    "images are from the same drawn in float32, the mean over pixels in levels of 255; compiled "
+    "ones are no further than their like, beyond chance, or the suite fails. Brackets hold "
     "quartiles over the rounds."
 )
-FURTHER, LEVELS = 1.25, 0.25  # what chance may add: a factor of its like's, and levels of 255
+SHARED = 1.0  # levels of 255 in the mean of an image, where half precision rounds otherwise
+FURTHER, LEVELS = 1.25, 0.25  # what chance may add to compiled: a factor, and levels of 255
 GUIDED, ALONE, COMPILE = ", guided", ", nothing shared", ", compile"
 
 
@@ -47,7 +49,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             subject(name, images, device, kind, cfg.seed) for kind in (dtype, torch.float32)
         )
         sides: dict[str, Side] = {}
-        wanted: dict[str, Side] = {}  # by title too
+        wanted: dict[str, Side] = {}  # in float32, by the title of the plain way
         flops: dict[str, float] = {}
         for method in methods(own.methods):
             compressor = method.compressor(f"model={name}", "task=generate")
@@ -68,7 +70,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 if compiled is not None:
                     ways[title + COMPILE] = partial(_side, compiled, **options)
                 sides |= ways
-                wanted |= dict.fromkeys(ways, partial(_side, exact, **options))
+                wanted[title] = partial(_side, exact, **options)
                 flops |= dict.fromkeys(ways, counted.total)
         with fused_attention(device, dtype):
             rounding = _rounding(sides, wanted)
@@ -121,20 +123,39 @@ def _side(
 def _rounding(sides: dict[str, Side], wanted: dict[str, Side]) -> dict[str, float]:
     """By title, the mean distance of a side's images from the wanted, in levels.
 
+    Args:
+        sides: each after its like, the title without `ALONE` or `COMPILE`.
+        wanted: by the likes' titles.
+
     Raises:
-        BiGainError: if sharing or a compiler takes images further, for that is another result.
+        BiGainError: if sharing changes an image, or a compiler takes images further, for that is
+            another result.
     """
     found: dict[str, float] = {}
+    images: dict[str, np.ndarray] = {}
+    exact: dict[str, np.ndarray] = {}
     for title, side in sides.items():
-        ours, exact = _images(side), _images(wanted[title])  # warms up too; a compiler compiles
-        found[title] = float(np.abs(np.subtract(ours, exact, dtype=np.int64)).mean())
+        images[title] = _images(side)  # warms up too; a compiler compiles
         like = title.removesuffix(ALONE).removesuffix(COMPILE)
-        if found[title] > FURTHER * found[like] + LEVELS:
+        if title == like:
+            exact[like] = _images(wanted[like])
+        found[title] = float(_apart(images[title], exact[like]).mean())
+        if title.endswith(ALONE):
+            changed = _apart(images[title], images[like]).max()
+            if changed > SHARED:
+                raise BiGainError(f"sharing changes a guided image by {changed:.2f} of 255 levels")
+        elif found[title] > FURTHER * found[like] + LEVELS:
             raise BiGainError(
                 f"{title}: images are {found[title]:.2f} of 255 levels off, its like's "
                 f"{found[like]:.2f}"
             )
     return found
+
+
+def _apart(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Of each image the mean distance over its pixels, in levels."""
+    each: np.ndarray = np.abs(np.subtract(ours, theirs, dtype=np.int64)).mean((1, 2, 3))
+    return each
 
 
 def _images(side: Side) -> np.ndarray:

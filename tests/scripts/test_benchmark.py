@@ -116,11 +116,24 @@ def test_images_further_from_float32_are_another_result():
     def drawn(level: int) -> Any:
         return alone(partial(np.full, (2, 4, 4, 3), level, np.uint8))
 
-    wanted = dict.fromkeys(("x", "x, compile"), drawn(10))
+    wanted = {"x": drawn(10)}
     found = generation._rounding({"x": drawn(6), "x, compile": drawn(15)}, wanted)
     assert found == {"x": 4, "x, compile": 5}
     with pytest.raises(BiGainError, match="x, compile: images are 6"):
         generation._rounding({"x": drawn(6), "x, compile": drawn(16)}, wanted)
+
+
+def test_sharing_changes_no_image():
+    """Not even towards float32's."""
+
+    def drawn(level: int) -> Any:
+        return alone(partial(np.full, (2, 4, 4, 3), level, np.uint8))
+
+    title = "x, guided, nothing shared"
+    sides = {"x, guided": drawn(6), title: drawn(7)}
+    assert generation._rounding(sides, {"x, guided": drawn(10)})[title] == 3
+    with pytest.raises(BiGainError, match="sharing changes a guided image by 2"):
+        generation._rounding(sides | {title: drawn(8)}, {"x, guided": drawn(10)})
 
 
 def test_efficiency_and_scaling(run):
