@@ -12,10 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from bigain.device import device_of, keep_freed_memory
 from bigain.errors import BiGainError
+from bigain.hardware import HARDWARE, hardware, multiplies
 from bigain.metrics.timing import conditions
 from bigain.results.atomic import write_text
 from scripts.benchmarking.report import Report, summary
@@ -40,15 +41,36 @@ def benchmark(cfg: DictConfig) -> None:
     chosen, folder = device_of(cfg.device), Path(cfg.results)
     if chosen.type == "cpu":
         keep_freed_memory()  # as the runner does
+    suit(cfg, chosen.type)
     for name in cfg.suites:
         if name in ON_CPU and chosen.type != "cpu":
             print(f"{name} times processes on a CPU; device=cpu runs it\n", flush=True)
             continue
         report: Report = import_module(f"scripts.benchmarking.{name}").run(cfg, chosen)
-        print(report.write(folder / chosen.type, name, conditions(chosen)), flush=True)
-    bars = summary(folder, ("cpu", "cuda"), SUITES)
+        print(report.write(folder / hardware(chosen.type), name, conditions(chosen)), flush=True)
+    bars = summary(folder, measured(folder), SUITES)
     write_text(folder / "bars.md", bars + "\n")
     print(bars)
+
+
+def suit(cfg: DictConfig, kind: str) -> None:
+    """Choose each dtype that is left to the device, and leave out the cases that it is slow at."""
+    half = multiplies("bfloat16", kind)
+    for own in (cfg[name] for name in SUITES):
+        if own.get("dtype") == "auto":
+            own.dtype = "bfloat16" if half else "float32"
+        if own.get("dtypes") == "auto":
+            own.dtypes = ["float32", "bfloat16"] if half else ["float32"]
+    for name, case in list(cfg.forwards.cases.items()):
+        if not multiplies(case.dtype, kind):
+            print(f"{hardware(kind)} does not multiply {case.dtype}: no forwards of {name}")
+            with open_dict(cfg):
+                del cfg.forwards.cases[name]
+
+
+def measured(folder: Path) -> list[str]:
+    """The hardware that has results, the fastest last, and a GPU even without."""
+    return [kind for kind in reversed(HARDWARE) if kind == "cuda" or (folder / kind).is_dir()]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Time and memory, always of two or more things in turn in one process."""
 
-import os
 import platform
 import sys
 import time
@@ -19,6 +18,7 @@ from bigain.attach import attached
 from bigain.blocks import random_inputs
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
+from bigain.hardware import processor
 from bigain.metrics.memory import PeakMemory
 
 # All but the unfused: a saving against attention by hand would flatter a compressor (trap 7).
@@ -69,7 +69,7 @@ def conditions(device: torch.device) -> dict[str, Any]:
     """What a time was measured on and with."""
     gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if gpu else _processor(),
+        "device": torch.cuda.get_device_name(device) if gpu else processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if gpu else None,
@@ -213,19 +213,6 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     start = now()
     work()
     return now() - start
-
-
-def _processor() -> str:
-    """The processor's name, its cores, and whether it multiplies bfloat16 in hardware."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        about = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    except OSError:
-        about = {}
-    name = about.get("model name", platform.machine())
-    flags = about.get("flags", "").split()
-    wide = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in flags][:1]
-    return ", ".join([name, f"{os.cpu_count()} cores", *wide])
 
 
 def _script() -> str:

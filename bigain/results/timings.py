@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bigain.errors import BiGainError
+from bigain.hardware import HARDWARE
 from bigain.metrics.ratio import Ratio, ratio
 from bigain.results.store import Run
 
-FILE = "tables.json"  # of the suite of that name, in a folder of its device's type
+FILE = "tables.json"  # of the suite of that name, in a folder of its hardware
 
 
 def key(model: str, compression: Mapping[str, Any] | None) -> str:
@@ -50,9 +51,9 @@ def _times(benchmarks: Path) -> dict[tuple[str, str], Ratio]:
 
 
 def _file(benchmarks: Path) -> Path | None:
-    """A GPU's measurements before a CPU's."""
-    there = [path for kind in ("cuda", "cpu") if (path := benchmarks / kind / FILE).is_file()]
-    return there[0] if there else None
+    """The measurements of the fastest hardware."""
+    there = (path for kind in HARDWARE if (path := benchmarks / kind / FILE).is_file())
+    return next(there, None)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,11 +13,12 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from bigain.errors import BiGainError
+from bigain.hardware import hardware
 from bigain.metrics.ratio import Ratio, ratio
 from bigain.metrics.timing import alone, in_turn
 from bigain.tasks.classify import Scores
-from scripts.benchmark import benchmark
-from scripts.benchmarking import classification, generation, scaling
+from scripts.benchmark import benchmark, measured, suit
+from scripts.benchmarking import classification, forwards, generation, scaling
 from scripts.benchmarking.methods import methods
 from scripts.benchmarking.report import Bar, Report, summary, text
 
@@ -38,6 +39,7 @@ TINY = [
     "classification.methods=[none,lgtm_0.5]",
     "classification.compile=null",
     "classification.repeats=1",
+    "generation.dtype=bfloat16",
     "generation.models.cpu=[sd_fashion]",
     "generation.images.cpu=2",
     "generation.steps=2",
@@ -72,7 +74,7 @@ def run(tmp_path, monkeypatch):
 
 
 def found(folder: Path, suite: str) -> dict:
-    content: dict = json.loads((folder / "cpu" / f"{suite}.json").read_text())
+    content: dict = json.loads((folder / hardware("cpu") / f"{suite}.json").read_text())
     assert {"device", "threads", "torch", "command"} <= content["conditions"].keys()
     return content
 
@@ -91,16 +93,50 @@ def test_forwards(run):
     (only,) = found(folder, "forwards")["measurements"]
     assert only["seconds"].keys() == {m.title for m in methods()}
     assert only["flops"]["L-GTM 0.5"] < only["flops"]["Uncompressed"]
-    shown = (folder / "cpu" / "forwards.md").read_text()
+    shown = (folder / hardware("cpu") / "forwards.md").read_text()
     assert "## dit_fashion: 256 tokens, batch 1, float32" in shown and "Realised" in shown
+
+
+def test_a_method_is_beside_the_baseline_of_its_rounds():
+    order: list[str] = []
+    sides = {name: alone(partial(order.append, name)) for name in "abxcde"}
+    seconds, beside = forwards._timed(sides, "x", CPU, repeats=2)
+    assert order == [*"xabc", *"xabc", *"xde", *"xde"]
+    assert beside["a"] == seconds["x"][:2] and beside["e"] == seconds["x"][2:]
+    assert seconds.keys() == beside.keys() == set("abxcde")
+
+
+@pytest.mark.parametrize(
+    ("fast", "dtype", "dtypes", "cases"),
+    [
+        (True, "bfloat16", ["float32", "bfloat16"], {"sd2", "sd2, float32"}),
+        (False, "float32", ["float32"], {"sd2, float32"}),
+    ],
+)
+def test_half_precision_where_the_hardware_has_it(monkeypatch, fast, dtype, dtypes, cases):
+    monkeypatch.setattr("scripts.benchmark.multiplies", lambda d, _: fast or d == "float32")
+    with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
+        cfg = compose("benchmark", ["operators.dtypes=[bfloat16]"])
+    suit(cfg, "cpu")
+    assert {cfg[name].dtype for name in ("generation", "efficiency", "scaling", "tables")} == {
+        dtype
+    }
+    assert cfg.classification.dtypes == dtypes and cfg.operators.dtypes == ["bfloat16"]
+    assert {name for name in cfg.forwards.cases if name.startswith("sd2")} == cases
+
+
+def test_columns_are_of_the_hardware_that_was_measured(tmp_path):
+    for name in ("cpu-avx2", "cpu-amx_bf16", "elsewhere"):
+        (tmp_path / name).mkdir()
+    assert measured(tmp_path) == ["cpu-avx2", "cpu-amx_bf16", "cuda"]
 
 
 def test_classification(run):
     content = found(run("suites=[classification]"), "classification")
     none, lgtm = content["measurements"]
-    for measured in (none, lgtm):
-        assert measured["differences"]["ours"]["errors"] < 1e-5
-        assert measured["differences"]["ours"]["predictions"] == 0
+    for way in (none, lgtm):
+        assert way["differences"]["ours"]["errors"] < 1e-5
+        assert way["differences"]["ours"]["predictions"] == 0
     assert len(content["bars"]) == 1
 
 

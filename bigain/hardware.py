@@ -1,0 +1,45 @@
+"""What numbers the machine multiplies fast, told without torch."""
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx2")  # of a CPU, the fastest first
+
+# what `hardware` may give, the fastest first
+HARDWARE = ("cuda", *(f"cpu-{name}" for name in _INSTRUCTIONS), "cpu")
+
+
+def hardware(device_type: str) -> str:
+    """The type of a device, and of a CPU the fastest instructions that it multiplies by."""
+    fastest = _fastest() if device_type == "cpu" else None
+    return device_type if fastest is None else f"{device_type}-{fastest}"
+
+
+def multiplies(dtype: str, device_type: str) -> bool:
+    """Whether the device multiplies the dtype itself, and not through another."""
+    if dtype == "float32" or device_type != "cpu":
+        return True
+    return dtype == "bfloat16" and hardware("cpu").endswith("bf16")
+
+
+def processor() -> str:
+    """The CPU's name, its cores and its fastest instructions."""
+    name = _cpuinfo().get("model name", platform.machine())
+    return ", ".join(filter(None, [name, f"{os.cpu_count()} cores", _fastest()]))
+
+
+def _fastest() -> str | None:
+    flags = _cpuinfo().get("flags", "").split()
+    return next((name for name in _INSTRUCTIONS if name in flags), None)
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """Of the first core on Linux; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
