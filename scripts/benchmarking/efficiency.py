@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from bigain.attach import attached
 from bigain.metrics.ratio import ratio
 from bigain.metrics.timing import Side, fused_attention, in_turn, peak
+from scripts.benchmarking.hottest import hottest
 from scripts.benchmarking.methods import methods
 from scripts.benchmarking.report import Bar, Report, mib, text
 from scripts.benchmarking.whole import Whole, configured
@@ -29,7 +30,7 @@ NOTE = (
 def run(cfg: DictConfig, device: torch.device) -> Report:
     """The suite ``efficiency`` of configs/benchmark.yaml."""
     own = cfg.efficiency
-    found, bars = [], []
+    profiles, found, bars = {}, [], []
     lines = [["", "Images/s", "Best batch", "Efficiency", "Peak MiB", "Bare MiB"]]
     for name in own.models:
         for method in methods(own.methods):
@@ -46,9 +47,11 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
                 best = min(map(str, own.batch_sizes), key=lambda size: median(seconds[size]))
                 peaks = {way: peak(sides[way], device) for way in ("run", best)}
+                profile = hottest(sides["run"], device)
             bare = np.multiply(seconds[best], evaluations / cells)
             efficiency = ratio(list(bare), seconds["run"])
             title = f"{name}, {method.title}"
+            profiles[f"Profile of {title}"] = profile
             rate = own.images / median(seconds["run"])
             memory = [mib(peaks["run"]), mib(peaks[best])]
             lines.append([title, f"{rate:.2f}", best, text(efficiency), *memory])
@@ -62,7 +65,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             )
             bars.append(Bar.least(f"efficiency of the task, {title}", efficiency, WANTED))
     heading = f"{own.dtype}, {own.images} images, batch {own.batch_size}"
-    return Report("Efficiency", NOTE, {heading: lines}, found, bars)
+    return Report("Efficiency", NOTE, {heading: lines} | profiles, found, bars)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from bigain.metrics.ratio import ratio
 from bigain.metrics.timing import Side, fused_attention, in_turn, peak
 from bigain.sharing import Sharing
 from bigain.tasks.generate import Generate, first_ids, generate
+from scripts.benchmarking.hottest import hottest
 from scripts.benchmarking.methods import BASELINE, methods
 from scripts.benchmarking.models import Subject, subject
 from scripts.benchmarking.report import Report, mib, text
@@ -42,7 +43,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
     own = cfg.generation
     (plain,) = methods([BASELINE])
     dtype = getattr(torch, own.dtype)
-    tables, found = {}, []
+    tables, profiles, found = {}, {}, []
     for name in own.models[device.type]:
         images = own.images[device.type]
         model, exact = (
@@ -76,6 +77,11 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             rounding = _rounding(sides, wanted)
             seconds = in_turn(sides, device, warmup=0, repeats=own.repeats)
             peaks = {title: peak(side, device) for title, side in sides.items()}
+            profiles |= {
+                f"Profile of {name}, {m.title}": hottest(sides[m.title], device)
+                for m in methods(own.methods)
+                if m.name in (BASELINE, "lgtm_0.5")
+            }
         lines = [["", "Images/s", "Time", "FLOPs", "Rounding", "Peak MiB"]]
         for title in sides:
             base = plain.title + (GUIDED if GUIDED in title else "")
@@ -99,7 +105,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 "rounding": rounding,
             }
         )
-    return Report("Generation", NOTE, tables, found)
+    return Report("Generation", NOTE, tables | profiles, found)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from bigain.metrics.timing import (
     random_forward,
 )
 from bigain.results.timings import key
+from scripts.benchmarking.hottest import hottest
 from scripts.benchmarking.report import Report, text
 
 SCALE = "mini"
@@ -31,7 +32,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
     """The suite ``tables`` of configs/benchmark.yaml."""
     own = cfg.tables
     dtype = getattr(torch, own.dtype)
-    tables, found = {}, []
+    tables, profiles, found = {}, {}, []
     for name in own.models:
         jobs = _jobs(name)
         skeleton = next(iter(jobs.values()))[1].backbone.skeleton()
@@ -42,7 +43,8 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 where: dict[str, Any] = {"blocks": job.blocks, "sites": list(job.cfg.sites)}
                 sides[compression] = forward_side(model, inputs, job.compressor, **where)
             seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
-        base = key(name, None)
+            base = key(name, None)
+            profiles[f"Profile of {name}, uncompressed"] = hottest(sides[base], device)
         plain = jobs[base][1].flops
         assert plain is not None
         lines = [["", "ms", "Time", "FLOPs"]]
@@ -66,7 +68,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 "seconds": seconds,
             }
         )
-    return Report("Forwards of the tables", NOTE, tables, found)
+    return Report("Forwards of the tables", NOTE, tables | profiles, found)
 
 
 def _jobs(model: str) -> dict[str, tuple[str, Job]]:
