@@ -43,7 +43,8 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
     own = cfg.generation
     (plain,) = methods([BASELINE])
     dtype = getattr(torch, own.dtype)
-    tables, profiles, found = {}, {}, []
+    tables, found = {}, []
+    profiles: dict[str, list[list[str]]] = {}
     for name in own.models[device.type]:
         images = own.images[device.type]
         model, exact = (
