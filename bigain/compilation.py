@@ -19,10 +19,7 @@ def compile_denoiser(model: nn.Module, mode: str) -> None:
         model: whose hooks may come and go; it is then compiled again.
         mode: of `MODES`.
     """
-    options = dict(torch._inductor.list_mode_options(mode) or {})
-    if next(model.parameters()).device.type == "cpu":
-        options["freezing"] = True  # weights packed for the CPU's matrix products
     torch.compiler.reset()
     torch._dynamo.config.cache_size_limit = SHAPES
     torch._dynamo.config.fail_on_cache_limit_hit = True
-    model.compile(dynamic=False, options=options)
+    model.compile(dynamic=False, mode=mode)
