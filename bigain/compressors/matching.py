@@ -6,6 +6,7 @@ that do not fill a cell hold sources only.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import gcd
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from bigain.compressors import kernels
 from bigain.compressors.tokens import TokenGrid, TokenMap, precise, take
 
 BLOCK = 2**22  # similarities held at a time, that a CPU's cache may hold them
+PIECE = 64  # similarities of a row, at most
 
 
 def cell_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
@@ -114,9 +116,25 @@ def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tup
                 similarity = precise(a[:, block[1]]) @ b.mT
                 if exact:
                     similarity *= scale
-                best[block], match[block] = similarity.max(-1)
+                best[block], match[block] = largest(similarity)
             best[here] /= length
     return best, destinations.gather(1, match)
+
+
+def largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """``values.max(-1)``: the largest of each row [..., K], and where it stands first, both [...].
+
+    On a CPU only one piece of a long row is searched for the place, for a search takes five times as
+    long as the maximum alone.
+    """
+    width = gcd(values.shape[-1], PIECE)
+    if not values.is_cpu or width < PIECE // 2 or values.shape[-1] < 8 * PIECE:
+        best, place = values.max(-1)
+        return best, place
+    pieces = values.unflatten(-1, (-1, width))
+    best, piece = pieces.amax(-1).max(-1)
+    held = take(pieces.flatten(0, -3), piece.flatten().unsqueeze(1))
+    return best, piece * width + held.argmax(-1).view_as(piece)
 
 
 def merge_into(x: Tensor, chosen: Tensor, grid: TokenGrid, stride: int, merged: int) -> TokenMap:

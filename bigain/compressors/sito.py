@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bigain.compressors.base import Compressor, Plan, check_number, check_ratio, keyed
 from bigain.compressors.matching import cell_tokens, lengths, nearest_destination, split_cells
-from bigain.compressors.tokens import TokenGrid, TokenMap, precise
+from bigain.compressors.tokens import TokenGrid, TokenMap, marked, precise
 from bigain.randomness import KeyedStream
 
 
@@ -56,8 +56,8 @@ class SiTo(Compressor):
         destinations, sources = split_cells(chosen, grid, self.stride)
         best, _ = nearest_destination(x, sources, destinations)
         gone = sources.gather(1, best.topk(dropped, dim=1, sorted=False).indices)
-        kept = torch.ones_like(score, dtype=torch.bool).scatter_(1, gone, False)
-        kept = kept.int().argsort(dim=1, descending=True, stable=True)[:, :-dropped]
+        stays = torch.ones_like(score, dtype=torch.bool).scatter_(1, gone, False)
+        kept = marked(stays, grid.tokens - dropped)
         leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
         leaders.scatter_(1, gone, nearest_destination(x, gone, kept)[1])
         return Plan(queries=TokenMap.from_leaders(leaders, grid.tokens - dropped, prune=True))

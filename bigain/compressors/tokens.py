@@ -84,11 +84,7 @@ class TokenMap:
             if leaders.is_meta:
                 raise DataDependentSizeError("the number of slots depends on the data")
             size = int(rank[:, -1].max()) + 1
-        kept = None
-        if prune:  # followers write to one slot too many, which is cut off
-            target = torch.where(leads, rank, size)
-            kept = torch.zeros(len(leaders), size + 1, dtype=torch.int64, device=leaders.device)
-            kept = kept.scatter_(1, target, tokens.expand_as(target))[:, :size]
+        kept = marked(leads, size) if prune else None
         found = cls(rank.gather(1, leaders), size, kept, ragged)
         found.leaders = leaders
         return found
@@ -147,6 +143,14 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     first = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
     rows = x.flatten(0, 1).index_select(0, (index + first).flatten())
     return rows.view(*index.shape, x.shape[-1])
+
+
+def marked(mask: Tensor, size: int) -> Tensor:
+    """Where ``mask`` bool [B, N] is set, at most ``size`` times a row: int64 [B, size], then zeros."""
+    rank = mask.cumsum(1) - 1
+    tokens = torch.arange(mask.shape[1], device=mask.device).expand_as(rank)
+    found = tokens.new_zeros(len(mask), size + 1)  # the others write to one too many
+    return found.scatter_(1, torch.where(mask, rank, size), tokens)[:, :size]
 
 
 def precise(x: Tensor) -> Tensor:

@@ -38,6 +38,22 @@ def test_blocks_change_no_decision(dtype, block, monkeypatch):
     assert_close(best.double(), want, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1, 64, 512, 528, 544, 1024])
+@pytest.mark.parametrize("values", ["floats", "ties", "nan"])
+def test_the_largest_is_the_first_largest(size, values):
+    """Short rows and those that neither 64 nor 32 divides are searched whole, others by pieces."""
+    x = torch.randn(3, 50, size, generator=torch.Generator().manual_seed(0))
+    if values == "ties":
+        x = x.round()
+    elif values == "nan":
+        x[:, ::2, size // 2 :] = torch.nan
+    best, place = matching.largest(x)
+    wanted, where = x.max(-1)
+    assert_close(best, wanted, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(place, where)
+    assert torch.equal(x.gather(-1, place.unsqueeze(-1)).squeeze(-1).isnan(), wanted.isnan())
+
+
 def test_the_cpus_way_of_multiplying_is_put_back():
     settings = getattr(torch.backends.mkldnn, "matmul", None)
     if settings is None:
