@@ -124,8 +124,8 @@ def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tup
 def largest(values: Tensor) -> tuple[Tensor, Tensor]:
     """``values.max(-1)``: the largest of each row [..., K], and where it stands first, both [...].
 
-    On a CPU only one piece of a long row is searched for the place, for a search takes five times as
-    long as the maximum alone.
+    On a CPU only one piece of a long row is searched for the place, for a search takes five times
+    as long as the maximum alone.
     """
     width = gcd(values.shape[-1], PIECE)
     if not values.is_cpu or width < PIECE // 2 or values.shape[-1] < 8 * PIECE:

@@ -175,7 +175,8 @@ def test_sharing_changes_no_image():
 def test_efficiency_and_scaling(run):
     folder = run("suites=[efficiency,scaling]")
     (only,) = found(folder, "efficiency")["measurements"]
-    assert only["seconds"].keys() == {"2", "4", "run"} and only["evaluations"] == 2 * (10 + 3)
+    assert only["seconds"].keys() == {"run", "bare"} and only["evaluations"] == 2 * (10 + 3)
+    assert only["seconds_by_batch_size"].keys() == {"2", "4"}
     assert only["peak_memory_mib"]["run"] > 0
     (only,) = found(folder, "scaling")["measurements"]
     assert len(only["seconds"]) == 5 and "two of one thread" in only["seconds"]
