@@ -10,6 +10,8 @@ MAKING := $(VENV)/.making
 # of `make table4`: paper or mini; ARGS are more overrides, such as hydra/launcher=ray shards=8
 SCALE ?= paper
 ARGS ?=
+# of `make test`: processes of one thread each
+JOBS ?= 2
 EXPERIMENTS := $(filter-out demo joint,$(basename $(notdir $(wildcard experiments/*.yaml))))
 # made by a script, this file last
 TEXTURED := data/fashion_textured/t10k-labels-idx1-ubyte.gz
@@ -86,7 +88,7 @@ test: $(STAMP) ## lint, check types and run the tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 format: $(STAMP) ## mend what ruff can and format the code
 	$(PY) -m ruff check --fix .

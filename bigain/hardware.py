@@ -12,20 +12,32 @@ HARDWARE = ("cuda", *(f"cpu-{name}" for name in _INSTRUCTIONS), "cpu")
 
 
 def hardware(device_type: str) -> str:
-    """The type of a device, and of a CPU the fastest instructions that it multiplies by."""
+    """What results are kept apart by, one of `HARDWARE` for a CPU or an NVIDIA GPU.
+
+    Args:
+        device_type: as of a torch.device, such as "cpu" or "cuda".
+
+    Returns:
+        The type, and of a CPU the fastest of its instructions too, such as "cpu-avx2".
+    """
     fastest = _fastest() if device_type == "cpu" else None
     return device_type if fastest is None else f"{device_type}-{fastest}"
 
 
 def multiplies(dtype: str, device_type: str) -> bool:
-    """Whether the device multiplies the dtype itself, and not through another."""
+    """Whether the device multiplies the dtype itself, and not by way of float32.
+
+    Args:
+        dtype: its name, such as "bfloat16".
+        device_type: as of a torch.device; a GPU multiplies every dtype.
+    """
     if dtype == "float32" or device_type != "cpu":
         return True
     return dtype == "bfloat16" and hardware("cpu").endswith("bf16")
 
 
 def processor() -> str:
-    """The CPU's name, its cores and its fastest instructions."""
+    """The CPU's name, its cores and its fastest instructions, as far as Linux tells them."""
     name = _cpuinfo().get("model name", platform.machine())
     return ", ".join(filter(None, [name, f"{os.cpu_count()} cores", _fastest()]))
 

@@ -16,7 +16,7 @@ from bigain.compressors import kernels
 from bigain.compressors.tokens import TokenGrid, TokenMap, precise, take
 
 BLOCK = 2**22  # similarities held at a time, that a CPU's cache may hold them
-PIECE = 64  # similarities of a row, at most
+PIECE = 64  # similarities; half as many also pay, and rows of eight pieces or more
 
 
 def cell_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
@@ -122,10 +122,10 @@ def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tup
 
 
 def largest(values: Tensor) -> tuple[Tensor, Tensor]:
-    """``values.max(-1)``: the largest of each row [..., K], and where it stands first, both [...].
+    """``values.max(-1)`` of [B, R, K]: the largest of each row and its first place, both [B, R].
 
-    On a CPU only one piece of a long row is searched for the place, for a search takes five times
-    as long as the maximum alone.
+    On a CPU the maximum alone takes a fraction of the time of a search for its place, so a long row
+    is cut into pieces, and only the one that holds the maximum is searched.
     """
     width = gcd(values.shape[-1], PIECE)
     if not values.is_cpu or width < PIECE // 2 or values.shape[-1] < 8 * PIECE:

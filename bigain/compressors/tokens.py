@@ -146,7 +146,11 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def marked(mask: Tensor, size: int) -> Tensor:
-    """Where ``mask`` bool [B, N] is set, at most ``size`` times a row, then zeros: [B, size]."""
+    """Where ``mask`` bool [B, N] is set, ascending and then zeros: int64 [B, size].
+
+    Args:
+        size: no fewer than are set in any row.
+    """
     rank = mask.cumsum(1) - 1
     tokens = torch.arange(mask.shape[1], device=mask.device).expand_as(rank)
     found = tokens.new_zeros(len(mask), size + 1)  # the others write to one too many

@@ -22,9 +22,9 @@ from scripts.benchmarking.whole import Whole, configured
 WANTED = 0.95
 NOTE = (
     "A whole run of task=classify, from images to rows on disk, and as many evaluations of the "
-    "model alone, in batches of the size that is fastest a cell. Efficiency is the latter's time "
-    "over the former's; a U-Net's exceeds 1 where classes share work. Bare MiB are of the forwards "
-    "alone. Brackets hold quartiles over the rounds."
+    "model alone, in batches of the size that was fastest a cell in rounds before. Efficiency is "
+    "the latter's time over the former's; a U-Net's exceeds 1 where classes share work. Bare MiB "
+    "are of the forwards alone. Brackets hold quartiles over the rounds."
 )
 
 
@@ -39,16 +39,17 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             each = whole.job.task.evaluations(len(whole.job.dataset.classes))
             evaluations = each * own.images
             cells = max(own.batch_sizes)
-            bare: dict[str, Side] = {
+            batches: dict[str, Side] = {
                 str(size): partial(_forwards, whole, size, cells // size, device)
                 for size in own.batch_sizes
             }
             with fused_attention(device, getattr(torch, own.dtype)):
                 # chosen in rounds of their own, or luck would choose, and be reported
-                sizes = in_turn(bare, device, warmup=1, repeats=own.repeats)
+                sizes = in_turn(batches, device, warmup=1, repeats=own.repeats)
                 best = min(sizes, key=lambda size: median(sizes[size]))
                 size, times = int(best), ceil(evaluations / int(best))
-                sides = {"run": whole.side, "bare": partial(_forwards, whole, size, times, device)}
+                bare = partial(_forwards, whole, size, times, device)
+                sides: dict[str, Side] = {"run": whole.side, "bare": bare}
                 seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
                 peaks = {way: peak(side, device) for way, side in sides.items()}
                 profile = hottest(whole.side, device)

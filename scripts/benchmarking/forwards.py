@@ -22,7 +22,7 @@ from bigain.metrics.timing import (
 )
 from bigain.results.tables import DASH
 from scripts.benchmarking.hottest import hottest
-from scripts.benchmarking.methods import BASELINE, methods
+from scripts.benchmarking.methods import BASELINE, PROFILED, methods
 from scripts.benchmarking.report import Bar, Report, mib, text
 
 REALISED = 0.9
@@ -65,7 +65,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             seconds, beside = _timed(sides, base, device, own.repeats)
             profiles = {
                 f"Profile of {heading}, {title}": hottest(sides[title], device)
-                for title in (m.title for m in every if m.name in (BASELINE, "lgtm_0.5"))
+                for title in (m.title for m in every if m.name in PROFILED)
             }
         lines = [["Method", "ms", "Time", "FLOPs", "Realised", "Peak MiB"]]
         realised = {}

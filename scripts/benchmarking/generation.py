@@ -19,7 +19,7 @@ from bigain.metrics.timing import Side, fused_attention, in_turn, peak
 from bigain.sharing import Sharing
 from bigain.tasks.generate import Generate, first_ids, generate
 from scripts.benchmarking.hottest import hottest
-from scripts.benchmarking.methods import BASELINE, methods
+from scripts.benchmarking.methods import BASELINE, PROFILED, methods
 from scripts.benchmarking.models import Subject, subject
 from scripts.benchmarking.report import Report, mib, text
 
@@ -81,7 +81,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             profiles |= {
                 f"Profile of {name}, {m.title}": hottest(sides[m.title], device)
                 for m in methods(own.methods)
-                if m.name in (BASELINE, "lgtm_0.5")
+                if m.name in PROFILED
             }
         lines = [["", "Images/s", "Time", "FLOPs", "Rounding", "Peak MiB"]]
         for title in sides:

@@ -11,6 +11,7 @@ from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 
 BASELINE = "none"
+PROFILED = (BASELINE, "lgtm_0.5")  # beside the times of models
 
 
 @dataclass(frozen=True)

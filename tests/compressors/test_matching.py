@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from bigain.compressors import TokenGrid, matching, spectrum
+from bigain.compressors import tokens as tokens_module
 from bigain.compressors.matching import nearest_destination, split_cells
 from bigain.compressors.spectrum import SCORES, score
 
@@ -51,7 +52,14 @@ def test_the_largest_is_the_first_largest(size, values):
     wanted, where = x.max(-1)
     assert_close(best, wanted, rtol=0, atol=0, equal_nan=True)
     assert torch.equal(place, where)
-    assert torch.equal(x.gather(-1, place.unsqueeze(-1)).squeeze(-1).isnan(), wanted.isnan())
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(448, 0), (512, 1), (528, 0), (544, 1)])
+def test_long_rows_are_searched_by_pieces(size, pieces, monkeypatch):
+    taken = []
+    monkeypatch.setattr(matching, "take", lambda x, i: taken.append(i) or tokens_module.take(x, i))
+    matching.largest(torch.randn(2, 3, size))
+    assert len(taken) == pieces
 
 
 def test_the_cpus_way_of_multiplying_is_put_back():

@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from bigain.compressors import TokenGrid, TokenMap
+from bigain.compressors.tokens import marked
 
 LEADERS = torch.tensor([[0, 0, 2, 2, 2], [0, 1, 1, 4, 4]])
 Y = torch.tensor([[1.0, 3, 6, 9, 0], [1, 2, 4, 8, 16]]).unsqueeze(-1)
@@ -33,6 +34,11 @@ def test_pruning_keeps_the_leader():
     reduced = made.apply(Y[1:])
     assert reduced.flatten().tolist() == [1, 2, 16]
     assert made.undo(reduced).flatten().tolist() == [1, 2, 2, 16, 16]
+
+
+def test_marked_tokens_are_in_order():
+    mask = torch.tensor([[0, 1, 1, 0, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
+    assert marked(mask, 3).tolist() == [[1, 2, 4], [0, 0, 0], [0, 0, 0]]
 
 
 def test_identity():
