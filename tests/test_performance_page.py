@@ -1,18 +1,21 @@
 """docs/performance.md and the README show what the benchmarks found."""
 
+import json
 import re
 
 from bigain.config import REPOSITORY
+from bigain.results import markdown
 from scripts.benchmark import SUITES, measured
 from scripts.benchmarking.report import summary
+from scripts.benchmarking.tables import WORTH, worth
 
 BENCHMARKS = REPOSITORY / "results" / "benchmarks"
 BARS = (BENCHMARKS / "bars.md").read_text()
 
 
-def shown(path: str) -> str:
+def shown(path: str, what: str = "bars") -> str:
     text = (REPOSITORY / path).read_text()
-    (found,) = re.findall(r"<!-- bars -->\n(.*?)\n<!-- /bars -->", text, re.S)
+    (found,) = re.findall(rf"<!-- {what} -->\n(.*?)\n<!-- /{what} -->", text, re.S)
     return found.strip()
 
 
@@ -30,3 +33,14 @@ def test_the_readme_quotes_them():
     assert len(lines) > 4
     for line in lines[2:]:
         assert re.sub(r" +", " ", line) in known
+
+
+def test_the_page_counts_the_small_models_compressions():
+    lines = []
+    for kind in measured(BENCHMARKS):
+        path = BENCHMARKS / kind / "tables.json"
+        if path.exists():
+            for found in json.loads(path.read_text())["measurements"]:
+                first, *others = worth(found)
+                lines.append([f"{first}, {kind}", *others])
+    assert shown("docs/performance.md", "worth") == markdown.table([WORTH, *lines])

@@ -1,5 +1,6 @@
 """A forward of each reference model under every compression of the mini tables."""
 
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
@@ -21,10 +22,12 @@ from scripts.benchmarking.hottest import hottest
 from scripts.benchmarking.report import Report, text
 
 SCALE = "mini"
+WORTH = ["", "Slower than none", "Saving realised, median", "Slowest"]
 NOTE = (
     "One forward of each reference model under every compression of the tables at mini scale, all "
-    "in turn; time is of the uncompressed model, 1 is equal, and FLOPs likewise. The tables of "
-    "results/mini take their column Time from here. Brackets hold quartiles over the rounds."
+    "in turn; time is of the uncompressed model, 1 is equal, and FLOPs likewise; saving realised "
+    "is the share of the FLOPs' saving that the time shows. The tables of results/mini take their "
+    "column Time from here. Brackets hold quartiles over the rounds."
 )
 
 
@@ -47,15 +50,16 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             profiles[f"Profile of {name}, uncompressed"] = hottest(sides[base], device)
         plain = jobs[base][1].flops
         assert plain is not None
-        lines = [["", "ms", "Time", "FLOPs"]]
+        lines, flops = [["", "ms", "Time", "FLOPs"]], {}
         for compression, (title, job) in jobs.items():
             assert job.flops is not None
+            flops[compression] = job.flops.total / plain.total
             lines.append(
                 [
                     title,
                     f"{1e3 * median(seconds[compression]):.1f}",
                     text(ratio(seconds[compression], seconds[base])),
-                    f"{job.flops.total / plain.total:.3f}",
+                    f"{flops[compression]:.3f}",
                 ]
             )
         tables[f"{name}, batch {own.batch_size}, {own.dtype}"] = lines
@@ -66,9 +70,29 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 "batch_size": own.batch_size,
                 "baseline": base,
                 "seconds": seconds,
+                "flops": flops,
             }
         )
-    return Report("Forwards of the tables", NOTE, tables | profiles, found)
+    together = {"Compressions that save FLOPs": [WORTH, *map(worth, found)]}
+    return Report("Forwards of the tables", NOTE, together | tables | profiles, found)
+
+
+def worth(measured: Mapping[str, Any]) -> list[str]:
+    """Of a model's compressions that save FLOPs, the cells under `WORTH`."""
+    base = measured["seconds"][measured["baseline"]]
+    pairs = [
+        (ratio(measured["seconds"][key], base).median, flops)
+        for key, flops in measured["flops"].items()
+        if flops < 1
+    ]
+    slower = sum(time > 1 for time, _ in pairs)
+    realised = median((1 - time) / (1 - flops) for time, flops in pairs)
+    return [
+        f"`{measured['model']}`, {measured['dtype']}",
+        f"{slower} of {len(pairs)}",
+        f"{realised:.2f}",
+        f"{max(time for time, _ in pairs):.2f}",
+    ]
 
 
 def _jobs(model: str) -> dict[str, tuple[str, Job]]:

@@ -18,7 +18,7 @@ from bigain.metrics.ratio import Ratio, ratio
 from bigain.metrics.timing import alone, in_turn
 from bigain.tasks.classify import Scores
 from scripts.benchmark import benchmark, measured, suit
-from scripts.benchmarking import classification, forwards, generation, scaling
+from scripts.benchmarking import classification, forwards, generation, scaling, tables
 from scripts.benchmarking.methods import methods
 from scripts.benchmarking.report import Bar, Report, summary, text
 
@@ -245,3 +245,15 @@ def test_the_summary_marks_what_falls_short(tmp_path):
     shown = summary(tmp_path, ("cpu", "cuda"), ("s", "other"))
     assert [line.split("|")[3].strip() for line in shown.splitlines()[2:]] == ["**1.5**", "0.9"]
     assert [line.split("|")[4].strip() for line in shown.splitlines()[2:]] == ["–", "–"]
+
+
+def test_what_compressions_are_worth():
+    measured = {
+        "model": "m",
+        "dtype": "float32",
+        "baseline": "base",
+        "seconds": {"base": [2, 2], "half": [1.5, 1.5], "slow": [3, 3], "dearer": [9, 9]},
+        "flops": {"base": 1, "half": 0.5, "slow": 0.5, "dearer": 1.5},
+    }
+    # a half and minus one of their savings; the one that saves no FLOPs does not count
+    assert tables.worth(measured) == ["`m`, float32", "1 of 2", "-0.25", "1.50"]
