@@ -23,16 +23,19 @@ from bigain.metrics.timing import (
 from bigain.results.tables import DASH
 from scripts.benchmarking.hottest import hottest
 from scripts.benchmarking.methods import BASELINE, PROFILED, methods
+from scripts.benchmarking.repeating import repeating
 from scripts.benchmarking.report import Bar, Report, mib, text
 
 REALISED = 0.9
-TOGETHER = 3  # methods that are timed in turn with the baseline, before the next ones are
+TOGETHER = 6  # methods that are timed in turn with the baseline, before the next ones are
 NOTE = (
     "One forward with random weights under rows of experiments/joint.yaml, in the model's "
     f"default blocks, {TOGETHER} at a time in turn with the uncompressed model, so that each "
-    "is compared with one of the same minute. Time and FLOPs are of that model, 1 is equal; "
-    "realised is the share of the FLOPs' saving that the time shows; the bar is of models of 1,024 "
-    "tokens and more. Brackets hold quartiles over the rounds."
+    "is compared with one of the same minute. Time and FLOPs are of that model, 1 is equal. "
+    "Blocks are forwards that compute those blocks alone, and repeat what all other layers gave "
+    "before: what is saved is saved there, and the others only add their noise. Realised is the "
+    "share of the FLOPs' saving that the blocks' time shows; the bar is of models of 1,024 tokens "
+    "and more. Brackets hold quartiles over the rounds."
 )
 
 
@@ -54,35 +57,45 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             assert counted is not None
             flops[title] = counted.total
         (base,) = [m.title for m in every if m.name == BASELINE]
+        wholes = [m.title for m in methods(case.whole)]
         with torch.inference_mode(), fused_attention(device, dtype):
             model, inputs = random_forward(skeleton, batch, device, dtype, cfg.seed)
             sides = {
                 title: forward_side(model, inputs, compressor, **where)
                 for title, compressor in compressors.items()
             }
-            in_turn(sides, device, warmup=cfg.warmup, repeats=0)
-            peaks = {title: peak(side, device) for title, side in sides.items()}
-            seconds, beside = _timed(sides, base, device, own.repeats)
+            whole = {title: sides[title] for title in wholes}
+            in_turn(whole, device, warmup=cfg.warmup, repeats=0)
+            peaks = {title: peak(side, device) for title, side in whole.items()}
+            seconds, beside = _timed(whole, base, device, own.repeats)
             profiles = {
                 f"Profile of {heading}, {title}": hottest(sides[title], device)
                 for title in (m.title for m in every if m.name in PROFILED)
             }
-        lines = [["Method", "ms", "Time", "FLOPs", "Realised", "Peak MiB"]]
+            blocks = [block.module for block in select_blocks(model, "default")]
+            with repeating(model, inputs, but=blocks):
+                in_turn(sides, device, warmup=cfg.warmup, repeats=0)
+                of_blocks, blocks_beside = _timed(sides, base, device, own.repeats_of_blocks)
+        lines = [["Method", "ms", "Time", "Blocks, ms", "Blocks", "FLOPs", "Realised", "Peak MiB"]]
         realised = {}
         for title in sides:
-            time, cost = ratio(seconds[title], beside[title]), flops[title] / flops[base]
+            cost = flops[title] / flops[base]
             if cost < 1:
-                realised[title] = Ratio(
-                    *((1 - v) / (1 - cost) for v in (time[0], time[2], time[1]))
-                )
+                saved = np.subtract(blocks_beside[title], of_blocks[title])
+                promised = (1 - cost) * median(seconds[base])
+                low, middle, high = np.quantile(saved / promised, [0.25, 0.5, 0.75])
+                realised[title] = Ratio(float(middle), float(low), float(high))
+            timed = title in seconds
             lines.append(
                 [
                     title,
-                    f"{1e3 * median(seconds[title]):.1f}",
-                    text(time, 3),
+                    f"{1e3 * median(seconds[title]):.1f}" if timed else DASH,
+                    text(ratio(seconds[title], beside[title]), 3) if timed else DASH,
+                    f"{1e3 * median(of_blocks[title]):.1f}",
+                    text(ratio(of_blocks[title], blocks_beside[title]), 3),
                     f"{cost:.3f}",
                     text(realised[title]) if title in realised else DASH,
-                    mib(peaks[title]),
+                    mib(peaks.get(title)),
                 ]
             )
         tables[f"{heading}: {longest} tokens, batch {batch}, {case.dtype}"] = lines
@@ -95,6 +108,8 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 "flops": flops,
                 "seconds": seconds,
                 "uncompressed_beside": beside,
+                "seconds_of_blocks": of_blocks,
+                "uncompressed_blocks_beside": blocks_beside,
                 "peak_memory_mib": peaks,
             }
         )

@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from torch import nn
 
+from bigain import config
+from bigain.blocks import select_blocks
 from bigain.errors import BiGainError
 from bigain.hardware import hardware
 from bigain.metrics.ratio import Ratio, ratio
-from bigain.metrics.timing import alone, in_turn
+from bigain.metrics.timing import alone, forward_side, in_turn, random_forward
 from bigain.tasks.classify import Scores
 from scripts.benchmark import benchmark, measured, suit
 from scripts.benchmarking import classification, forwards, generation, scaling, tables
 from scripts.benchmarking.methods import methods
+from scripts.benchmarking.repeating import repeating
 from scripts.benchmarking.report import Bar, Report, summary, text
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,7 +35,10 @@ TINY = [
     "operators.shapes=[{tokens: 64, channels: 64, batch: 2}]",
     "~forwards.cases",
     "+forwards.cases.dit_fashion="
-    "{model: dit_fashion, dtype: float32, batch_size: {cpu: 1}, methods: null}",
+    "{model: dit_fashion, dtype: float32, batch_size: {cpu: 1}, methods: null, "
+    "whole: [none, lgtm_0.5]}",
+    "forwards.repeats=2",
+    "forwards.repeats_of_blocks=3",
     "classification.dtypes=[float32]",
     "classification.models.cpu=[dit_fashion]",
     "classification.images.cpu=2",
@@ -91,7 +98,10 @@ def test_operators(run):
 def test_forwards(run):
     folder = run("suites=[forwards]")
     (only,) = found(folder, "forwards")["measurements"]
-    assert only["seconds"].keys() == {m.title for m in methods()}
+    assert only["seconds"].keys() == {"Uncompressed", "L-GTM 0.5"}
+    assert only["seconds_of_blocks"].keys() == {m.title for m in methods()}
+    assert {len(times) for times in only["seconds"].values()} == {2}
+    assert len(only["seconds_of_blocks"]["L-GTM 0.5"]) == 3
     assert only["flops"]["L-GTM 0.5"] < only["flops"]["Uncompressed"]
     shown = (folder / hardware("cpu") / "forwards.md").read_text()
     assert "## dit_fashion: 256 tokens, batch 1, float32" in shown and "Realised" in shown
@@ -99,11 +109,42 @@ def test_forwards(run):
 
 def test_a_method_is_beside_the_baseline_of_its_rounds():
     order: list[str] = []
-    sides = {name: alone(partial(order.append, name)) for name in "abxcde"}
+    sides = {name: alone(partial(order.append, name)) for name in "abxcdefgh"}
     seconds, beside = forwards._timed(sides, "x", CPU, repeats=2)
-    assert order == [*"xabc", *"xabc", *"xde", *"xde"]
-    assert beside["a"] == seconds["x"][:2] and beside["e"] == seconds["x"][2:]
-    assert seconds.keys() == beside.keys() == set("abxcde")
+    assert order == [*"xabcdef", *"xabcdef", *"xgh", *"xgh"]
+    assert beside["a"] == seconds["x"][:2] and beside["h"] == seconds["x"][2:]
+    assert seconds.keys() == beside.keys() == set("abxcdefgh")
+
+
+@pytest.mark.parametrize("name", ["dit_fashion", "sd_fashion"])
+@pytest.mark.parametrize("method", ["none", "lgtm_cached_0.5"])
+def test_all_but_the_blocks_repeats_itself(name, method):
+    (chosen,) = methods([method])
+    skeleton = config.build(chosen.configured(f"model={name}"), "model").skeleton()
+    model, inputs = random_forward(skeleton, 2, CPU, torch.float32, 0)
+    compressor = chosen.compressor(f"model={name}", "task=classify")
+    blocks = [block.module for block in select_blocks(model, "default")]
+    calls: list[nn.Module] = []
+
+    def note(module: nn.Module, args: tuple) -> None:
+        if "forward" not in vars(module):  # replaced
+            calls.append(module)
+
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_pre_hook(note)
+    with torch.inference_mode(), forward_side(model, inputs, compressor)() as work:
+        expected = work().sample
+        everything = set(calls)
+        with repeating(model, inputs, but=blocks):
+            calls.clear()
+            assert all(torch.equal(work().sample, expected) for _ in range(2))
+            wanted = {module for block in blocks for module in block.modules()}
+            if name == "dit_fashion":  # its end asks the first block for an embedding
+                wanted |= set(model.transformer_blocks[0].norm1.emb.modules())
+            assert set(calls) == everything & wanted
+        calls.clear()
+        assert torch.equal(work().sample, expected) and set(calls) == everything
 
 
 @pytest.mark.parametrize(
