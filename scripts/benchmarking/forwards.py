@@ -32,10 +32,12 @@ NOTE = (
     "One forward with random weights under rows of experiments/joint.yaml, in the model's "
     f"default blocks, {TOGETHER} at a time in turn with the uncompressed model, so that each "
     "is compared with one of the same minute. Time and FLOPs are of that model, 1 is equal. "
-    "Blocks are forwards that compute those blocks alone, and repeat what all other layers gave "
-    "before: what is saved is saved there, and the others only add their noise. Realised is the "
-    "share of the FLOPs' saving that the blocks' time shows; the bar is of models of 1,024 tokens "
-    "and more. Brackets hold quartiles over the rounds."
+    "Blocks are forwards that compute little but those blocks, for all other layers repeat what "
+    "they gave before, uncompressed: what is saved is saved there, and the others only add their "
+    "noise. Realised is the share of the FLOPs' saving that the blocks' time shows, by the part of "
+    "a whole forward that the medians give the blocks, whose scatter is not in the brackets; the "
+    "bar is of models of 1,024 tokens and more. A dash where the whole was not timed. "
+    "Brackets hold quartiles over the rounds."
 )
 
 
@@ -57,7 +59,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             assert counted is not None
             flops[title] = counted.total
         (base,) = [m.title for m in every if m.name == BASELINE]
-        wholes = [m.title for m in methods(case.whole)]
+        wholes = [m.title for m in (every if case.whole is None else methods(case.whole))]
         with torch.inference_mode(), fused_attention(device, dtype):
             model, inputs = random_forward(skeleton, batch, device, dtype, cfg.seed)
             sides = {
@@ -78,13 +80,14 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 of_blocks, blocks_beside = _timed(sides, base, device, own.repeats_of_blocks)
         lines = [["Method", "ms", "Time", "Blocks, ms", "Blocks", "FLOPs", "Realised", "Peak MiB"]]
         realised = {}
+        share = median(of_blocks[base]) / median(seconds[base])
         for title in sides:
             cost = flops[title] / flops[base]
             if cost < 1:
-                saved = np.subtract(blocks_beside[title], of_blocks[title])
-                promised = (1 - cost) * median(seconds[base])
-                low, middle, high = np.quantile(saved / promised, [0.25, 0.5, 0.75])
-                realised[title] = Ratio(float(middle), float(low), float(high))
+                time = ratio(of_blocks[title], blocks_beside[title])
+                realised[title] = Ratio(
+                    *((1 - v) * share / (1 - cost) for v in (time.median, time.high, time.low))
+                )
             timed = title in seconds
             lines.append(
                 [

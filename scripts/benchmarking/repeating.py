@@ -15,7 +15,9 @@ def repeating(
 ) -> Iterator[None]:
     """Inside, a forward of the same ``inputs`` takes little more time than its modules ``but``.
 
-    What the other modules give is kept from a first forward, and their forwards are replaced.
+    What the largest modules that hold none of them give is kept from a first forward, and their
+    forwards are replaced. What lies between, and what a model calls inside such a module past its
+    forward, is computed anew. Not for inputs that a forward changes in place.
     """
     given: dict[nn.Module, list[Any]] = {module: [] for module in _around(model, set(but))}
     hooks = [m.register_forward_hook(lambda m, _, output: _keep(given[m], output)) for m in given]

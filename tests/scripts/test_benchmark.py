@@ -133,18 +133,34 @@ def test_all_but_the_blocks_repeats_itself(name, method):
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.register_forward_pre_hook(note)
-    with torch.inference_mode(), forward_side(model, inputs, compressor)() as work:
-        expected = work().sample
-        everything = set(calls)
-        with repeating(model, inputs, but=blocks):
-            calls.clear()
-            assert all(torch.equal(work().sample, expected) for _ in range(2))
-            wanted = {module for block in blocks for module in block.modules()}
-            if name == "dit_fashion":  # its end asks the first block for an embedding
-                wanted |= set(model.transformer_blocks[0].norm1.emb.modules())
-            assert set(calls) == everything & wanted
+    given: list[torch.Tensor] = []
+    for block in blocks:
+        block.register_forward_hook(lambda m, args, output: given.append(output))
+    side = forward_side(model, inputs, compressor)
+
+    def forward() -> tuple[list[torch.Tensor], set[nn.Module]]:
+        given.clear()
         calls.clear()
-        assert torch.equal(work().sample, expected) and set(calls) == everything
+        with side() as work:
+            work()
+        return list(given), set(calls)
+
+    with torch.inference_mode():
+        expected, everything = forward()
+        with repeating(model, inputs, but=blocks):
+            found = [forward() for _ in range(2)]
+        restored, again = forward()
+    wanted = {module for block in blocks for module in block.modules()}
+    if name == "dit_fashion":  # its end asks the first block for an embedding
+        wanted |= set(model.transformer_blocks[0].norm1.emb.modules())
+    for outputs, called in found:
+        assert called == everything & wanted
+        assert [output.shape for output in outputs] == [output.shape for output in expected]
+        # the first block's input is the same with a compressor and without
+        assert torch.equal(outputs[0], expected[0])
+        if compressor is None:
+            assert all(map(torch.equal, outputs, expected))
+    assert again == everything and all(map(torch.equal, restored, expected))
 
 
 @pytest.mark.parametrize(
