@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from bigain import config
 from bigain.blocks import select_blocks, tokens
+from bigain.errors import BiGainError
 from bigain.metrics.flops import count
 from bigain.metrics.ratio import Ratio, ratio
 from bigain.metrics.timing import (
@@ -59,7 +60,10 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             assert counted is not None
             flops[title] = counted.total
         (base,) = [m.title for m in every if m.name == BASELINE]
-        wholes = [m.title for m in (every if case.whole is None else methods(case.whole))]
+        chosen = [m.name for m in every] if case.whole is None else [BASELINE, *case.whole]
+        if unknown := sorted(set(chosen) - {m.name for m in every}):
+            raise BiGainError(f"{heading}: whole names {unknown[0]}, which methods lacks")
+        wholes = [m.title for m in every if m.name in chosen]
         with torch.inference_mode(), fused_attention(device, dtype):
             model, inputs = random_forward(skeleton, batch, device, dtype, cfg.seed)
             sides = {

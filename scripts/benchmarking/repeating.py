@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
 
-import torch
 from torch import nn
 
 
@@ -17,13 +16,19 @@ def repeating(
 
     What the largest modules that hold none of them give is kept from a first forward, and their
     forwards are replaced. What lies between, and what a model calls inside such a module past its
-    forward, is computed anew. Not for inputs that a forward changes in place.
+    forward, is computed anew. Not for a model that changes what a module gave in place.
+
+    Args:
+        inputs: keyword arguments of a forward.
+        but: modules within the model.
     """
     given: dict[nn.Module, list[Any]] = {module: [] for module in _around(model, set(but))}
-    hooks = [m.register_forward_hook(lambda m, _, output: _keep(given[m], output)) for m in given]
-    model(**inputs)
-    for hook in hooks:
-        hook.remove()
+    hooks = [m.register_forward_hook(lambda m, _, out: given[m].append(out)) for m in given]
+    try:
+        model(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
     called = [(module, outputs) for module, outputs in given.items() if outputs]
     for module, outputs in called:
         module.forward = _again(outputs)
@@ -43,10 +48,6 @@ def _around(module: nn.Module, but: set[nn.Module]) -> Iterator[nn.Module]:
             yield from _around(child, but)
         else:
             yield child
-
-
-def _keep(outputs: list[Any], output: Any) -> None:
-    outputs.append(output.clone() if isinstance(output, torch.Tensor) else output)
 
 
 def _again(outputs: list[Any]) -> Callable[..., Any]:

@@ -36,7 +36,7 @@ TINY = [
     "~forwards.cases",
     "+forwards.cases.dit_fashion="
     "{model: dit_fashion, dtype: float32, batch_size: {cpu: 1}, methods: null, "
-    "whole: [none, lgtm_0.5]}",
+    "whole: [lgtm_0.5]}",
     "forwards.repeats=2",
     "forwards.repeats_of_blocks=3",
     "classification.dtypes=[float32]",
@@ -105,6 +105,12 @@ def test_forwards(run):
     assert only["flops"]["L-GTM 0.5"] < only["flops"]["Uncompressed"]
     shown = (folder / hardware("cpu") / "forwards.md").read_text()
     assert "## dit_fashion: 256 tokens, batch 1, float32" in shown and "Realised" in shown
+
+
+def test_a_whole_forward_is_of_a_method_of_the_case(run):
+    case = "forwards.cases.dit_fashion"
+    with pytest.raises(BiGainError, match=r"whole names lgtm_0\.5, which methods lacks"):
+        run("suites=[forwards]", f"{case}.methods=[none,tome_0.5]")
 
 
 def test_a_method_is_beside_the_baseline_of_its_rounds():
