@@ -51,11 +51,11 @@ endif
 
 run: $(STAMP) ## run the demo experiment and write its table
 	$(PY) run.py -m experiment=demo
-	$(PY) -m bigain.results table demo
+	$(PY) -m bigain.reporting table demo
 
 joint: $(STAMP) ## accuracy beside FID for every method and strength: results/joint.*
 	$(PY) run.py -m experiment=joint scale=mini $(ARGS)
-	$(PY) -m bigain.results table joint --scale mini --out results
+	$(PY) -m bigain.reporting table joint --scale mini --out results
 
 texture benchmark findings: $(TEXTURED)
 
@@ -64,7 +64,7 @@ $(TEXTURED): | $(STAMP)
 
 $(EXPERIMENTS): $(STAMP)
 	$(PY) run.py -m experiment=$@ scale=$(SCALE) $(ARGS)
-	$(PY) -m bigain.results table $@ --scale $(SCALE)
+	$(PY) -m bigain.reporting table $@ --scale $(SCALE)
 
 tables: $(filter table%,$(HERE)) ## every table at SCALE=paper or mini; one alone: make table4
 
@@ -73,13 +73,13 @@ figures: $(filter figure%,$(HERE)) ## every figure at SCALE=paper or mini; one a
 findings: $(STAMP) ## the tables of docs/findings.md, and the runs that they need
 	for name in joint destinations table14 texture table8 table15 table16 retention; do \
 		$(PY) run.py -m experiment=$$name scale=mini $(ARGS) || exit 1; done
-	$(PY) -m bigain.results findings
+	$(PY) -m bigain.reporting findings
 
 report: $(STAMP) ## one page of all tables and figures at SCALE: results/SCALE/report.html
-	$(PY) -m bigain.results report --scale $(SCALE)
+	$(PY) -m bigain.reporting report --scale $(SCALE)
 
 status: $(STAMP) ## what is done, running, missing and failed, and what would complete it
-	$(PY) -m bigain.results status --scale $(SCALE)
+	$(PY) -m bigain.reporting status --scale $(SCALE)
 
 benchmark: $(STAMP) ## time everything against its peers: results/benchmarks; stop other work first
 	$(PY) scripts/benchmark.py $(ARGS)

@@ -14,9 +14,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bigain import config
 from bigain.errors import BiGainError
-from bigain.runner import execute
+from bigain.experiments import configuration
+from bigain.experiments.plugins import register_plugins
+from bigain.experiments.runner import execute
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="config")
@@ -37,12 +38,10 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # the processes of launchers look for hydra_plugins, from whatever folder this was called
-    paths = [str(config.REPOSITORY), os.environ.get("PYTHONPATH")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    register_plugins()
     try:
         main()
     except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
-        sys.exit(f"error: {config.explain(error)}")
+        sys.exit(f"error: {configuration.explain(error)}")
     except KeyboardInterrupt:
-        sys.exit("stopped; finished images are kept and the same command goes on")
+        sys.exit("stopped; finished images are kept and the same command resumes")

@@ -3,7 +3,7 @@
     make benchmark                                          every suite, on the GPU if there is one
     python scripts/benchmark.py suites=[operators] device=cpu
 
-Settings: configs/benchmark.yaml; suites: scripts/benchmarking; results: results/benchmarks.
+Settings: configs/benchmark.yaml; suites: bigain/benchmarks; results: results/benchmarks.
 """
 
 import sys
@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scri
 
 from omegaconf import DictConfig, open_dict
 
-from bigain.device import device_of, keep_freed_memory
+from bigain.benchmarks.report import Report, summary
 from bigain.errors import BiGainError
-from bigain.hardware import HARDWARE, hardware, multiplies
-from bigain.metrics.timing import conditions
-from bigain.results.atomic import write_text
-from scripts.benchmarking.report import Report, summary
-from scripts.hydra_command import command
+from bigain.experiments.command_line import command
+from bigain.profiling.timing import conditions
+from bigain.utils.devices import device_of, keep_freed_memory
+from bigain.utils.files import write_text
+from bigain.utils.hardware import HARDWARE, hardware, multiplies
 
 SUITES = (
     "operators",
@@ -46,7 +46,7 @@ def benchmark(cfg: DictConfig) -> None:
         if name in ON_CPU and chosen.type != "cpu":
             print(f"{name} times processes on a CPU; device=cpu runs it\n", flush=True)
             continue
-        report: Report = import_module(f"scripts.benchmarking.{name}").run(cfg, chosen)
+        report: Report = import_module(f"bigain.benchmarks.{name}").run(cfg, chosen)
         print(report.write(folder / hardware(chosen.type), name, conditions(chosen)), flush=True)
     bars = summary(folder, measured(folder), SUITES)
     write_text(folder / "bars.md", bars + "\n")

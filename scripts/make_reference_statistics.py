@@ -21,17 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scri
 import numpy as np
 from omegaconf import DictConfig
 
-from bigain import config
 from bigain.datasets import Dataset
-from bigain.device import device_of
 from bigain.errors import BiGainError
+from bigain.experiments import configuration
+from bigain.experiments.command_line import command
 from bigain.features import FeatureNetwork, extract
-from bigain.images import open_folder, pixels
-from bigain.metrics.reference import ReferenceStatistics
-from bigain.results.atomic import explained
-from scripts.hydra_command import command
+from bigain.store.reference_statistics import ReferenceStatistics
+from bigain.utils.devices import device_of
+from bigain.utils.files import explained
+from bigain.utils.images import open_folder, pixels
 
-config.register()
+configuration.register()
 
 
 def make(cfg: DictConfig) -> Path:
@@ -40,7 +40,7 @@ def make(cfg: DictConfig) -> Path:
     Raises:
         BiGainError: if the images, the network or a setting cannot be used.
     """
-    network: FeatureNetwork | None = config.build(cfg, "features")
+    network: FeatureNetwork | None = configuration.build(cfg, "features")
     if network is None:
         raise BiGainError("choose the feature network: features=fashion, inception or dinov2")
     name, data, count, images = _folder(cfg) if cfg.folder else _dataset(cfg)
@@ -70,7 +70,7 @@ def _dataset(cfg: DictConfig) -> Source:
         raise BiGainError(
             f"a subset is scored against its whole split; got dataset.subset={subset}, remove it"
         )
-    dataset: Dataset = config.build(cfg, "dataset")
+    dataset: Dataset = configuration.build(cfg, "dataset")
     data = dataset.identity()
     # as generated images are written
     images = (pixels(dataset[i].image) for i in range(len(dataset)))

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scri
 
 from bigain.datasets import COCO2017
 from bigain.errors import BiGainError
-from scripts.preparing.checks import check
-from scripts.preparing.command import command, downloading
+from bigain.preparation.checks import check
+from bigain.preparation.command import command, downloading
 
 ARCHIVES = {  # the folder each holds: where it is, and its MD5
     "val2017": (

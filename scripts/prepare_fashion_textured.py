@@ -21,13 +21,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
-from bigain.config import REPOSITORY
 from bigain.datasets.fashion_mnist import IMAGES_MAGIC, LABELS_MAGIC, FashionMNIST
 from bigain.datasets.fashion_textured import FashionTextured
 from bigain.errors import BiGainError
-from bigain.images import write_sheet
-from bigain.results.atomic import atomic, explained, write_text
-from scripts.preparing.textures import BAND, KINDS, SOFT, WAVES, Texture, compose, texture
+from bigain.preparation.textures import BAND, KINDS, SOFT, WAVES, Texture, compose, texture
+from bigain.utils.files import atomic, explained, write_text
+from bigain.utils.images import write_sheet
+from bigain.utils.paths import REPOSITORY
 
 AMPLITUDE = 0.08  # docs/data.md says how it was chosen
 RECIPE = "recipe.json"

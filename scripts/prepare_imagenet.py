@@ -20,14 +20,14 @@ from torchvision.datasets import imagenet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
-from bigain.config import REPOSITORY
 from bigain.datasets import ImageNet
-from bigain.device import device_of
 from bigain.errors import BiGainError
 from bigain.features.inception import Inception
-from bigain.results.atomic import explained
-from scripts.preparing import adm
-from scripts.preparing.checks import check
+from bigain.preparation import adm
+from bigain.preparation.checks import check
+from bigain.utils.devices import device_of
+from bigain.utils.files import explained
+from bigain.utils.paths import REPOSITORY
 
 SOURCE = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
 PER_CLASS = 50

@@ -14,8 +14,8 @@ import torchvision.datasets
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
 
 from bigain.datasets import Pets
-from scripts.preparing.checks import check
-from scripts.preparing.command import command, downloading
+from bigain.preparation.checks import check
+from bigain.preparation.command import command, downloading
 
 SIZES = {"test": 3669, "trainval": 3680}
 

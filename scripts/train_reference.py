@@ -8,7 +8,7 @@
 The last two are one model: the autoencoder comes first, and sd_fashion denoises its latents.
 Every step draws from a generator keyed by (seed, step), so a run that is killed and started again
 with the same command ends as one that was not.
-Settings: configs/train_reference.yaml and configs/reference; recipes: scripts/training.
+Settings: configs/train_reference.yaml and configs/reference; recipes: bigain/training.
 """
 
 import sys
@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scri
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from scripts.hydra_command import command
-from scripts.training.loop import Trainer
+from bigain.experiments.command_line import command
+from bigain.training.loop import Trainer
 
 
 def train(cfg: DictConfig) -> None:

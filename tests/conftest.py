@@ -15,10 +15,11 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bigain import config
-from bigain.job import Job
-from bigain.results.store import Run
-from bigain.runner import execute
+from bigain.experiments import configuration
+from bigain.experiments.job import Job
+from bigain.experiments.runner import execute
+from bigain.store.runs import Run
+from bigain.utils.paths import REPOSITORY
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -123,10 +124,10 @@ def small_dit(save_dit: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def configure() -> Callable[[list[str]], DictConfig]:
     """What ``python run.py`` makes of its arguments."""
-    config.register()
+    configuration.register()
 
     def composed(overrides: list[str]) -> DictConfig:
-        with initialize_config_dir(str(config.REPOSITORY / "configs"), version_base=None):
+        with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
             return compose("config", overrides=overrides)
 
     return composed

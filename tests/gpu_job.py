@@ -8,7 +8,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from bigain.config import REPOSITORY
+from bigain.utils.paths import REPOSITORY
 
 
 @hydra.main(version_base=None, config_path=str(REPOSITORY / "configs"), config_name="config")

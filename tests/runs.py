@@ -14,14 +14,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bigain.config import REPOSITORY
-from bigain.results.accuracy import accuracy_row
-from bigain.results.store import Run
+from bigain.reporting.accuracy import accuracy_row
+from bigain.store.runs import Run
+from bigain.utils.paths import REPOSITORY
 
 RUN = str(REPOSITORY / "run.py")
 # Its processes begin with all that run.py imports, whose import takes longer than a small run.
 _IMPORTED = multiprocessing.get_context("forkserver")
-_IMPORTED.set_forkserver_preload(["bigain.runner"])
+_IMPORTED.set_forkserver_preload(["bigain.experiments.runner"])
 _STARTED = "started"
 
 

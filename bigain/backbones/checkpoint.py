@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from bigain.backbones import files, hub
 from bigain.backbones.architectures import ARCHITECTURES
 from bigain.errors import BiGainError
+from bigain.utils import hub, model_folders
 
 SETTING = "model.path"
 
@@ -54,7 +54,7 @@ class Checkpoint:
         bare = [
             name
             for name in self._components
-            if (found / name / "config.json").is_file() and not files.weights(found / name)
+            if (found / name / "config.json").is_file() and not model_folders.weights(found / name)
         ]
         if bare:
             older = [*self._wanted, *(f"{name}/*pytorch_model*.bin" for name in bare)]
@@ -64,15 +64,15 @@ class Checkpoint:
     def has(self, name: str) -> bool:
         """Whether the pipeline names this component, or has its folder."""
         index = self.folder / "model_index.json"
-        named = files.config(index).get(name) if index.is_file() else None
+        named = model_folders.config(index).get(name) if index.is_file() else None
         return (named or [None])[0] is not None or (self.folder / name).is_dir()
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
-        return files.config(self.folder / name / file, self._mend_missing)
+        return model_folders.config(self.folder / name / file, self._mend_missing)
 
     def digest(self, name: str) -> dict[str, Any]:
         """What tells a component's weights from others', for a run's fingerprint."""
-        return files.digest(files.component(self.folder, name, self._mend_missing))
+        return model_folders.digest(model_folders.component(self.folder, name, self._mend_missing))
 
     def skeleton(self, kind: Any, name: str) -> Any:
         """A component on the meta device, from its config: no weights are read or fetched.
@@ -93,8 +93,8 @@ class Checkpoint:
         Raises:
             BiGainError: if a file is missing or damaged, or weights and config disagree.
         """
-        folder = files.component(self.folder, name, self._mend_missing)
-        safe = files.weights(folder)[0].suffix == ".safetensors"
+        folder = model_folders.component(self.folder, name, self._mend_missing)
+        safe = model_folders.weights(folder)[0].suffix == ".safetensors"
         try:
             model, found = kind.from_pretrained(
                 folder, use_safetensors=safe, output_loading_info=True, **options
@@ -113,14 +113,14 @@ class Checkpoint:
 
     @property
     def _mend_missing(self) -> str:
-        return self.mend if self.on_hub else files.SETTING
+        return self.mend if self.on_hub else model_folders.SETTING
 
     def _architecture(self, name: str) -> dict[str, Any]:
         file = f"{name}/config.json"
         if not self.on_hub:
-            return files.config(self.folder / file)
+            return model_folders.config(self.folder / file)
         if found := hub.cached(self.path, file, self.revision):
-            return files.config(found)
+            return model_folders.config(found)
         if self.path in ARCHITECTURES:
             return ARCHITECTURES[self.path]
-        return files.config(hub.file(self.path, file, SETTING, self.revision))
+        return model_folders.config(hub.file(self.path, file, SETTING, self.revision))

@@ -9,12 +9,12 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from bigain.backbones import files
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.backbones.latents import Autoencoder
 from bigain.backbones.schedule import FILE, NoiseSchedule
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError
+from bigain.utils import model_folders
 
 PROMPTS = 64  # encoded at a time
 
@@ -36,7 +36,7 @@ class StableDiffusion:
         networks = {name: self.checkpoint.digest(name) for name in ("unet", "vae", "text_encoder")}
         return {
             **networks,
-            "tokenizer": {file.name: files.sha256(file) for file in self._vocabulary()},
+            "tokenizer": {file.name: model_folders.sha256(file) for file in self._vocabulary()},
             "scheduler": self.checkpoint.config("scheduler", FILE),
         }
 

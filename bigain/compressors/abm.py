@@ -9,7 +9,7 @@ from bigain.compressors.base import Compressor, Plan, check_number, check_ratio
 from bigain.compressors.matching import cell_tokens
 from bigain.compressors.spectrum import score
 from bigain.compressors.tokens import TokenGrid, TokenMap
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 
 @dataclass(frozen=True)

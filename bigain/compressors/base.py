@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bigain.compressors.tokens import TokenGrid, TokenMap
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 
 @dataclass(frozen=True)

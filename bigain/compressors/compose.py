@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bigain.compressors.base import Compressor, Plan
 from bigain.compressors.tokens import TokenGrid
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 
 @dataclass(frozen=True, init=False)

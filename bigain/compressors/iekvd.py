@@ -10,7 +10,7 @@ from torch import Tensor
 from bigain.compressors import downsample
 from bigain.compressors.base import Compressor, Plan, check_number, check_whole
 from bigain.compressors.tokens import TokenGrid
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from bigain.compressors.base import Compressor, Plan, check_choice, check_ratio
 from bigain.compressors.matching import cell_tokens, merge_into
 from bigain.compressors.spectrum import SCORES, score
 from bigain.compressors.tokens import TokenGrid
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from bigain.compressors.base import Compressor, Plan, check_number, check_ratio, keyed
 from bigain.compressors.matching import cell_tokens, lengths, nearest_destination, split_cells
 from bigain.compressors.tokens import TokenGrid, TokenMap, marked, precise
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from bigain.compressors.base import Compressor, Plan, check_choice, check_ratio, keyed
 from bigain.compressors.matching import merge_into
 from bigain.compressors.tokens import TokenGrid
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 DESTINATIONS = ("random", "first", "unpaired")
 

@@ -14,7 +14,7 @@ from torchvision import transforms
 
 from bigain.datasets.base import Example
 from bigain.errors import BiGainError
-from bigain.images import SUFFIXES
+from bigain.utils.images import SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from torch import nn
 from tqdm import tqdm
 from transformers import CLIPModel, CLIPProcessor
 
-from bigain.backbones import files
 from bigain.errors import BiGainError
-from bigain.features import hub
+from bigain.features import pretrained
 from bigain.features.base import as_rgb
+from bigain.utils import model_folders
 
 
 class ClipScore:
@@ -44,7 +44,7 @@ class ClipScore:
         Raises:
             BiGainError: if they cannot be had, or are another network's.
         """
-        kind = files.config(self._folder / "config.json").get("model_type")
+        kind = model_folders.config(self._folder / "config.json").get("model_type")
         if kind != "clip":
             raise BiGainError(f"{self._folder} holds a {kind} model; evaluation.clip needs a clip")
         network: nn.Module = CLIPModel.from_pretrained(self._folder)
@@ -80,8 +80,8 @@ class ClipScore:
 
     @cached_property
     def _folder(self) -> Path:
-        return hub.folder(self.path, "evaluation.clip")
+        return pretrained.folder(self.path, "evaluation.clip")
 
     @cached_property
     def _digest(self) -> dict[str, Any]:
-        return files.digest(self._folder)
+        return model_folders.digest(self._folder)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize, to_tensor
 from transformers import Dinov2Model
 
-from bigain.backbones import files
 from bigain.errors import BiGainError
-from bigain.features import hub
+from bigain.features import pretrained
 from bigain.features.base import Features, as_rgb
+from bigain.utils import model_folders
 
 SIZE = 224
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's
@@ -51,7 +51,7 @@ class DinoV2:
         Raises:
             BiGainError: if they cannot be had, or are another network's.
         """
-        kind = files.config(self._folder / "config.json").get("model_type")
+        kind = model_folders.config(self._folder / "config.json").get("model_type")
         if kind != "dinov2":
             raise BiGainError(f"{self._folder} holds a {kind} model; features.path needs a dinov2")
         network: nn.Module = Dinov2Model.from_pretrained(self._folder)
@@ -71,8 +71,8 @@ class DinoV2:
 
     @cached_property
     def _folder(self) -> Path:
-        return hub.folder(self.path, "features.path")
+        return pretrained.folder(self.path, "features.path")
 
     @cached_property
     def _digest(self) -> dict[str, Any]:
-        return files.digest(self._folder)
+        return model_folders.digest(self._folder)

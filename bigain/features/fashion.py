@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bigain.backbones import files
 from bigain.errors import BiGainError
 from bigain.features.base import Features
+from bigain.utils import model_folders
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -101,7 +101,7 @@ class FashionFeatures:
             BiGainError: if a file is missing, or the config damaged.
         """
         self._check()
-        return {"name": self.name, **files.digest(self.path)}
+        return {"name": self.name, **model_folders.digest(self.path)}
 
     def load(self, device: torch.device) -> Self:
         """Load the weights; returns itself.
@@ -110,7 +110,7 @@ class FashionFeatures:
             BiGainError: if a file is missing or damaged, or the two do not belong together.
         """
         self._check()
-        config = files.config(self.path / CONFIG)
+        config = model_folders.config(self.path / CONFIG)
         try:
             network = GarmentNet(**config)
             network.load_state_dict(load_file(self.path / WEIGHTS))

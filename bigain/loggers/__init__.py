@@ -8,9 +8,9 @@ from typing import Protocol
 
 from omegaconf import DictConfig
 
-from bigain import config
-from bigain.job import Job
-from bigain.results.store import Run
+from bigain.experiments import configuration
+from bigain.experiments.job import Job
+from bigain.store.runs import Run
 
 
 class Logger(Protocol):
@@ -35,7 +35,7 @@ def start(cfg: DictConfig) -> Logger | None:
     Raises:
         BiGainError: if its configuration cannot be used.
     """
-    logger: Logger | None = config.build(cfg, "logger")
+    logger: Logger | None = configuration.build(cfg, "logger")
     if logger is None or (problem := logger.problem()) is None:
         return logger
     print(f"logger={cfg.logger.name}: nothing is logged: {problem}", file=sys.stderr)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from bigain.job import Job
-from bigain.loggers import content
-from bigain.results.store import Run
+from bigain.experiments.job import Job
+from bigain.loggers import run_report
+from bigain.store.runs import Run
 
 if TYPE_CHECKING:
     from wandb import Settings
@@ -55,7 +55,7 @@ class WandB:
     def finished(self, job: Job, run: Run) -> str:
         import wandb
 
-        ids, numbers = job.ids, content.numbers(job, run)
+        ids, numbers = job.ids, run_report.numbers(job, run)
         if self.dir is not None:
             Path(self.dir).mkdir(parents=True, exist_ok=True)
         groups = ("model", "compressor", "dataset", "task")
@@ -71,18 +71,18 @@ class WandB:
             group=job.cfg.get("sweep"),
             job_type=job.cfg.task.name,
             tags=[job.cfg[group].name for group in groups],
-            config=content.description(job, run),
+            config=run_report.description(job, run),
             settings=_settings(),
         )
         try:
             if logged.step <= len(ids):
-                table = content.images(run, ids)
+                table = run_report.images(run, ids)
                 media = {
                     **({} if table is None else {"images": wandb.Table(dataframe=table)}),
-                    **{n: wandb.Image(str(p)) for n, p in content.figures(job, run).items()},
+                    **{n: wandb.Image(str(p)) for n, p in run_report.figures(job, run).items()},
                     **_samples(job, run),
                 }
-                logged.log({**numbers, **content.strength(job), **media}, step=len(ids))
+                logged.log({**numbers, **run_report.strength(job), **media}, step=len(ids))
             else:  # an earlier session logged this size; its scores may be new
                 logged.summary.update(numbers)
             offline = logged.offline
@@ -121,7 +121,7 @@ def _samples(job: Job, run: Run) -> dict[str, Any]:
 
     found = [
         wandb.Image(str(s) if isinstance(s, Path) else Image.fromarray(s), caption=prompt)
-        for s, prompt in content.samples(job, run, SAMPLES)
+        for s, prompt in run_report.samples(job, run, SAMPLES)
     ]
     return {"samples": found} if found else {}
 

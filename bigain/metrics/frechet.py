@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 from torch import Tensor
 
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from torch_fidelity.metric_isc import (
     isc_features_to_metric,
 )
 
-from bigain.randomness import key_of
+from bigain.utils.randomness import key_of
 
 SPLITS = 10
 

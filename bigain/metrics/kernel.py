@@ -10,7 +10,7 @@ from torch_fidelity.metric_kid import (
     kid_features_to_metric,
 )
 
-from bigain.randomness import key_of
+from bigain.utils.randomness import key_of
 
 
 @dataclass(frozen=True)

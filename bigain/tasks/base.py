@@ -6,10 +6,10 @@ from typing import ClassVar, Protocol
 
 import pandas as pd
 
-from bigain.attach import Attachment
 from bigain.backbones import Backbone
+from bigain.compression.hooks import Attachment
 from bigain.datasets.base import Dataset
-from bigain.results.store import Run
+from bigain.store.runs import Run
 
 
 @dataclass(frozen=True)

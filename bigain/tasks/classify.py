@@ -17,18 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from bigain.ahead import ahead
 from bigain.backbones.base import Backbone
-from bigain.blocks import is_compiled
+from bigain.compression.batch_groups import Groups
+from bigain.compression.blocks import is_compiled
+from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError
-from bigain.groups import Groups
 from bigain.metrics.accuracy import hits, paired, top1
 from bigain.metrics.ranking import average_precision, finalists_first, mean
-from bigain.randomness import KeyedStream
-from bigain.results.store import Run
-from bigain.sharing import Sharing
+from bigain.store.runs import Run
 from bigain.tasks.base import Work
+from bigain.utils.prefetch import ahead
+from bigain.utils.randomness import KeyedStream
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "l2": F.mse_loss,

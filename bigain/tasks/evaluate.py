@@ -9,14 +9,14 @@ import numpy as np
 
 from bigain.errors import BiGainError
 from bigain.features.base import FeatureNetwork, Features, extract
-from bigain.images import ImageFolder
 from bigain.metrics.accuracy import Z
 from bigain.metrics.frechet import Moments, bootstrap, frechet_distance
 from bigain.metrics.inception_score import SPLITS, inception_score
 from bigain.metrics.kernel import kernel_distance
 from bigain.metrics.manifold import density_coverage, precision_recall
-from bigain.metrics.reference import ReferenceStatistics
-from bigain.results.store import Run, fingerprint
+from bigain.store.reference_statistics import ReferenceStatistics
+from bigain.store.runs import Run, fingerprint
+from bigain.utils.images import ImageFolder
 
 
 class TooFewImagesError(BiGainError):

@@ -18,14 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler
+from bigain.compression.batch_groups import Groups
+from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError, NotFiniteError
-from bigain.groups import Groups
-from bigain.images import FINGERPRINT, PROMPT, pixels, read_image, write_png, write_sheet
-from bigain.randomness import KeyedStream
-from bigain.results.store import Run
-from bigain.sharing import Sharing
+from bigain.store.runs import Run
 from bigain.tasks.base import Work
+from bigain.utils.images import FINGERPRINT, PROMPT, pixels, read_image, write_png, write_sheet
+from bigain.utils.randomness import KeyedStream
 
 ARCHIVED = "archived"  # the record of a run whose scored images were removed
 SHEET = 64  # images on the contact sheet

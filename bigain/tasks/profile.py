@@ -11,17 +11,17 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from bigain import config
-from bigain.blocks import has_levels, select_blocks, tokens
+from bigain.compression.blocks import has_levels, select_blocks, tokens
 from bigain.compressors import Compressor
-from bigain.device import device_of
 from bigain.errors import BiGainError
-from bigain.metrics.flops import KINDS, Flops, count
-from bigain.metrics.timing import measure
-from bigain.results.atomic import explained, write_text
-from bigain.results.markdown import table
-from bigain.results.store import fingerprint
-from bigain.results.tables import DASH
+from bigain.experiments import configuration
+from bigain.profiling.flops import KINDS, Flops, count
+from bigain.profiling.timing import measure
+from bigain.reporting.markdown import table
+from bigain.reporting.tables import DASH
+from bigain.store.runs import fingerprint
+from bigain.utils.devices import device_of
+from bigain.utils.files import explained, write_text
 
 LEGEND = (
     "GFLOPs of one evaluation at batch 1: matrix products, convolutions and attention, a "
@@ -65,8 +65,8 @@ class _Profiled:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.model_name, self.name = cfg.model.name, cfg.compressor.name
-        self.skeleton: Any = config.build(cfg, "model").skeleton()
-        self.compressor: Compressor | None = config.build(cfg, "compressor")
+        self.skeleton: Any = configuration.build(cfg, "model").skeleton()
+        self.compressor: Compressor | None = configuration.build(cfg, "compressor")
         self.levels = has_levels(self.skeleton)
         self.parameters = sum(p.numel() for p in self.skeleton.parameters())
         self.where: dict[str, Any] = {}
@@ -113,7 +113,7 @@ class _Profiled:
         identity = {
             "parameters": self.parameters,
             "flops": self.total,
-            "compressor": config.plain(self.compressor),
+            "compressor": configuration.plain(self.compressor),
             "blocks": self.blocks,
             "sites": sorted(self.where.get("sites", [])),
         }
@@ -190,8 +190,8 @@ def profile(cfg: DictConfig) -> Path:
     Raises:
         BiGainError: if the configuration cannot be used, or the count depends on the data.
     """
-    config.check(cfg)
-    task: Profile = config.build(cfg, "task")
+    configuration.check(cfg)
+    task: Profile = configuration.build(cfg, "task")
     device = device_of(cfg.device)
     profiled = _Profiled(cfg)
     folder = Path(cfg.results) / "profiles"

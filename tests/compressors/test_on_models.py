@@ -21,7 +21,7 @@ from bigain.compressors import (
     ToDo,
     ToMe,
 )
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 COMPRESSORS = {
     "tome_first": ToMe(0.5, destinations="first"),

@@ -17,7 +17,7 @@ from bigain.compressors import (
     TokenMap,
     ToMe,
 )
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 GRIDS = [TokenGrid(16, 16), TokenGrid(7, 5), TokenGrid(24, 16), TokenGrid(9, 9)]
 BATCHES = [1, 3]

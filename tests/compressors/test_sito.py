@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from bigain import compress
 from bigain.compressors import Plan, SiTo, TokenGrid, TokenMap
 from bigain.compressors.matching import cell_tokens, split_cells
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 CASES = {
     "16x16_r0.5": (TokenGrid(16, 16), 0.5),

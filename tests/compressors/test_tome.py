@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from bigain.compressors import TokenGrid, ToMe
 from bigain.compressors.matching import cell_tokens, loose_tokens, split_cells
-from bigain.randomness import KeyedStream
+from bigain.utils.randomness import KeyedStream
 
 GRIDS = [TokenGrid(16, 16), TokenGrid(24, 16), TokenGrid(10, 16), TokenGrid(7, 5), TokenGrid(9, 9)]
 

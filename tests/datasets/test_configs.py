@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from bigain import config
+from bigain.experiments import configuration
 from tests import tiny_data
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"
@@ -32,8 +32,8 @@ def test_a_config_builds_its_data_set(
 ) -> None:
     root = STAND_INS[name](tmp_path)
     cfg = configure([f"dataset={name}", f"dataset.root='{root}'", "model.image_size=16"])
-    config.check(cfg)
-    data = config.build(cfg, "dataset")
+    configuration.check(cfg)
+    data = configuration.build(cfg, "dataset")
     identity = data.identity()
     assert cfg.dataset.name == name == identity["name"]
     assert identity["size"] == 16

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bigain import config
 from bigain.datasets import FashionMNIST, FashionTextured
 from bigain.errors import BiGainError
+from bigain.experiments import configuration
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 
@@ -59,7 +59,7 @@ def test_a_model_takes_it(configure, job, tmp_path: Path, model: str) -> None:
     write(tmp_path)
     chosen = [f"model={model}", "dataset=fashion_textured"]
     cfg = configure([*chosen, f"dataset.root={tmp_path}"])
-    config.check(cfg)
-    assert config.build(cfg, "dataset").identity()["name"] == cfg.dataset.name
+    configuration.check(cfg)
+    assert configuration.build(cfg, "dataset").identity()["name"] == cfg.dataset.name
     with pytest.raises(BiGainError, match=r"prepare_fashion_textured\.py"):
         job([*chosen, f"dataset.root={tmp_path / 'absent'}"])

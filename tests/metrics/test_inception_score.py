@@ -6,7 +6,7 @@ import torch
 from torchmetrics.image.inception import InceptionScore as TheirScore
 
 from bigain.metrics.inception_score import inception_score
-from bigain.randomness import key_of
+from bigain.utils.randomness import key_of
 
 
 def test_equals_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:

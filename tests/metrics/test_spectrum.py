@@ -8,14 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from bigain.compressors import LGTM, FrequencyFilter, TokenGrid, ToMe
-from bigain.metrics.spectrum import (
-    band_of,
-    band_product,
-    centres,
-    coherence,
-    residual,
-    retention,
-)
+from bigain.metrics.spectrum import band_of, band_product, centres, coherence, residual, retention
 
 grids = pytest.mark.parametrize(
     "grid",

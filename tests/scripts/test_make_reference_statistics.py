@@ -13,14 +13,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 
-from bigain.config import REPOSITORY
 from bigain.datasets import FashionMNIST
 from bigain.errors import BiGainError
 from bigain.features import FashionFeatures, extract
 from bigain.features.fashion import GarmentNet
-from bigain.images import write_png
 from bigain.metrics.frechet import Moments
-from bigain.metrics.reference import ReferenceStatistics
+from bigain.store.reference_statistics import ReferenceStatistics
+from bigain.utils.images import write_png
+from bigain.utils.paths import REPOSITORY
 from scripts import make_reference_statistics as script
 from tests import tiny_data
 

@@ -14,8 +14,8 @@ import torch
 from bigain.datasets import FashionMNIST, FashionTextured
 from bigain.datasets.fashion_mnist import SIZE
 from bigain.errors import BiGainError
+from bigain.preparation.textures import BAND, KINDS, SOFT, WAVES, compose, texture
 from scripts import prepare_fashion_textured as script
-from scripts.preparing.textures import BAND, KINDS, SOFT, WAVES, compose, texture
 
 SHIPPED = Path(__file__).parents[2] / "assets" / "fashion_mnist"
 PINNED = (

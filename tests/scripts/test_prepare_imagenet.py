@@ -17,9 +17,9 @@ from bigain.datasets import ImageNet
 from bigain.errors import BiGainError
 from bigain.features import Features
 from bigain.metrics.frechet import Moments
-from bigain.metrics.reference import ReferenceStatistics
+from bigain.preparation import adm
+from bigain.store.reference_statistics import ReferenceStatistics
 from scripts import prepare_imagenet as script
-from scripts.preparing import adm
 from tests import tiny_data
 
 

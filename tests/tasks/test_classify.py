@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from bigain import compress
+from bigain.compression.sharing import Sharing
 from bigain.compressors import IEKVD, LGTM, ToMe
 from bigain.errors import BiGainError
-from bigain.sharing import Sharing
 from bigain.tasks.classify import Classify, classify, rows
 
 GOLDEN = Path(__file__).parent.parent / "golden"

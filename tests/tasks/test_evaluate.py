@@ -15,14 +15,14 @@ from torch import Tensor
 from bigain.datasets import FashionMNIST
 from bigain.errors import BiGainError
 from bigain.features import FashionFeatures, Features, extract
-from bigain.images import ImageFolder, open_folder, pixels, write_png
 from bigain.metrics.frechet import Moments, frechet_distance
 from bigain.metrics.inception_score import inception_score
 from bigain.metrics.kernel import kernel_distance
 from bigain.metrics.manifold import density_coverage, precision_recall
-from bigain.metrics.reference import ReferenceStatistics
-from bigain.results.store import Run
+from bigain.store.reference_statistics import ReferenceStatistics
+from bigain.store.runs import Run
 from bigain.tasks.evaluate import Evaluate
+from bigain.utils.images import ImageFolder, open_folder, pixels, write_png
 
 D = 6
 FEW = Evaluate(replicates=20, kid_subsets=5, kid_subset_size=20)

@@ -13,17 +13,17 @@ from PIL import Image
 
 from bigain import compress
 from bigain.backbones import SAMPLERS, DiT
+from bigain.compression.sharing import Sharing
 from bigain.compressors import IEKVD, ToMe
 from bigain.compressors.iekvd import LinearAlpha
-from bigain.config import REPOSITORY
 from bigain.datasets.fashion_mnist import CLASSES
 from bigain.errors import BiGainError
-from bigain.images import FINGERPRINT, open_folder, read_image
-from bigain.job import Job
-from bigain.results.store import Run
-from bigain.runner import execute
-from bigain.sharing import Sharing
+from bigain.experiments.job import Job
+from bigain.experiments.runner import execute
+from bigain.store.runs import Run
 from bigain.tasks.generate import Generate, files, folder, generate
+from bigain.utils.images import FINGERPRINT, open_folder, read_image
+from bigain.utils.paths import REPOSITORY
 
 COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
 

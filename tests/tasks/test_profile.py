@@ -7,14 +7,15 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 
-from bigain import config
 from bigain.compressors import LGTM
 from bigain.errors import BiGainError
-from bigain.metrics.flops import count
-from bigain.metrics.timing import measure
-from bigain.runner import execute
+from bigain.experiments import configuration
+from bigain.experiments.runner import execute
+from bigain.profiling.flops import count
+from bigain.profiling.timing import measure
+from bigain.utils.paths import REPOSITORY
 
-COMPRESSORS = sorted(p.stem for p in (config.REPOSITORY / "configs" / "compressor").glob("*.yaml"))
+COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
 
 
 @pytest.fixture
@@ -161,12 +162,12 @@ def test_a_damaged_record_is_not_overwritten(run):
 def test_the_papers_models_in_bfloat16_under_every_compressor(configure):
     """One forward of each side, at full size; about 5 GB of GPU memory."""
     for name in ("sd2", "dit_xl2_256"):
-        model = config.build(configure([f"model={name}"]), "model").skeleton()
+        model = configuration.build(configure([f"model={name}"]), "model").skeleton()
         for chosen in COMPRESSORS:
             cfg = configure(["task=profile", f"compressor={chosen}"])
             found = measure(
                 model,
-                config.build(cfg, "compressor"),
+                configuration.build(cfg, "compressor"),
                 device=torch.device("cuda"),
                 dtype=torch.bfloat16,
                 warmup=1,

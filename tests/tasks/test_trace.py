@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bigain import compress
-from bigain.attach import Attachment
+from bigain.compression.hooks import Attachment
 from bigain.compressors import (
     IEKVD,
     LGTM,
@@ -23,12 +23,12 @@ from bigain.compressors import (
     TokenMap,
     ToMe,
 )
-from bigain.config import REPOSITORY
 from bigain.errors import BiGainError
-from bigain.job import Job
-from bigain.results.traces import ALONE, GONE, KEPT
-from bigain.runner import execute
+from bigain.experiments.job import Job
+from bigain.experiments.runner import execute
 from bigain.tasks.trace import Trace, coarse_sides, shrink, trace
+from bigain.tasks.trace_rows import ALONE, GONE, KEPT
+from bigain.utils.paths import REPOSITORY
 
 COMPRESSORS = sorted(
     p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml") if p.stem != "none"

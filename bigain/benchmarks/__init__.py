@@ -1,0 +1,1 @@
+"""Timing this code against its peers and against itself."""

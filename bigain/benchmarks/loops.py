@@ -1,0 +1,92 @@
+"""Two ways through the same classification: this project's, and a plain one like the published."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from bigain.benchmarks.models import Subject
+from bigain.compression.hooks import Attachment, attached
+from bigain.compression.sharing import Sharing
+from bigain.compressors import Compressor
+from bigain.tasks.classify import LOSSES, Classify, Scores, classify, keyed_noise
+from bigain.tasks.generate import first_ids
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What both ways are given.
+
+    Attributes:
+        noise, keys: as `bigain.tasks.classify.keyed_noise` gives them.
+    """
+
+    model: Subject
+    protocol: Classify
+    noise: Tensor
+    keys: Tensor
+    attachment: Attachment | None
+    batch_size: int
+
+    def ours(self) -> Scores:
+        """Cells of all images packed into batches, shared work done once."""
+        with Sharing(self.model.backbone.denoiser, self.attachment) as sharing:
+            sharing.conditions(self.model.condition)
+            return classify(
+                self.model.backbone,
+                self.protocol,
+                self.model.latents,
+                self.noise,
+                sharing,
+                batch_size=self.batch_size,
+                sample_keys=self.keys,
+            )
+
+    @torch.inference_mode()
+    def plain(self) -> Scores:
+        """Image by image, batch by batch, nothing shared, every error fetched."""
+        model, protocol = self.model, self.protocol
+        backbone, loss = model.backbone, LOSSES[protocol.loss]
+        times = protocol.timesteps(len(backbone.alphas_cumprod))
+        trials = torch.full((len(model.latents), len(model.condition), protocol.trials), torch.nan)
+        predictions = []
+        for i, latent in enumerate(model.latents):
+            alive = list(range(len(model.condition)))
+            first = 0
+            for stage, keep in zip(protocol.stages(), protocol.keep, strict=True):
+                cells = [(first + s, times[p], k) for s, p in enumerate(stage) for k in alive]
+                first += len(stage)
+                for start in range(0, len(cells), self.batch_size):
+                    tried, ts, classes = zip(*cells[start : start + self.batch_size], strict=True)
+                    t = torch.tensor(ts, device=latent.device)
+                    eps = self.noise[i, list(tried)]
+                    a = backbone.alphas_cumprod[t].view(-1, 1, 1, 1)
+                    x = latent * a.sqrt() + eps * (1 - a).sqrt()
+                    if self.attachment is not None:
+                        self.attachment.sample_keys = self.keys[i].expand(len(t))
+                    predicted = backbone.predict_noise(x, t, model.condition[list(classes)])
+                    values = loss(predicted, eps, reduction="none").mean((1, 2, 3))
+                    trials[i, list(classes), list(tried)] = values.cpu()
+                errors = trials[i, alive].nanmean(-1)
+                alive = [alive[j] for j in errors.argsort()[:keep]]
+            predictions.append(alive[0])
+        return Scores(trials, torch.tensor(predictions))
+
+
+@contextmanager
+def side(
+    how: Callable[[Loop], Scores],
+    model: Subject,
+    *,
+    protocol: Classify,
+    compressor: Compressor | None,
+    batch_size: int,
+    seed: int,
+) -> Iterator[Callable[[], Scores]]:
+    """A way through, ``Loop.ours`` or ``Loop.plain``, to be timed."""
+    noise, keys = keyed_noise(protocol, model.latents, first_ids(len(model.latents)), seed)
+    with attached(model.backbone.denoiser, compressor, seed=seed) as attachment:
+        yield partial(how, Loop(model, protocol, noise, keys, attachment, batch_size))

@@ -1,0 +1,44 @@
+"""A whole run of classification, from images to rows in the store, again and again."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from bigain.benchmarks.methods import Method
+from bigain.experiments.job import Job
+from bigain.experiments.runner import load, working
+
+
+def configured(method: Method, model: str, own: DictConfig, device: torch.device) -> DictConfig:
+    """A run of task=classify, with the settings of a suite."""
+    chosen = [f"model={model}", "task=classify", f"limit={own.images}", f"dtype={own.dtype}"]
+    for key in ("samples", "keep"):
+        chosen.append(f"task.{key}=[{','.join(map(str, own[key]))}]")
+    return method.configured(*chosen, f"batch_size={own.batch_size}", f"device={device}")
+
+
+class Whole:
+    """A configuration whose weights are loaded once, and whose images are computed each time.
+
+    Attributes:
+        job: of the configuration.
+        backbone: loaded.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.job: Any = Job(cfg)
+        self.backbone: Any = load(self.job)
+
+    @contextmanager
+    def side(self) -> Iterator[Callable[[], None]]:
+        """A new run in a folder that is removed afterwards."""
+        job = self.job
+        with tempfile.TemporaryDirectory() as folder:
+            job.cfg.results = folder
+            with working(job, self.backbone, job.run(), job.ids, job.ids, "timed") as work:
+                yield partial(job.task.compute, work)

@@ -1,0 +1,1 @@
+"""Compressing a diffusers model: hooks that apply a compressor's plans inside it."""

@@ -1,0 +1,123 @@
+"""What the classes of one noisy image share is computed once.
+
+A classifier asks a model about the same noisy image once a class, and guidance asks twice. A U-Net
+meets the text at its first cross-attention, so all before that is the same; keys and values of a
+text are the same for every image. Both are exact: no number changes beyond rounding.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bigain.compression.batch_groups import Groups
+from bigain.compression.blocks import Denoiser, before_text, first_block, text_projections
+from bigain.compression.hooks import Attachment, Retrace
+from bigain.utils.randomness import KeyedStream
+
+MOST = 4 * 2**30  # bytes of keys and values kept for all texts; beyond, they are computed anew
+
+
+class Sharing:
+    """Hooks on a model that share work among the cells of a batch, and texts among batches.
+
+    To be used in a ``with`` block, inside that of the compressor if there is one.
+    """
+
+    def __init__(self, model: Denoiser, attachment: Attachment | None = None) -> None:
+        self.model = model
+        self._attachment = attachment
+        self._block = first_block(model)
+        self._projections = text_projections(model)
+        self._condition = torch.zeros(0)
+        self._tables: list[Tensor] = []
+        self._classes = torch.zeros(0, dtype=torch.int64)
+        self._groups: Groups | None = None
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> "Sharing":
+        keep = self._handles.append
+        for module in before_text(self.model):
+            keep(Retrace(module))
+            # around a compressor's hooks, which then see one cell of each group
+            keep(module.register_forward_pre_hook(self._once, with_kwargs=True, prepend=True))
+            keep(module.register_forward_hook(self._every))
+        for index, projection in enumerate(self._projections):
+            keep(Retrace(projection))
+            keep(projection.register_forward_pre_hook(self._nothing))
+            keep(projection.register_forward_hook(partial(self._known, index)))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self._tables.clear()
+        self._share(None)
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self._condition)
+
+    def conditions(self, condition: Tensor) -> None:
+        """Prepare for forwards of K classes: one row each, [K, ...], as the model takes it."""
+        self._condition = condition
+        self._tables.clear()
+        width = sum(projection.out_features for projection in self._projections)
+        if width and condition[..., 0].numel() * width * condition.element_size() <= MOST:
+            with torch.no_grad():
+                self._tables += [F.linear(condition, p.weight, p.bias) for p in self._projections]
+
+    def batch(
+        self, classes: Tensor, groups: Groups | None = None, keys: Tensor | None = None
+    ) -> Tensor:
+        """Prepare for a forward of these cells.
+
+        Args:
+            classes: int64 [B].
+            groups: of cells whose latent, timestep and key are equal.
+            keys: int64 [B], the samples' keys for random compressors.
+
+        Returns:
+            The condition to give the model, [B, ...].
+        """
+        self._share(groups)
+        if self._attachment is not None and keys is not None:
+            paired = self._attachment.compressor.paired
+            self._attachment.sample_keys = keys if paired else KeyedStream(keys).fork(classes).keys
+        self._classes = classes
+        if self._tables:  # the model reads no more than its shape
+            return self._condition[:1].expand(len(classes), *self._condition.shape[1:])
+        return self._condition[classes]
+
+    def _share(self, groups: Groups | None) -> None:
+        attachment = self._attachment
+        if attachment is not None and not attachment.compressor.paired:
+            groups = None  # its classes differ from the first block on
+        self._groups = groups
+        if attachment is not None:
+            block = self._block
+            attachment.shared = None if groups is None or block is None else (block, groups)
+
+    def _once(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if self._groups is None:
+            return None
+        batch, first = len(self._groups.group), self._groups.first
+
+        def one(value: Any) -> Any:
+            each = isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
+            return value[first] if each else value
+
+        return tuple(map(one, args)), {name: one(value) for name, value in kwargs.items()}
+
+    def _every(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        return output if self._groups is None else output[self._groups.group]
+
+    def _nothing(self, module: nn.Module, args: tuple) -> tuple:
+        """No row of the text, so that its projection costs nothing."""
+        return (args[0][:0], *args[1:]) if self._tables else args
+
+    def _known(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        return self._tables[index][self._classes] if self._tables else output

@@ -1,0 +1,43 @@
+"""Finished runs made small enough to keep in the repository."""
+
+from collections.abc import Iterable
+
+from bigain.errors import BiGainError
+from bigain.experiments.experiment_files import Cell
+from bigain.tasks import generate
+
+
+def archive(cells: Iterable[Cell]) -> int:
+    """Compact each finished run, and remove generated images once they are scored.
+
+    A run's rows, scores and contact sheet stay, so tables and figures build without its images.
+    Its record "archived" says how many were removed; remove that to draw them again.
+
+    Returns:
+        How many cells are finished.
+
+    Raises:
+        LockedError: if a process is working on one of the runs.
+    """
+    done = 0
+    for cell in cells:
+        try:
+            job = cell.job
+            if not job.run_path.exists():
+                continue
+            run = job.run()
+        except BiGainError:  # such as data that are not on this machine
+            continue
+        with run.lock():
+            if job.task.unfinished(run, job.ids):
+                continue
+            run.compact()
+            if job.scoring is not None:
+                if run.read_record(job.scoring.record(len(job.ids))) is None:
+                    continue
+                before = (run.read_record(generate.ARCHIVED) or {"images": 0})["images"]
+                run.record(generate.ARCHIVED, {"images": max(before, len(job.ids))})
+                for path in generate.files(run, job.ids):
+                    path.unlink(missing_ok=True)
+            done += 1
+    return done

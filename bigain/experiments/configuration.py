@@ -1,0 +1,234 @@
+"""The shape of a run's configuration, and the objects it names.
+
+The four groups (model, compressor, dataset, task) each name a class and its arguments, so the
+accepted keys are the class's own and a new method needs no schema.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from bigain.compression.compilation import MODES
+from bigain.compression.hooks import SITES
+from bigain.errors import BiGainError
+from bigain.store.reference_statistics import ADM
+from bigain.store.shards import Shard
+from bigain.tasks.evaluate import Evaluate
+from bigain.utils.paths import REPOSITORY
+
+GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
+# Keys of a group that are about it, not arguments of its class: what other groups read of it.
+ABOUT = {
+    "model": ("name", "image_size", "blocks", "guidance", "spacing"),
+    "compressor": ("name",),
+    "dataset": ("name", "reference"),
+    "task": ("name", "alpha"),
+    "features": ("name",),
+    "logger": ("name",),
+}
+# Keys of `evaluation` beside the settings of the metrics.
+EVALUATION = ("reference", "statistics", "clip")
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass
+class Config:
+    """Everything ``python run.py`` accepts; configs/config.yaml explains each key."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    compressor: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    experiment: str | None = None
+    blocks: Any = "default"
+    sites: list[str] = field(default_factory=lambda: ["self_attention"])
+    scale: str | None = None
+    start: int = 0
+    limit: int | None = None
+    seed: int = 0
+    dtype: str = "float32"
+    device: str = "auto"
+    batch_size: int = 64
+    compile: str | None = None
+    results: str = "results"
+    shards: int = 1
+    shard: int | None = None
+    sweep: str | None = None
+
+
+def register() -> None:
+    """Tell Hydra of the schema and of ``${repository:path}``, a path inside this repository."""
+    ConfigStore.instance().store("schema", Config)
+    OmegaConf.register_new_resolver("repository", lambda path: str(REPOSITORY / path), replace=True)
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what no run can use, before anything is loaded.
+
+    Raises:
+        BiGainError: naming the key, what was given and what is accepted.
+    """
+    if cfg.experiment:
+        raise BiGainError(
+            f"experiment={cfg.experiment} is a sweep over its rows; add -m, and choose the scale: "
+            f"python run.py -m experiment={cfg.experiment} scale=mini (or paper)"
+        )
+    for group in GROUPS:
+        _check_keys(group, cfg[group], group, ABOUT[group])
+    evaluation(cfg)
+    _check_reference(cfg)
+    _check_choice("dtype", cfg.dtype, DTYPES)
+    for site in cfg.sites:
+        _check_choice("sites", site, tuple(SITES))
+    if cfg.compile is not None:
+        _check_choice("compile", cfg.compile, MODES)
+    if cfg.batch_size < 1:
+        raise BiGainError(f"batch_size must be at least 1, got {cfg.batch_size}")
+
+
+def build(cfg: DictConfig, group: str) -> Any:
+    """The object a group names; None for a compressor whose ``_target_`` is null.
+
+    Raises:
+        BiGainError: in one line, with the class's own words.
+    """
+    node = cfg[group]
+    if node.get("_target_") is None:
+        return None
+    try:
+        found: Any = OmegaConf.to_container(node, resolve=True)
+        arguments = {k: v for k, v in found.items() if k not in ABOUT[group]}
+        return instantiate(OmegaConf.create(arguments), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, BiGainError):
+            raise cause from None
+        raise BiGainError(f"{group}={node.get('name')}: {_one_line(cause)}") from error
+
+
+def evaluation(cfg: DictConfig) -> Evaluate:
+    """The settings of the metrics.
+
+    Raises:
+        BiGainError: if one is unknown or cannot be used.
+    """
+    try:
+        return Evaluate(**{k: v for k, v in cfg.evaluation.items() if k not in EVALUATION})
+    except (TypeError, ValueError) as error:
+        raise BiGainError(f"evaluation: {_one_line(error)}") from error
+
+
+def shard(cfg: DictConfig) -> Shard:
+    """The share of the images to compute.
+
+    Raises:
+        BiGainError: if ``shards`` and ``shard`` do not name one.
+    """
+    count, index = cfg.shards, cfg.shard
+    if count < 1:
+        raise BiGainError(f"shards must be at least 1, got {count}")
+    if index is None and count > 1:
+        raise BiGainError(
+            f"shards={count} needs one of shard=0..{count - 1}, or -m, which runs them all: "
+            f"python run.py -m shards={count} ..."
+        )
+    if index is not None and not 0 <= index < count:
+        raise BiGainError(f"shard must be one of 0..{count - 1} (shards={count}), got {index}")
+    return Shard(count, index or 0)
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON values of a compressor or task: its class's name and its fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **fields}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{value!r} has no plain form; make it a dataclass")
+
+
+def _check_keys(group: str, node: DictConfig, where: str, about: tuple[str, ...]) -> None:
+    if not node:
+        raise BiGainError(f"{group} is empty; choose one: see python run.py --help")
+    target = node.get("_target_")
+    accepted = set(about)
+    if target is not None:
+        accepted |= set(_parameters(target))
+        if "_args_" in node:
+            accepted.add("_args_")
+    if unknown := sorted(set(node) - accepted - {"_target_"}):
+        raise BiGainError(
+            f"{where}.{unknown[0]} is not a key of {target or group}; "
+            f"accepted: {', '.join(sorted(accepted))}"
+        )
+    nested = {f"{where}.{k!s}": v for k, v in node.items()}
+    nested |= {f"{where}._args_[{i}]": v for i, v in enumerate(node.get("_args_", []))}
+    for place, inner in nested.items():
+        if isinstance(inner, DictConfig) and "_target_" in inner:
+            _check_keys(group, inner, place, ())
+
+
+def _check_reference(cfg: DictConfig) -> None:
+    """Refuse to generate other classes than ADM's reference is of, or a part of the images."""
+    reference, data = cfg.evaluation.reference, cfg.dataset
+    adm = reference is not None and Path(str(reference)).name.startswith(ADM)
+    if cfg.task.name != "generate" or not adm:
+        return
+    subset = data.get("subset")
+    if data.get("classes") != "imagenet1k" or subset is not None:
+        given = f"dataset={data.name}" + ("" if subset is None else f" dataset.subset={subset}")
+        raise BiGainError(
+            f"evaluation.reference={reference} is of all of ImageNet, got {given}; set "
+            "dataset=imagenet1k without a subset, or leave out protocol=adm"
+        )
+
+
+def _parameters(target: str) -> list[str]:
+    module, _, name = target.rpartition(".")
+    try:
+        built = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BiGainError(f"_target_={target} cannot be imported: {_one_line(error)}") from error
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in inspect.signature(built).parameters.values() if p.kind in kinds]
+
+
+def _check_choice(key: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise BiGainError(f"{key} must be one of {', '.join(accepted)}; got {value}")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def explain(error: BaseException) -> str:
+    """An error in one line; for a key that a group lacks, with those it has."""
+    node = getattr(error.__cause__, "parent_node", None) or getattr(error, "parent_node", None)
+    line = _one_line(error)
+    if error.__cause__ is not None and str(error.__cause__) not in str(error):
+        line += f": {_one_line(error.__cause__)}"
+    line = re.sub(r" full_key: .*| object_type=\w+", "", line)
+    if isinstance(node, DictConfig):
+        line += f"; accepted keys: {', '.join(sorted(map(str, node)))}"
+    return line
+
+
+register()  # on import, as launchers start processes that import this and not run.py

@@ -1,0 +1,246 @@
+"""From a configuration to finished rows in the store."""
+
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from bigain import loggers
+from bigain.backbones import Backbone
+from bigain.compression.compilation import compile_denoiser
+from bigain.compression.hooks import attached
+from bigain.errors import BiGainError
+from bigain.experiments import configuration
+from bigain.experiments.job import Job
+from bigain.profiling.memory import PeakMemory
+from bigain.profiling.timing import conditions
+from bigain.reporting.generation import fid_difference
+from bigain.store.runs import LockedError, MissingImagesError, Run
+from bigain.store.shards import Shard
+from bigain.tasks.base import Work
+from bigain.tasks.evaluate import TooFewImagesError
+from bigain.tasks.profile import profile
+from bigain.tasks.scoring import evaluate, summary
+from bigain.utils.devices import device_of, keep_freed_memory
+from bigain.utils.paths import REPOSITORY
+
+
+def execute(cfg: DictConfig) -> Run | None:
+    """Compute the images of a configuration that its run lacks, and say what came out.
+
+    Returns:
+        The run; None where there is none: a folder of images was scored, or a model profiled.
+
+    Raises:
+        BiGainError: if the configuration, the data or the model cannot be used.
+    """
+    shard = configuration.shard(cfg)
+    if cfg.task.name in ("evaluate", "profile") and not shard.whole:
+        raise BiGainError(f"task={cfg.task.name} has no shards; remove shards={shard.count}")
+    if cfg.task.name == "evaluate":
+        return evaluate(cfg)
+    if cfg.task.name == "profile":
+        profile(cfg)
+        return None
+    job = Job(cfg)
+    logger = loggers.start(cfg)  # before computing, to say at once if nothing can be logged
+    run = job.run()
+    with run.lock(shard, _sweep()), _failure_recorded(run, shard):
+        # before the first image, so that no kill can lose them
+        _record_cost(job, run, None)
+        if (listing := job.dataset.listing()) is not None:
+            run.record("files", {"files": listing})
+        ids = shard.of(job.ids, cfg.start)
+        todo = job.task.unfinished(run, ids)
+        if todo:
+            _compute(job, run, shard, ids, todo)
+        else:
+            print(f"nothing to compute: all {len(ids)} images of {shard} are in {run.path}")
+        # the last shard to come here sees all images, and finishes
+        if missing := [] if shard.whole else job.task.unfinished(run, job.ids):
+            done = len(job.ids) - len(missing)
+            print(
+                f"{cfg.compressor.name}: {shard} is done; the run holds {done} of "
+                f"{len(job.ids)} images: {run.path}"
+            )
+            return run
+        try:
+            with run.lock_finish():
+                job.task.finish(run, job.ids)
+                scores = _score(job, run)
+                print(report(job, run, scores))
+                for name in run.records("failed"):
+                    run.forget(name)
+                loggers.log(logger, job, run)
+        except LockedError:
+            print(f"{cfg.compressor.name}: {shard} is done; another one finishes {run.path}")
+    return run
+
+
+@contextmanager
+def _failure_recorded(run: Run, shard: Shard) -> Iterator[None]:
+    """Record why a shard of the run failed, until it succeeds."""
+    name = "failed" if shard.whole else f"failed-{shard.index}-of-{shard.count}"
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, BiGainError)
+        about = {
+            "error": configuration.explain(error) if known else f"{type(error).__name__}: {error}",
+            "traceback": None if known else traceback.format_exc().splitlines(),
+            "command": _command(),
+            "shard": None if shard.whole else str(shard),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with suppress(BiGainError):  # of a full disk, say, whose first word is the one to hear
+            run.record(name, about)
+        raise
+    run.forget(name)
+
+
+def _score(job: Job, run: Run) -> list[str]:
+    """Lines about the quality of generated images."""
+    if job.scoring is None:
+        return []
+    n = len(job.ids)
+    try:
+        scores = job.scoring.of_run(run, n)
+    except TooFewImagesError as error:  # the images themselves were asked for, and are there
+        return [f"not scored: {error}"]
+    lines = summary(scores)
+    if job.compressor is not None and scores["fid"] is not None:
+        other = job.uncompressed().run_path
+        baseline = Run.open(other).read_record(job.scoring.record(n)) if other.exists() else None
+        if baseline is not None:
+            difference, low, high = fid_difference(job.cfg.compressor.name, scores, baseline)
+            lines.append(
+                f"FID against uncompressed: {difference:+.2f} [{low:+.2f}, {high:+.2f}], paired"
+            )
+    return lines
+
+
+def report(job: Job, run: Run, more: Sequence[str] = ()) -> str:
+    """What came out, what it cost, and the comparison with the uncompressed run."""
+    frame, cost = run.require(job.ids), run.read_record("cost") or {}
+    baseline = None if job.compressor is None else _rows_if_there(job.uncompressed(), job.ids)
+    first, *rest = job.task.summary(frame, baseline)
+    lines = [first]
+    line = f"{job.task.spent(frame):.0f} evaluations an image"
+    if cost.get("gflops") is not None:
+        line += f" of {cost['gflops']:.3f} GFLOPs, {cost['gflops_matching']:.3f} for matching"
+    line += f"; {frame['seconds'].median():.2f} s an image"
+    if cost.get("peak_memory_mib") is not None:
+        line += f", {cost['peak_memory_mib']:.0f} MiB at the peak"
+    lines += [line, *rest, *more]
+    if job.task.compared and job.compressor is not None and baseline is None:
+        lines.append(
+            "uncompressed: not run on these images; the same command with compressor=none does"
+        )
+    return f"{job.cfg.compressor.name}: " + "\n  ".join([*lines, str(run.path)])
+
+
+def _rows_if_there(job: Job, ids: Sequence[str]) -> pd.DataFrame | None:
+    try:
+        return Run.open(job.run_path).require(ids) if job.run_path.exists() else None
+    except MissingImagesError:
+        return None
+
+
+def load(job: Job) -> Backbone:
+    """The job's model on its device, compiled if it is to be."""
+    cfg, device = job.cfg, device_of(job.cfg.device)
+    torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 mean float32
+    if device.type == "cpu":
+        keep_freed_memory()
+    backbone = job.backbone.load(device, getattr(torch, cfg.dtype))
+    if cfg.compile is not None:
+        compile_denoiser(backbone.denoiser, cfg.compile)
+    return backbone
+
+
+@contextmanager
+def working(
+    job: Job, backbone: Backbone, run: Run, ids: Sequence[str], todo: Sequence[str], title: str
+) -> Iterator[Work]:
+    """What the job's task computes, with its compressor on the model meanwhile."""
+    cfg = job.cfg
+    where = {"blocks": job.blocks, "sites": cfg.sites, "seed": cfg.seed}
+    with attached(backbone.denoiser, job.compressor, **where) as attachment:
+        yield Work(
+            run=run,
+            ids=ids,
+            todo=todo,
+            dataset=job.dataset,
+            backbone=backbone,
+            attachment=attachment,
+            seed=cfg.seed,
+            batch_size=cfg.batch_size,
+            title=title,
+        )
+
+
+def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) -> None:
+    name, device = job.cfg.compressor.name, device_of(job.cfg.device)
+    memory = PeakMemory(device)
+    backbone = load(job)
+    title = name if shard.whole else f"{name}, {shard}"
+    with working(job, backbone, run, ids, todo, title) as work:
+        job.task.compute(work)
+    _record_cost(job, run, memory.mib())
+    _record_session(job, run, shard, device, len(todo))
+
+
+def _record_cost(job: Job, run: Run, peak: float | None) -> None:
+    """FLOPs of one evaluation, and the highest peak of all sessions."""
+
+    def cost(before: dict[str, Any] | None) -> dict[str, Any]:
+        peaks = [p for p in ((before or {}).get("peak_memory_mib"), peak) if p is not None]
+        return {
+            "gflops": job.flops.total / 1e9 if job.flops else None,
+            "gflops_matching": job.flops.matching / 1e9 if job.flops else None,
+            "peak_memory_mib": max(peaks, default=None),
+        }
+
+    run.update("cost", cost)
+
+
+def _record_session(job: Job, run: Run, shard: Shard, device: torch.device, images: int) -> None:
+    """How some of the run's images were computed: what cannot change a result, but its time."""
+    session = {
+        "images": images,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "shard": None if shard.whole else str(shard),
+        "batch_size": job.cfg.batch_size,
+        "compile": job.cfg.compile,
+        **conditions(device),
+        "command": _command(),
+    }
+    run.update(
+        "sessions", lambda found: {"sessions": [*(found or {"sessions": []})["sessions"], session]}
+    )
+
+
+def _sweep() -> str:
+    """A name of the sweep that this job belongs to; empty for one alone."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return ""
+    return str(HydraConfig.get().sweep.dir)
+
+
+def _command() -> str:
+    """What runs this job alone, from the repository; a launcher's process has another line."""
+    if HydraConfig.initialized():
+        command = f"python run.py {shlex.join(HydraConfig.get().overrides.task)}"
+    else:
+        command = " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    return command.replace(f"{REPOSITORY}/", "")  # it may lie elsewhere on other machines

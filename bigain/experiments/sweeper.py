@@ -1,0 +1,159 @@
+"""Hydra's basic sweeper, which also sweeps experiments and shards and goes on after failures.
+
+python run.py -m experiment=table4 shards=4 hydra/launcher=ray
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from bigain.errors import BiGainError
+from bigain.experiments import configuration, experiment_files
+from bigain.utils.paths import REPOSITORY
+
+# The package of each launcher beside basic, and the extra of pyproject.toml that installs it.
+PACKAGES = {
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "ray": ("hydra_ray_launcher", "ray"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+}
+
+
+class ExperimentSweeper(BasicSweeper):
+    """One job a row, task and shard of ``experiments/<experiment>.yaml``, times any other sweep."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        chosen = config.hydra.runtime.choices["hydra/launcher"]
+        package, extra = PACKAGES.get(chosen, (None, None))
+        if package and find_spec(f"hydra_plugins.{package}") is None:
+            raise BiGainError(
+                f"hydra/launcher={chosen} is not installed: "
+                f"python -m pip install -e '{REPOSITORY}[{extra}]'"
+            )
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run every job.
+
+        Raises:
+            BiGainError: once all have run, if some failed.
+        """
+        assert self.launcher is not None
+        tally = _Tally(self.launcher)
+        self.launcher = tally
+        returns = super().sweep(arguments)
+        for line in tally.failures:
+            print(f"failed: {line}", file=sys.stderr)
+        if tally.failures:
+            raise BiGainError(
+                f"{len(tally.failures)} of {tally.jobs} jobs failed; finished images are kept, and "
+                "the same command tries the rest again"
+            )
+        return returns
+
+    @staticmethod
+    def split_arguments(
+        overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        rest = [o for o in overrides if o.key_or_group not in ("experiment", "scale")]
+        products = BasicSweeper.split_arguments(rest, None)[0]
+        cells = _experiments(_values(overrides, "experiment"), _values(overrides, "scale"))
+        jobs: dict[tuple[str, ...], list[str]] = {}
+        for cell in cells:
+            for product in products:
+                # the command line comes last, and the later of two overrides of a key wins
+                job = list({_key(override): override for override in [*cell, *product]}.values())
+                for shard in _shards(job):
+                    jobs.setdefault(_identity(shard), shard)
+        return list(BasicSweeper.split_overrides_to_chunks([*jobs.values()], max_batch_size))
+
+
+class _Tally(Launcher):
+    """A launcher that keeps failures to itself, so that the sweep goes on after them.
+
+    Attributes:
+        jobs: that ran.
+        failures: a line each.
+    """
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self.jobs = 0
+        self.failures: list[str] = []
+
+    def setup(self, **_: Any) -> None:
+        """Nothing: the launcher is set up."""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        try:
+            returns = self._launcher.launch(job_overrides, initial_job_idx)
+        except BiGainError:
+            raise
+        except Exception as error:  # it lost a process, or cannot reach its cluster
+            first = (str(error).splitlines() or [""])[0]  # Ray's go on with a traceback
+            raise BiGainError(
+                f"the launcher broke off: {type(error).__name__}: {first}; "
+                "finished images are kept and the same command goes on"
+            ) from error
+        self.jobs += len(returns)
+        failed = [r for r in returns if r.status != JobStatus.COMPLETED]
+        for job in failed:
+            self.failures.append(
+                f"{' '.join(job.overrides or [])}: {configuration.explain(job._return_value)}"
+            )
+        return [r for r in returns if r.status == JobStatus.COMPLETED]
+
+
+def _values(overrides: Sequence[Override], key: str) -> list[str]:
+    """What the last override of ``key`` gives, or sweeps over."""
+    found = [o for o in overrides if o.key_or_group == key]
+    if not found:
+        return []
+    if found[-1].is_sweep_override():
+        return list(found[-1].sweep_string_iterator())
+    return [found[-1].get_value_element_as_str()]
+
+
+def _experiments(names: Sequence[str], scales: Sequence[str]) -> list[list[str]]:
+    """Overrides of the cells of all experiments at all scales; of nothing, without a name."""
+    given: list[str | None] = [*scales] or [None]
+    if not names:
+        return [[] if scale is None else [f"scale={scale}"] for scale in given]
+    return [
+        [f"sweep={name}", *([] if scale is None else [f"scale={scale}"]), *cell.overrides]
+        for name in names
+        for scale in given
+        for row in experiment_files.load(name, scale).rows
+        for cell in row.cells.values()
+    ]
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0]
+
+
+def _identity(job: Sequence[str]) -> tuple[str, ...]:
+    """What two experiments that share a cell have in common; its run belongs to the first."""
+    return tuple(o for o in job if _key(o) != "sweep")
+
+
+def _shards(job: list[str]) -> list[list[str]]:
+    """The job once for each of its shards, unless it names one."""
+    given = dict(override.split("=", 1) for override in job if "=" in override)
+    count = given.get("shards", "1")
+    if "shard" in given or not count.isdecimal():  # anything else is refused by the job
+        return [job]
+    return [[*job, f"shard={i}"] for i in range(int(count))] if int(count) > 1 else [job]

@@ -1,0 +1,1 @@
+"""Data sets brought into the layout that bigain.datasets reads."""

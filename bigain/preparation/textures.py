@@ -1,0 +1,95 @@
+"""Textures of a narrow band of spatial frequencies, and garments laid over them.
+
+Every texture is a mean of cosine waves: one is a grating, two at a right angle soft checks, many
+noise. So its band is known without a filter, and none of them has edges with overtones.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bigain.errors import BiGainError
+from bigain.utils.randomness import KeyedStream
+
+# Cycles a pixel. A token of both reference models is two pixels wide, so this is a quarter to half
+# a cycle a token: from where the experiment table12 splits low from high, to what tokens can carry.
+BAND = (1 / 8, 1 / 4)
+# Waves of each kind. "flat" is the mean grey of the others, to tell texture from brightness.
+WAVES = {"grating": 1, "checks": 2, "noise": 24, "flat": 0}
+KINDS = ("grating", "checks", "noise")  # by default
+# A garment hides what is behind it where it is brighter than the second of these (of 255), and not
+# at all where it is darker than the first.
+SOFT = (8, 40)
+
+
+@dataclass(frozen=True)
+class Texture:
+    """One image's background.
+
+    Attributes:
+        kind: of `WAVES`.
+        frequencies: of the waves in cycles a pixel, float64 [waves].
+        angles: where the waves run to, in radians, float64 [waves].
+        phases: radians, float64 [waves].
+    """
+
+    kind: str
+    frequencies: NDArray[np.float64]
+    angles: NDArray[np.float64]
+    phases: NDArray[np.float64]
+
+    def draw(self, size: int) -> NDArray[np.float64]:
+        """Float64 [size, size]; within [-1, 1] and as strong as that allows, 0 if it is flat."""
+        if not len(self.frequencies):
+            return np.zeros((size, size))
+        y, x = np.mgrid[:size, :size].astype(np.float64)
+        along = np.multiply.outer(np.cos(self.angles), x) + np.multiply.outer(
+            np.sin(self.angles), y
+        )
+        turns = 2 * math.pi * self.frequencies[:, None, None] * along
+        waves = np.cos(turns + self.phases[:, None, None]).sum(0)
+        found: NDArray[np.float64] = waves / np.abs(waves).max()
+        return found
+
+
+def texture(seed: int, index: int, kinds: Sequence[str] = KINDS) -> Texture:
+    """The texture behind test image ``index``, whatever other images are made.
+
+    Raises:
+        BiGainError: if a kind is unknown, or there is none.
+    """
+    if not kinds or not set(kinds) <= set(WAVES):
+        raise BiGainError(f"kinds must be some of {', '.join(WAVES)}; got {', '.join(kinds)}")
+    stream = KeyedStream.of(seed, "fashion_textured", [index])
+    kind = kinds[int(stream.fork(0).integers(len(kinds), 1))]
+    n = WAVES[kind]
+    u = stream.fork(1).uniform(3, max(WAVES.values()))[0, :, :n].numpy()
+    # squares are uniform, so that noise fills the band's ring evenly
+    low, high = (f * f for f in BAND)
+    frequencies = np.sqrt(low + (high - low) * u[0])
+    angles = 2 * math.pi * u[1]
+    if kind == "checks":
+        frequencies[1] = frequencies[0]
+        angles[1] = angles[0] + math.pi / 2
+    return Texture(kind, frequencies, angles, 2 * math.pi * u[2])
+
+
+def compose(garment: torch.Tensor, behind: Texture, amplitude: float) -> NDArray[np.uint8]:
+    """A garment over a texture from black to ``amplitude``, which is a share of white.
+
+    Args:
+        garment: uint8 [size, size], black around.
+
+    Returns:
+        uint8 [size, size], rounded once.
+    """
+    front = garment.numpy().astype(np.float64)
+    low, high = SOFT
+    cover = ((front - low) / (high - low)).clip(0, 1)
+    back = 255 * amplitude * (1 + behind.draw(len(front))) / 2
+    found: NDArray[np.uint8] = np.rint(cover * front + (1 - cover) * back).astype(np.uint8)
+    return found

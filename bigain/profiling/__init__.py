@@ -1,0 +1,1 @@
+"""FLOPs, time and memory."""

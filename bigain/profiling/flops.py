@@ -1,0 +1,122 @@
+"""Multiply-add counts of one evaluation, on the meta device: no weights, no arithmetic."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bigain.compression.blocks import Denoiser, areas, random_inputs, transformer_blocks
+from bigain.compression.hooks import SITES, compress
+from bigain.compressors import Compressor, Plan
+from bigain.compressors.tokens import DataDependentSizeError
+
+# Where operations are spent: sites of transformer blocks, convolutions, all other matrix products
+# (conditioning, projections into and out of blocks), and the compressor's decisions.
+KINDS = (*SITES, "convolution", "other", "matching")
+_CONVOLUTION = torch.ops.aten.convolution
+
+Place = int | None
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of one forward at batch 1 (a multiply-add counts as two).
+
+    Attributes:
+        total: everything, matching included.
+        matching: what the compressor spends on its decisions.
+        breakdown: the total by place and kind. A place is a U-Net's downsampling factor or the
+            index of a DiT's block, and None for what lies outside; the kinds are `KINDS`.
+    """
+
+    total: int
+    matching: int
+    breakdown: Mapping[tuple[Place, str], int]
+
+
+def count(
+    model: Denoiser,
+    compressor: Compressor | None = None,
+    **where: Any,
+) -> Flops | None:
+    """Count with torch's FlopCounterMode, which counts matrix products, convolutions and attention.
+
+    Args:
+        model: only its config is used.
+        compressor: on the model, or None.
+        where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
+
+    Returns:
+        The count, or None if it depends on the data (ABM with a threshold).
+    """
+    with torch.device("meta"):
+        skeleton = type(model).from_config(model.config).eval()
+        inputs = random_inputs(skeleton)
+    matching: dict[Place, Counter] = defaultdict(Counter)
+    place: Place = None
+
+    def counted(chosen: Compressor, *arguments: Any) -> Plan:
+        with FlopCounterMode(display=False) as own:
+            plan = chosen.plan(*arguments)
+        matching[place].update(own.get_flop_counts().get("Global", {}))
+        return plan
+
+    def entering(here: int) -> Any:
+        def hook(*_: Any) -> None:
+            nonlocal place
+            place = here
+
+        return hook
+
+    for block in transformer_blocks(skeleton):  # before compress, whose hooks plan
+        block.module.register_forward_pre_hook(entering(block.place))
+    with torch.no_grad(), FlopCounterMode(display=False) as every:
+        if compressor is None:
+            skeleton(**inputs)
+        else:
+            with compress(skeleton, compressor, **where) as attachment:
+                attachment.planner = counted
+                try:
+                    skeleton(**inputs)
+                except DataDependentSizeError:
+                    return None
+    spent = sum(sum(operations.values()) for operations in matching.values())
+    breakdown = _breakdown(skeleton, every.get_flop_counts(), matching)
+    return Flops(every.get_total_flops(), spent, breakdown)
+
+
+def _breakdown(
+    model: Denoiser,
+    counts: dict[str, dict[Any, int]],
+    matching: Mapping[Place, Counter],
+) -> dict[tuple[Place, str], int]:
+    """By place and kind; whatever no site and no matching claims is convolution or other."""
+    names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
+    parts: dict[tuple[Place, str], int] = defaultdict(int)
+    left: dict[Place, Counter] = defaultdict(Counter)
+    left[None].update(counts["Global"])
+
+    def spent(module: nn.Module) -> dict[Any, int]:
+        return counts.get(names[module], {})
+
+    def move(operations: Mapping[Any, int], place: Place, kind: str) -> None:
+        left[place].subtract(operations)
+        parts[place, kind] += sum(operations.values())
+
+    for here, module in areas(model):
+        left[here].update(spent(module))
+        left[None].subtract(spent(module))
+    for block in transformer_blocks(model):
+        for site, attribute in SITES.items():
+            if (found := getattr(block.module, attribute)) is not None:
+                move(spent(found), block.place, site)
+    for place, operations in matching.items():
+        move(operations, place, "matching")
+    for place, operations in left.items():
+        parts[place, "convolution"] += operations.pop(_CONVOLUTION, 0)
+        parts[place, "other"] += sum(operations.values())
+    return dict(parts)

@@ -1,0 +1,221 @@
+"""Time and memory, always of two or more things in turn in one process."""
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeAlias
+
+import diffusers
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bigain.compression.blocks import random_inputs
+from bigain.compression.hooks import attached
+from bigain.compressors import Compressor
+from bigain.errors import BiGainError
+from bigain.profiling.memory import PeakMemory
+from bigain.utils.hardware import processor
+
+# All but the unfused: a saving against attention by hand would flatter a compressor (trap 7).
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+
+# Entered before and left after the work that it gives, neither of which is timed.
+Side: TypeAlias = Callable[[], AbstractContextManager[Callable[[], object]]]
+
+
+def in_turn(
+    sides: Mapping[str, Side],
+    device: torch.device,
+    *,
+    warmup: int,
+    repeats: int,
+) -> dict[str, list[float]]:
+    """Time every side once a round, so that a slow spell strikes all.
+
+    Returns:
+        By side, the seconds of its ``repeats`` rounds.
+    """
+    for side in sides.values():
+        for _ in range(warmup):
+            with side() as work:
+                work()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            with side() as work:
+                seconds[name].append(_seconds(work, device))
+    return seconds
+
+
+def alone(work: Callable[[], object]) -> Side:
+    """A side of nothing but its work."""
+    return lambda: nullcontext(work)
+
+
+def peak(side: Side, device: torch.device) -> float | None:
+    """MiB that one round of a side adds at its peak, to be asked after a warm-up (`PeakMemory`)."""
+    with side() as work:
+        memory = PeakMemory(device)
+        work()
+        return memory.mib()
+
+
+def conditions(device: torch.device) -> dict[str, Any]:
+    """What a time was measured on and with."""
+    gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if gpu else processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if gpu else None,
+        "diffusers": diffusers.__version__,
+        "python": platform.python_version(),
+        "command": " ".join(["python", _script(), *sys.argv[1:]]),
+    }
+
+
+@contextmanager
+def fused_attention(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Attention by fused kernels alone, and convolutions in float32 that mean float32.
+
+    Raises:
+        BiGainError: if the device has none for what is computed inside, or too little memory.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with sdpa_kernel(FUSED):
+            yield
+    except RuntimeError as error:  # torch.OutOfMemoryError among them
+        reason = str(error).splitlines()[0]
+        if "No available kernel" in reason:
+            raise BiGainError(
+                f"{device} has no fused attention for this model in {dtype}; set another dtype"
+            ) from error
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in reason:
+            raise BiGainError(
+                f"this batch_size does not fit the memory of {device}; lower batch_size"
+            ) from error
+        raise
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Draw from ``seed`` inside; the global generators stay as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def random_forward(
+    skeleton: Any, batch_size: int, device: torch.device, dtype: torch.dtype, seed: int
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A model of the skeleton's config with random weights, and random arguments of a forward."""
+    with seeded(device, seed):
+        model = random_denoiser(skeleton, device, dtype)
+        return model, random_inputs(model, batch_size, device, dtype)
+
+
+def random_denoiser(skeleton: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A model of the skeleton's config with random weights, drawn from the global generator."""
+    with torch.device(device):
+        model = type(skeleton).from_config(skeleton.config)
+    # diffusers' own `to` warns of layers to keep in float32, which these models lack
+    return torch.nn.Module.to(model, dtype=dtype).eval().requires_grad_(False)
+
+
+def forward_side(
+    model: Any,
+    inputs: Mapping[str, torch.Tensor],
+    compressor: Compressor | None,
+    *,
+    seed: int = 0,
+    **where: Any,
+) -> Side:
+    """A forward under a compressor, which is put on and taken off outside the timed work."""
+
+    @contextmanager
+    def side() -> Iterator[Callable[[], object]]:
+        with attached(model, compressor, seed=seed, **where):
+            yield partial(model, **inputs)
+
+    return side
+
+
+def measure(
+    skeleton: Any,
+    compressor: Compressor | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int = 1,
+    warmup: int = 3,
+    repeats: int = 20,
+    seed: int = 0,
+    **where: Any,
+) -> dict[str, Any]:
+    """Time a forward of random weights without and with a compressor, in turn.
+
+    Args:
+        skeleton: a U-Net or DiT, of which only the config is used.
+        compressor: on it; None times the uncompressed model alone.
+        where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
+
+    Returns:
+        By side ("uncompressed", "compressed"): every time in seconds, their median, and the peak
+        memory in MiB (`PeakMemory`); the saving of time in percent; what they were measured on.
+
+    Raises:
+        BiGainError: if the batch does not fit the memory, or the device has no fused attention.
+    """
+    with fused_attention(device, dtype), torch.no_grad():
+        model, inputs = random_forward(skeleton, batch_size, device, dtype, seed)
+        sides = {"uncompressed": forward_side(model, inputs, None)}
+        if compressor is not None:
+            sides["compressed"] = forward_side(model, inputs, compressor, seed=seed, **where)
+        in_turn(sides, device, warmup=warmup, repeats=0)
+        peaks = {name: peak(side, device) for name, side in sides.items()}
+        seconds = in_turn(sides, device, warmup=0, repeats=repeats)
+    found: dict[str, Any] = {
+        name: {
+            "median_seconds": median(seconds[name]),
+            "seconds": seconds[name],
+            "peak_memory_mib": peaks[name],
+        }
+        for name in sides
+    }
+    if compressor is not None:
+        medians = [median(seconds[name]) for name in sides]
+        found["time_saved_percent"] = 100 * (1 - medians[1] / medians[0])
+    return {
+        **found,
+        **conditions(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "batch_size": batch_size,
+        "warmup": warmup,
+        "seed": seed,
+    }
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    start = now()
+    work()
+    return now() - start
+
+
+def _script() -> str:
+    """The script that runs, from the folder that it is called in."""
+    path = Path(sys.argv[0])
+    return path.as_posix() if not path.is_absolute() else path.name

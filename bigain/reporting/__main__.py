@@ -1,0 +1,82 @@
+"""``python -m bigain.reporting``: tables and figures from the store, and what it lacks."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from bigain.errors import BiGainError
+from bigain.experiments.archive import archive
+from bigain.experiments.configuration import explain
+from bigain.experiments.experiment_files import SCALES, load, names
+from bigain.reporting.build import build
+from bigain.reporting.findings import findings
+from bigain.reporting.report import report
+from bigain.reporting.status import status_of
+from bigain.utils.paths import REPOSITORY
+
+
+def main() -> int:
+    """Parse the command line, build what it asks for and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bigain.reporting")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    table = verbs.add_parser("table", help="write an experiment's table and figures")
+    table.add_argument("name", metavar="NAME", help="of an experiment: experiments/NAME.yaml")
+    table.add_argument("--scale", choices=SCALES, help="of an experiment that has several")
+    table.add_argument("--out", type=Path, help="folder; default results, or results/SCALE")
+    table.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="for every row, as given to run.py"
+    )
+    state = verbs.add_parser("status", help="say what is done, running, missing or failed")
+    state.add_argument("--scale", choices=SCALES, help="of experiments that have several")
+    state.add_argument(
+        "names", nargs="*", metavar="NAME", help="of experiments, all by default; KEY=VALUE too"
+    )
+    kept = verbs.add_parser("archive", help="make an experiment's finished runs small, to keep")
+    kept.add_argument("names", nargs="*", metavar="NAME", help="all of the scale by default")
+    kept.add_argument("--scale", choices=SCALES, default="mini")
+    found = verbs.add_parser("findings", help="write the tables of docs/findings.md")
+    found.add_argument("--scale", choices=SCALES, default="mini")
+    page = verbs.add_parser("report", help="write one HTML page of all tables and figures")
+    page.add_argument("--scale", choices=SCALES, default="mini")
+    page.add_argument("--out", type=Path, help="file; default results/SCALE/report.html")
+    arguments, more = parser.parse_known_args()
+    if arguments.verb != "table" or not all("=" in text for text in more):
+        parser.parse_args()  # says what is wrong with them
+    else:
+        arguments.overrides += more  # those after an option, which argparse leaves
+    try:
+        if arguments.verb == "archive":
+            chosen = arguments.names or names(arguments.scale)
+            cells = [cell for name in chosen for cell in load(name, arguments.scale).cells]
+            print(f"{archive(cells)} of {len(cells)} cells are finished, and archived")
+            return 0
+        if arguments.verb == "findings":
+            made = findings(REPOSITORY / "results" / arguments.scale, arguments.scale)
+            for name, text in made.tables.items():
+                print(f"## {name}\n\n{text}")
+            for problem in made.problems:
+                print(f"left out: {problem}", file=sys.stderr)
+            return 0
+        if arguments.verb == "report":
+            print(f"wrote {report(arguments.scale, arguments.out)}")
+            return 0
+        if arguments.verb == "status":
+            for line in status_of(arguments.names, arguments.scale):
+                print(line, flush=True)
+            return 0
+        experiment = load(arguments.name, arguments.scale, arguments.overrides)
+        out = arguments.out or REPOSITORY / "results" / (experiment.scale or "")
+        print(build(experiment, out), end="")
+        if experiment.next:
+            print(f"\nnext: {experiment.next}")
+    except (BiGainError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

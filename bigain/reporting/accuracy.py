@@ -1,0 +1,219 @@
+"""What classification contributes to a table."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from bigain.errors import BiGainError
+from bigain.metrics.accuracy import hits, paired, top1
+from bigain.metrics.ranking import (
+    average_precision,
+    by_error,
+    finalists_first,
+    mean,
+    mean_difference,
+)
+from bigain.reporting.tables import Column, Kind, Row, check_cost, count, interval, number
+
+KEYS = (
+    "n",
+    "acc1",
+    "low",
+    "high",
+    "difference",
+    "diff_low",
+    "diff_high",
+    "wins",
+    "losses",
+    "p",
+    "evaluations",
+    "gflops",
+    "gflops_matching",
+    "seconds",
+    "peak_memory_mib",
+    "fingerprint",
+)
+RANKING_KEYS = (
+    "map",
+    "map_low",
+    "map_high",
+    "map_difference",
+    "map_diff_low",
+    "map_diff_high",
+    "map_p",
+    "map_by_error",
+)
+LEGEND = (
+    "Accuracy and difference to the baseline in percent and points with 95% intervals (Wilson; "
+    "Newcombe 1998, method 10); wins/losses are images that only the method/only the baseline "
+    "gets right; p is the exact McNemar test. Evaluations are the mean of an image."
+)
+SPENT_LEGEND = "Seconds are the median of an image."
+RANKING_LEGEND = (
+    "A prediction is right if it is among the image's labels. mAP is the mean over images of the "
+    "average precision of all classes ranked: finalists first, each group by its mean error; its "
+    "difference is paired, with a t-test. The official ranking compares means over different "
+    "timesteps, which puts finalists last."
+)
+
+
+def accuracy_row(
+    title: str,
+    frame: pd.DataFrame | None = None,
+    baseline: pd.DataFrame | None = None,
+    cost: Mapping[str, float | None] | None = None,
+    fingerprint: str | None = None,
+) -> Row:
+    """One row of an accuracy table; what is not known is None.
+
+    Args:
+        title: the method's name.
+        frame: its images, with the columns image_id, labels, prediction, samples and seconds, and
+            errors where images have several labels; None if it has not run.
+        baseline: the baseline's images; None if this is the baseline, or that has not run.
+        cost: "gflops" of one evaluation, "gflops_matching" of them for matching, and
+            "peak_memory_mib".
+        fingerprint: of its run.
+
+    Returns:
+        "method", the `KEYS` and `RANKING_KEYS`: accuracy ("acc1", "low", "high") in percent,
+        differences in points, "evaluations" the mean over images of the summed ``samples``,
+        "seconds" their median. Of multi-label data also "map", the mean average precision of the
+        classes' ranking with finalists first, in percent, and "map_by_error" of the published
+        code's ranking.
+
+    Raises:
+        BiGainError: if the baseline has other images, or other labels for them.
+        ValueError: if the frame is empty or the cost has other keys.
+    """
+    row: Row = {"method": title, **dict.fromkeys((*KEYS, *RANKING_KEYS))}
+    if frame is None:
+        return row
+    if cost is not None:
+        check_cost(cost)
+        row.update(cost)
+    correct = hits(frame["prediction"], frame["labels"])
+    accuracy = top1(correct)
+    row |= {
+        "n": accuracy.n,
+        "acc1": 100 * accuracy.value,
+        "low": 100 * accuracy.low,
+        "high": 100 * accuracy.high,
+        "evaluations": float(frame["samples"].map(sum).mean()),
+        "seconds": float(frame["seconds"].median()),
+        "fingerprint": fingerprint,
+    }
+    several = _several_labels(frame)
+    if several:
+        row |= _ranking(frame)
+    if baseline is not None:
+        baseline = same_images(title, frame, baseline)
+        test = paired(correct, hits(baseline["prediction"], baseline["labels"]))
+        row |= {
+            "difference": test.difference,
+            "diff_low": test.low,
+            "diff_high": test.high,
+            "wins": test.wins,
+            "losses": test.losses,
+            "p": test.p,
+        }
+        if several:
+            gain = mean_difference(_precisions(frame), _precisions(baseline))
+            row |= {
+                "map_difference": 100 * gain.value,
+                "map_diff_low": 100 * gain.low,
+                "map_diff_high": 100 * gain.high,
+                "map_p": gain.p,
+            }
+    return row
+
+
+def _several_labels(frame: pd.DataFrame) -> bool:
+    return bool(frame["labels"].map(len).max() > 1)
+
+
+def _precisions(frame: pd.DataFrame) -> np.ndarray:
+    """Average precision of each image, finalists first."""
+    ranking = finalists_first(np.stack(list(frame["errors"])), np.stack(list(frame["samples"])))
+    return average_precision(ranking, list(frame["labels"]))
+
+
+def _ranking(frame: pd.DataFrame) -> Row:
+    ours = mean(_precisions(frame))
+    theirs = average_precision(by_error(np.stack(list(frame["errors"]))), list(frame["labels"]))
+    return {
+        "map": 100 * ours.value,
+        "map_low": 100 * ours.low,
+        "map_high": 100 * ours.high,
+        "map_by_error": 100 * float(theirs.mean()),
+    }
+
+
+def same_images(title: str, frame: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """The baseline in the frame's order."""
+    images = frame["image_id"]
+    odd = sorted(set(images) ^ set(baseline["image_id"]))
+    if odd or len(images) != len(baseline):
+        raise BiGainError(
+            f"{title} and its baseline must cover the same images: {len(images)} and "
+            f"{len(baseline)} rows, {len(odd)} images in one alone, such as {', '.join(odd[:10])}; "
+            "run both on the same images"
+        )
+    aligned = baseline.set_index("image_id").loc[images].reset_index()
+    ours, theirs = (f["labels"].map(tuple).to_numpy() for f in (frame, aligned))
+    differ = images[ours != theirs]
+    if len(differ):
+        raise BiGainError(
+            f"{title} and its baseline have other labels for {len(differ)} images, such as "
+            f"{', '.join(differ[:10])}; prepare the dataset anew and run both again"
+        )
+    return aligned
+
+
+def p_value(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _wins(row: Row) -> str | None:
+    return None if row["wins"] is None else f"{row['wins']}/{row['losses']}"
+
+
+_COLUMNS = (
+    Column("Images", lambda row: count(row["n"])),
+    Column("Accuracy (%)", lambda row: interval(row, "acc1", "low", "high", ".1f")),
+    Column(
+        "Difference (points)",
+        lambda row: interval(row, "difference", "diff_low", "diff_high", "+.1f"),
+    ),
+    Column("Wins/losses", _wins),
+    Column("p", lambda row: None if row["p"] is None else p_value(row["p"])),
+)
+_RANKING = (
+    Column("mAP (%)", lambda row: interval(row, "map", "map_low", "map_high", ".1f")),
+    Column(
+        "mAP difference",
+        lambda row: interval(row, "map_difference", "map_diff_low", "map_diff_high", "+.1f"),
+    ),
+    Column("p (mAP)", lambda row: None if row["map_p"] is None else p_value(row["map_p"])),
+    Column("mAP, official ranking", lambda row: number(row["map_by_error"])),
+)
+_EVALUATIONS = Column("Evaluations", lambda row: number(row["evaluations"]))
+_SPENT = (
+    Column("Seconds", lambda row: number(row["seconds"])),
+    Column("Peak MiB", lambda row: number(row["peak_memory_mib"])),
+)
+
+
+def accuracy(rows: Sequence[Row], spent: bool = True) -> Kind:
+    """The columns of ``rows``; those of the ranking where images have several labels.
+
+    Args:
+        spent: print the runs' time and memory, which depend on what else their machines did.
+    """
+    costs = (_EVALUATIONS, *(_SPENT if spent else ()))
+    legend = f"{LEGEND} {SPENT_LEGEND}" if spent else LEGEND
+    if all(row["map"] is None for row in rows):
+        return Kind(KEYS, (*_COLUMNS, *costs), legend)
+    columns = (*_COLUMNS, *_RANKING, *costs)
+    return Kind((*KEYS, *RANKING_KEYS), columns, f"{legend} {RANKING_LEGEND}")

@@ -1,0 +1,263 @@
+"""An experiment's table and figures from its runs."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bigain.errors import BiGainError
+from bigain.reporting import figures, samples, tables
+from bigain.reporting.accuracy import accuracy, accuracy_row
+from bigain.reporting.experiment import Cell, Experiment, Group
+from bigain.reporting.experiment import Row as ExperimentRow
+from bigain.reporting.generation import generation, generation_row
+from bigain.reporting.maps import draw_maps
+from bigain.reporting.published import add_published, published
+from bigain.reporting.retention import VALUES, draw_retention
+from bigain.reporting.timings import conditions_of, time_of
+from bigain.store.runs import MissingImagesError, Run
+from bigain.utils import files
+from bigain.utils.paths import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a cell: None for what has not run, or not finished.
+
+    Attributes:
+        problem: why it is not whole, with what would complete it; None also if it has not begun.
+    """
+
+    run: Run | None = None
+    frame: pd.DataFrame | None = None
+    scores: dict[str, Any] | None = None
+    problem: str | None = None
+
+    @property
+    def cost(self) -> dict[str, float | None] | None:
+        """The part of the run's record "cost" that a table prints."""
+        record = self.run.read_record("cost") if self.run else None
+        return None if record is None else {key: record[key] for key in tables.COST}
+
+    @property
+    def fingerprint(self) -> str | None:
+        return self.run.fingerprint if self.run else None
+
+
+BENCHMARKS = REPOSITORY / "results" / "benchmarks"
+Cells = Mapping[str, Mapping[str, Found]]  # by row, then by task
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A group as the store has it.
+
+    Attributes:
+        section: its part of the experiment's table; None if no task of it has a table.
+    """
+
+    group: Group
+    cells: Cells
+    section: tables.Section | None
+
+    @property
+    def rows(self) -> Sequence[tables.Row]:
+        return self.section.rows if self.section else []
+
+
+def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Collected]:
+    """The experiment's groups with their rows, from their runs and ``benchmarks`` alone.
+
+    Raises:
+        BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
+            other images.
+    """
+    for group in experiment.groups:
+        titles = {row.name: row.title for row in group.rows}
+        if experiment.baseline not in titles:
+            raise BiGainError(
+                f"experiment {experiment.name} has the baseline {experiment.baseline}, which is "
+                f"none of its rows ({', '.join(titles)}); name one of them in its file"
+            )
+    collected = []
+    for group in experiment.groups:
+        found = _read_group(group)
+        section = None
+        if tasks := [task for task in experiment.tasks if task in _PARTS]:
+            rows = [_row(row, found, experiment.baseline, benchmarks) for row in group.rows]
+            kinds = [_KINDS[task](rows, experiment.spent) for task in tasks]
+            section = tables.Section(group.title, rows, [*kinds, *published(rows)])
+        collected.append(Collected(group, found, section))
+    return collected
+
+
+def build(experiment: Experiment, out: Path) -> str:
+    """Write ``<out>/<name>.{csv,md,tex}`` and the experiment's figures; return the Markdown.
+
+    A cell whose run has not started or not finished is dashes; for the latter a line on stderr says
+    what is missing and how to complete it. A run's costs come from its record "cost".
+
+    Raises:
+        BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
+            other images.
+    """
+    collected = collect(experiment)
+    for part in collected:
+        for found in (found for cells in part.cells.values() for found in cells.values()):
+            if found.problem:
+                print(found.problem, file=sys.stderr)
+    text = ""
+    sections = [part.section for part in collected if part.section]
+    if sections:
+        stem = out / experiment.name
+        on = conditions_of(BENCHMARKS)
+        text = tables.write(sections, stem, experiment.title, experiment.note, on)
+    with files.explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+    for name in figures_of(experiment):
+        for part in collected:
+            suffix = f"-{part.group.name}" if len(experiment.groups) > 1 else ""
+            stem = out / f"{experiment.name}{suffix}"
+            FIGURES[name](experiment, part.group, part.cells, part.rows, stem)
+    return text
+
+
+def figures_of(experiment: Experiment) -> list[str]:
+    """The names of its figures; one each for every group."""
+    usual = ["tradeoff", *(["samples"] if "generate" in experiment.tasks else [])]
+    return list(experiment.figures) or usual
+
+
+def _row(row: ExperimentRow, found: Cells, baseline: str, benchmarks: Path) -> tables.Row:
+    line: tables.Row = {}
+    runs = [cell.run for cell in found[row.name].values() if cell.run is not None]
+    times = [time for run in runs if (time := time_of(run, benchmarks)) is not None]
+    line |= dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
+    for task, cell in found[row.name].items():
+        other = found[baseline][task] if row.name != baseline else None
+        line = _merge(line, _PARTS[task](row.title, cell, other))
+    return add_published(line, row.published)
+
+
+def _tradeoff(
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+) -> None:
+    timed = tables.Section("", rows, []).timed
+    panels = [
+        panel
+        for task in experiment.tasks
+        for panel in figures.panels_of(task, experiment.axis, timed or not experiment.spent)
+    ]
+    placed = [{**line, figures.SETTING: row.x} for line, row in zip(rows, group.rows, strict=True)]
+    baseline = next(row.title for row in group.rows if row.name == experiment.baseline)
+    title = f"{experiment.title}: {group.title}" if group.title else experiment.title
+    figures.tradeoff(placed, [row.series for row in group.rows], panels, stem, title, baseline)
+
+
+def _samples(
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+) -> None:
+    drawn = {
+        row.title: (cell.frame, cell.run.path)
+        for row in group.rows
+        if (cell := found[row.name]["generate"]).frame is not None and cell.run is not None
+    }
+    samples.draw(drawn, stem, group.title or experiment.title)
+
+
+def _traced(
+    draw: Callable[..., None], experiment: Experiment, group: Group, found: Cells, stem: Path
+) -> None:
+    """Draw what traces show, one method a panel or line."""
+    traces = {
+        row.title: cell.frame
+        for row in group.rows
+        if (cell := found[row.name]["trace"]).frame is not None
+    }
+    draw(traces, stem, group.title or experiment.title)
+
+
+def _maps(
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+) -> None:
+    block, timestep = experiment.maps.get("block", 0), experiment.maps.get("timestep")
+    draw = partial(draw_maps, block=block, timestep=timestep)
+    _traced(draw, experiment, group, found, stem)
+
+
+def _retention(
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+) -> None:
+    timestep = experiment.maps.get("timestep")
+    for value in VALUES:
+        draw = partial(draw_retention, value=value, timestep=timestep)
+        _traced(draw, experiment, group, found, stem)
+
+
+# name in an experiment file -> draws it from (experiment, group, cells, table rows, stem)
+FIGURES: dict[str, Callable[..., None]] = {
+    "tradeoff": _tradeoff,
+    "samples": _samples,
+    "maps": _maps,
+    "retention": _retention,
+}
+
+
+def _accuracy(title: str, cell: Found, baseline: Found | None) -> tables.Row:
+    other = baseline.frame if baseline else None
+    return accuracy_row(title, cell.frame, other, cell.cost, cell.fingerprint)
+
+
+def _generation(title: str, cell: Found, baseline: Found | None) -> tables.Row:
+    other = baseline.scores if baseline else None
+    return generation_row(title, cell.frame, cell.scores, other, cell.cost, cell.fingerprint)
+
+
+_PARTS = {"classify": _accuracy, "generate": _generation}
+_KINDS: dict[str, Callable[[Sequence[tables.Row], bool], tables.Kind]] = {
+    "classify": accuracy,
+    "generate": generation,
+}
+
+
+def _merge(row: tables.Row, part: tables.Row) -> tables.Row:
+    """One row of both; what they share, such as FLOPs, is the same or missing in one."""
+    merged = {**row, **part}
+    for key in row.keys() & part.keys():
+        if row[key] is not None and part[key] is not None and row[key] != part[key]:
+            raise BiGainError(
+                f"{row['method']}: its tasks disagree about {key}: {row[key]} and {part[key]}; "
+                "give the row one compressor, model and blocks for all tasks"
+            )
+        merged[key] = row[key] if part[key] is None else part[key]
+    return merged
+
+
+def _read_group(group: Group) -> Cells:
+    return {
+        row.name: {task: _read(row.title, cell) for task, cell in row.cells.items()}
+        for row in group.rows
+    }
+
+
+def _read(title: str, cell: Cell) -> Found:
+    try:
+        path = cell.run_path
+    except BiGainError as error:  # such as data that are not on this machine
+        return Found(problem=f"{title}: {error}")
+    if not path.exists():
+        return Found()
+    run = Run.open(path)
+    try:
+        frame = run.require(cell.image_ids())
+    except MissingImagesError as error:
+        return Found(run, problem=f"{title}: {error}: {cell.command}")
+    scores = run.read_record(cell.scores) if cell.scores else None
+    problem = None
+    if cell.scores and scores is None:
+        problem = f"{title}: its images are not scored yet: {cell.command}"
+    return Found(run, frame, scores, problem)

@@ -1,0 +1,173 @@
+"""Accuracy and FID against cost, or against a setting that costs nothing."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from bigain.reporting.tables import Row
+from bigain.utils import files
+
+# Okabe and Ito (2008), safe for the colour-blind, less the black of the baseline and the yellow
+# that fades on white. Six colours and seven markers make 42 methods distinct.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_BASELINE = "#222222"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A value with its interval against what lies below it, as keys of a row, and their labels."""
+
+    value: str
+    low: str
+    high: str
+    x: str
+    value_label: str
+    x_label: str
+
+
+def _panels(
+    value: str, low: str, high: str, label: str, seconds: str, doing: str
+) -> tuple[Panel, ...]:
+    return (
+        Panel(value, low, high, "gflops", label, "GFLOPs per evaluation"),
+        Panel(value, low, high, seconds, label, f"Seconds per image{doing} (median)"),
+    )
+
+
+SETTING = "setting"  # the key of a row's value of what an experiment varies
+_ACCURACY = "Top-1 accuracy (%), 95% interval"
+_FID = "FID, lower is better, 95% interval"
+PANELS = {
+    "classify": _panels("acc1", "low", "high", _ACCURACY, "seconds", " classified"),
+    "generate": _panels("fid", "fid_low", "fid_high", _FID, "generate_seconds", " generated"),
+}
+
+
+def panels_of(task: str, axis: str = "", timed: bool = False) -> Sequence[Panel]:
+    """A task's values against costs, or each against ``SETTING``, whose label is ``axis``.
+
+    Args:
+        timed: wall-clock is the measured time of a forward, not what the runs took.
+    """
+    if not axis:
+        flops, seconds = PANELS[task]
+        forward = replace(seconds, x="time", x_label="Time of a forward (uncompressed: 1)")
+        return [flops, forward if timed else seconds]
+    values = {panel.value: panel for panel in PANELS[task]}
+    return [replace(panel, x=SETTING, x_label=axis) for panel in values.values()]
+
+
+def tradeoff(
+    rows: Sequence[Row],
+    series: Sequence[str],
+    panels: Sequence[Panel],
+    stem: Path,
+    title: str,
+    baseline: str,
+) -> None:
+    """Draw ``<stem>.png``: values with their 95% intervals, the panels of a value in one line.
+
+    Args:
+        rows: of a table. One without a panel's value or x is left out there; its colour stays
+            its own, so a figure keeps its colours as rows come in. Without any value there is no
+            figure, and a line on stderr says so.
+        series: of each row; those of one are joined by a line and share a colour.
+        panels: as many of one value as of the next.
+        stem: path without a suffix; its folder is made.
+        title: one line.
+        baseline: the method drawn as a dashed line across, with its interval as a band.
+
+    Raises:
+        BiGainError: if the file cannot be written.
+    """
+    if all(row[panel.value] is None for row in rows for panel in panels):
+        print(f"{stem.name}: no row is finished, so no figure is drawn", file=sys.stderr)
+        return
+    lines = len({panel.value for panel in panels})
+    columns = len(panels) // lines
+    engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
+    figure = Figure(figsize=(8, 0.8 + 3.6 * lines), layout=engine)
+    grid = figure.subplots(lines, columns, sharey="row", squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=True):
+        _draw(axes, rows, series, panel, baseline)
+        axes.set_xlabel(panel.x_label)
+    for line, panel in zip(grid, panels[::columns], strict=True):
+        line[0].set_ylabel(panel.value_label)
+    figure.suptitle(title, fontsize=12)
+    points = {point.get_label(): point for axes in grid.flat for point in axes.get_lines()}
+    shown = [name for name in dict.fromkeys(series) if name in points]
+    _legend(figure, [points[name] for name in shown], shown)
+    with files.explained(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic(stem.with_name(stem.name + ".png")) as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def _legend(figure: Figure, points: Sequence[Line2D], names: Sequence[str]) -> None:
+    """Below the panels, in as many columns as the figure is wide enough for."""
+    for columns in range(4, 0, -1):
+        legend = figure.legend(
+            points, names, loc="outside lower center", ncols=columns, frameon=False
+        )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    more = -(-len(names) // columns) - 3  # lines that a figure's height leaves no room for
+    if more > 0:
+        figure.set_figheight(figure.get_figheight() + 0.25 * more)
+
+
+def _draw(
+    axes: Axes, rows: Sequence[Row], series: Sequence[str], panel: Panel, baseline: str
+) -> None:
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    others = 0
+    drawn = False
+    for name in dict.fromkeys(series):
+        members = [row for row, of in zip(rows, series, strict=True) if of == name]
+        if any(row["method"] == baseline for row in members):
+            colour, marker = _BASELINE, "*"
+            _band(axes, members[0], panel, name)
+        else:
+            colour = COLOURS[others % len(COLOURS)]
+            marker = MARKERS[others % len(MARKERS)]
+            others += 1
+        there = [r for r in members if r[panel.value] is not None and r[panel.x] is not None]
+        if not there:
+            continue
+        drawn = True
+        x = [row[panel.x] for row in there]
+        low, high = [row[panel.low] for row in there], [row[panel.high] for row in there]
+        axes.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.5)
+        axes.plot(
+            x,
+            [row[panel.value] for row in there],
+            color=colour,
+            marker=marker,
+            markersize=12 if marker == "*" else 7,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            linewidth=0.9,
+            label=name,
+            zorder=3,
+        )
+    if not drawn:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="#777777")
+        axes.set_xticks([])
+    axes.margins(x=0.12)
+
+
+def _band(axes: Axes, row: Row, panel: Panel, name: str) -> None:
+    if row[panel.value] is not None:
+        label = name if row[panel.x] is None else None  # a row that has a place is a point
+        axes.axhline(row[panel.value], color=_BASELINE, linestyle="--", linewidth=1, label=label)
+        axes.axhspan(row[panel.low], row[panel.high], color=_BASELINE, alpha=0.08, linewidth=0)

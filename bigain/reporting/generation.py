@@ -1,0 +1,197 @@
+"""What generation contributes to a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bigain.errors import BiGainError
+from bigain.metrics.accuracy import Z
+from bigain.reporting.tables import Column, Kind, Row, check_cost, count, interval, number
+
+# scores of a run's images, as `bigain.tasks.evaluate` names them
+SCORES = (
+    "fid",
+    "fid_low",
+    "fid_high",
+    "sfid",
+    "kid",
+    "kid_error",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "inception_score",
+    "clip_score",
+)
+KEYS = (
+    "features",
+    "reference",
+    "reference_n",
+    "generated",
+    *SCORES,
+    "fid_difference",
+    "fid_diff_low",
+    "fid_diff_high",
+    "gflops",
+    "gflops_matching",
+    "generate_evaluations",
+    "generate_seconds",
+    "generate_peak_memory_mib",
+    "generate_fingerprint",
+)
+
+
+def generation_row(
+    title: str,
+    frame: pd.DataFrame | None = None,
+    scores: Mapping[str, Any] | None = None,
+    baseline: Mapping[str, Any] | None = None,
+    cost: Mapping[str, float | None] | None = None,
+    fingerprint: str | None = None,
+) -> Row:
+    """One row of a generation table; what is not known is None.
+
+    Args:
+        title: the method's name.
+        frame: its images, with the columns evaluations and seconds; None if it has not run.
+        scores: of these images; None if they are not scored.
+        baseline: the baseline's scores; None if this is the baseline, or that has none.
+        cost: as `accuracy_row` takes it.
+        fingerprint: of its run.
+
+    Returns:
+        "method" and the `KEYS`. The FID difference's interval is paired: both methods' bootstrap
+        replicates resample the same seeds.
+
+    Raises:
+        BiGainError: if the baseline was scored with other features, reference or images.
+    """
+    row: Row = {"method": title, **dict.fromkeys(KEYS)}
+    if frame is None:
+        return row
+    if cost is not None:
+        check_cost(cost)
+        row["generate_peak_memory_mib"] = cost["peak_memory_mib"]
+        row |= {key: cost[key] for key in ("gflops", "gflops_matching")}
+    row |= {
+        "generated": len(frame),
+        "generate_evaluations": float(frame["evaluations"].mean()),
+        "generate_seconds": float(frame["seconds"].median()),
+        "generate_fingerprint": fingerprint,
+    }
+    if scores is None:
+        return row
+    row |= {key: scores[key] for key in SCORES}
+    row |= {
+        "features": scores["features"],
+        "reference": scores["reference_name"],
+        "reference_n": scores["reference_n"],
+    }
+    if baseline is not None and scores["fid"] is not None and baseline["fid"] is not None:
+        difference, low, high = fid_difference(title, scores, baseline)
+        row |= {"fid_difference": difference, "fid_diff_low": low, "fid_diff_high": high}
+    return row
+
+
+def generation(rows: Sequence[Row], spent: bool = True) -> Kind:
+    """The columns of ``rows``, which say the features they come from.
+
+    Args:
+        spent: print the runs' time, which depends on what else their machines did.
+
+    Raises:
+        BiGainError: if rows were scored with different features or references.
+    """
+    scored = {
+        (row["features"], row["reference"], row["reference_n"])
+        for row in rows
+        if row["features"] is not None
+    }
+    if len(scored) > 1:
+        raise BiGainError(
+            "a table takes scores of one feature network and one reference, these rows have "
+            f"{' and '.join(f'{f} against {r}' for f, r, _ in sorted(scored))}; score them alike"
+        )
+    if not scored:
+        return _kind("", "Images have not been scored.", spent)
+    ((features, reference, n),) = scored
+    return _kind(
+        f" ({features})",
+        f"FID and all scores beside it use the features '{features}' and compare the generated "
+        f"images with {n:,} of {reference}; "
+        "its interval is 1.96 standard deviations of a bootstrap over the images, that of the "
+        "difference to the baseline a paired one over the same seeds. FID is biased upwards by few "
+        "images: compare it at equal numbers alone. Precision and recall are Kynkäänniemi et "
+        "al.'s, density and coverage Naeem et al.'s."
+        + (" Seconds, generating, are the median of an image." if spent else ""),
+        spent,
+    )
+
+
+def _kind(mark: str, legend: str, spent: bool) -> Kind:
+    seconds = Column("Seconds, generating", lambda row: number(row["generate_seconds"]))
+    columns = (
+        Column("Generated", lambda row: count(row["generated"])),
+        Column(f"FID{mark}", lambda row: interval(row, "fid", "fid_low", "fid_high", ".2f")),
+        Column(
+            "FID difference",
+            lambda row: interval(row, "fid_difference", "fid_diff_low", "fid_diff_high", "+.2f"),
+        ),
+        Column("Precision", lambda row: number(row["precision"])),
+        Column("Recall", lambda row: number(row["recall"])),
+        Column("Density", lambda row: number(row["density"])),
+        Column("Coverage", lambda row: number(row["coverage"])),
+        *([seconds] if spent else []),
+    )
+    return Kind(KEYS, columns, legend)
+
+
+def fid_difference(
+    title: str, scores: Mapping[str, Any], baseline: Mapping[str, Any]
+) -> tuple[float, float, float]:
+    """FID less the baseline's, and its 95% interval, paired by the replicates' indices.
+
+    Raises:
+        BiGainError: if both were not scored alike.
+    """
+    return fid_contrast(title, {1: [scores], -1: [baseline]})
+
+
+def fid_ratio(
+    title: str, scores: Mapping[str, Any], baseline: Mapping[str, Any]
+) -> tuple[float, float, float]:
+    """FID over the baseline's, and its 95% interval, as `fid_difference`."""
+    _check_alike(title, scores, baseline)
+    logs = np.log(np.divide(scores["fid_replicates"], baseline["fid_replicates"]))
+    found, factor = scores["fid"] / baseline["fid"], np.exp(Z * np.std(logs, ddof=1))
+    return float(found), float(found / factor), float(found * factor)
+
+
+def fid_contrast(
+    title: str, terms: Mapping[int, Sequence[Mapping[str, Any]]]
+) -> tuple[float, float, float]:
+    """A sum of FIDs, each with its sign, and its interval, as `fid_difference`.
+
+    Args:
+        title: for errors.
+        terms: scores by their sign, 1 or -1.
+    """
+    signed = [(sign, scores) for sign, those in terms.items() for scores in those]
+    for _, scores in signed[1:]:
+        _check_alike(title, signed[0][1], scores)
+    value = sum(sign * scores["fid"] for sign, scores in signed)
+    replicates = sum(sign * np.asarray(scores["fid_replicates"]) for sign, scores in signed)
+    half = Z * float(np.std(replicates, ddof=1))
+    return value, value - half, value + half
+
+
+def _check_alike(title: str, scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
+    """BiGainError unless both were scored with the same features, reference and count."""
+    for key in ("features", "network", "reference", "n"):
+        if scores[key] != baseline[key]:
+            raise BiGainError(
+                f"{title} was scored with {key} {scores[key]}, its baseline with {baseline[key]}; "
+                "score both alike"
+            )

@@ -1,0 +1,152 @@
+"""Which tokens each method joins, over the images (the paper's Figure 6)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from bigain.errors import BiGainError
+from bigain.tasks.trace_rows import ALONE, GONE, KEPT, assignment, block_title, image, time_of
+from bigain.utils import files
+
+SIDE = 1.5  # inches an image spans
+# Okabe and Ito (2008), safe for the colour-blind
+_KEPT, _GONE, _OUTLINE = "#E69F00", "#56B4E9", "#FFFFFF"
+_TINT = 0.35  # opacity of the colour over tokens that are gone
+
+
+def draw_maps(
+    traces: Mapping[str, pd.DataFrame],
+    stem: Path,
+    title: str,
+    *,
+    block: int = 0,
+    timestep: int | None = None,
+    image_ids: Sequence[str] | None = None,
+) -> None:
+    """Draw ``<stem>-maps.png``: a line an image, a column a method, beside the image itself.
+
+    Tokens that a method leaves alone show the image. The tokens of a slot are outlined together and
+    show what is left of them: their mean colour, or that of the kept token.
+
+    Args:
+        traces: by the methods' titles, rows of ``task=trace``. None, no figure.
+        stem: path without a suffix; its folder exists.
+        block: position among the compressed blocks, in forward order.
+        timestep: one of those traced; by default the first.
+        image_ids: those shown; by default the first of each label, at most four.
+
+    Raises:
+        BiGainError: if a method was not traced there, or the file cannot be written.
+    """
+    if not traces:
+        return
+    first = next(iter(traces.values()))
+    if image_ids is None:
+        labels = first["labels"].map(lambda values: values[0])
+        image_ids = list(first.loc[~labels.duplicated(), "image_id"][:4])
+    columns = len(traces) + 1
+    # and room for titles and legend
+    size = (SIDE * columns, SIDE * len(image_ids) + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[call-arg, union-attr]
+    grid = figure.subplots(len(image_ids), columns, squeeze=False)
+    for line, image_id in zip(grid, image_ids, strict=True):
+        for axes, (name, frame) in zip(line[1:], traces.items(), strict=True):
+            row = _row(name, frame, image_id)
+            slots, roles = assignment(name, row, timestep, block)
+            _draw(axes, _coloured(row), slots, roles, row["pruned"])
+        _show(line[0], _coloured(row), (1, 1))
+    for axes, name in zip(grid[0], ["Image", *traces], strict=True):
+        axes.set_title(name, fontsize=9)
+    handles = [
+        Line2D([], [], color=_KEPT, marker="o", linestyle="", label="kept for its group"),
+        Patch(facecolor=_GONE, alpha=2 * _TINT, label="merged or dropped"),
+        Patch(
+            facecolor="#777777", edgecolor=_OUTLINE, label="one slot, in its mean or kept colour"
+        ),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    place, t = block_title(first.iloc[0], block), time_of(first.iloc[0], timestep)
+    figure.suptitle(f"{title}: {place}, t = {t}", fontsize=10)
+    with files.atomic(stem.with_name(stem.name + "-maps.png")) as file:
+        figure.savefig(file, format="png", dpi=160)
+
+
+def _row(name: str, frame: pd.DataFrame, image_id: str) -> pd.Series:
+    found = frame[frame["image_id"] == image_id]
+    if found.empty:
+        raise BiGainError(
+            f"{name}: image {image_id} was not traced; trace the same images with every method "
+            "(limit=...), or name others"
+        )
+    return found.iloc[0]
+
+
+def _coloured(row: pd.Series) -> NDArray[np.uint8]:
+    """[H, W, 3]."""
+    found = image(row)
+    return np.repeat(found, 3, axis=2) if found.shape[2] == 1 else found
+
+
+def _draw(
+    axes: Axes,
+    pixels: NDArray[np.uint8],
+    slots: NDArray[np.int64],
+    roles: NDArray[np.int64],
+    pruned: bool,
+) -> None:
+    sides = slots.shape
+    token = 72 * SIDE / max(sides)  # points
+    width = min(0.5, token / 14)
+    rows, columns = (
+        np.arange(length) * tokens // length
+        for length, tokens in zip(pixels.shape[:2], sides, strict=True)
+    )
+    slot, role = (values[np.ix_(rows, columns)] for values in (slots, roles))
+    picture = pixels / 255
+    counted = role == KEPT if pruned else np.ones_like(role, dtype=bool)
+    total = np.bincount(slot[counted], minlength=slots.max() + 1)
+    for channel in range(3):
+        sums = np.bincount(slot[counted], picture[counted][:, channel], len(total))
+        mean = sums / np.maximum(total, 1)
+        picture[..., channel] = np.where(role != ALONE, mean[slot], picture[..., channel])
+    tinted = (1 - _TINT) * picture + _TINT * np.asarray(to_rgb(_GONE))
+    picture = np.where((role == GONE)[..., None], tinted, picture)
+    _show(axes, picture, sides)
+    axes.add_collection(LineCollection(_outlines(slots, roles), colors=_OUTLINE, linewidths=width))
+    y, x = np.nonzero(roles == KEPT)
+    axes.scatter(x + 0.5, y + 0.5, s=(0.35 * token) ** 2, color=_KEPT, linewidths=0)
+
+
+def _show(axes: Axes, picture: NDArray, sides: tuple[int, ...]) -> None:
+    """The picture, with tokens as the axes' units."""
+    height, width = picture.shape[:2]
+    axes.imshow(
+        picture,
+        extent=(0, sides[1], sides[0], 0),
+        aspect=(height / sides[0]) / (width / sides[1]),
+        interpolation="nearest",
+    )
+    axes.set_axis_off()
+
+
+def _outlines(slots: NDArray[np.int64], roles: NDArray[np.int64]) -> list[list[tuple[int, int]]]:
+    """Line segments between neighbours of different slots, of which one is not alone."""
+    joined = roles != ALONE
+    segments = []
+    down = (slots[1:] != slots[:-1]) & (joined[1:] | joined[:-1])
+    for r, c in np.argwhere(down).tolist():
+        segments.append([(c, r + 1), (c + 1, r + 1)])
+    across = (slots[:, 1:] != slots[:, :-1]) & (joined[:, 1:] | joined[:, :-1])
+    for r, c in np.argwhere(across).tolist():
+        segments.append([(c + 1, r), (c + 1, r + 1)])
+    return segments

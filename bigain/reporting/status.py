@@ -1,0 +1,143 @@
+"""How far experiments are: what is done, running, missing or failed."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from bigain.errors import BiGainError
+from bigain.experiments import experiment_files
+from bigain.experiments.configuration import explain
+from bigain.reporting.experiment import Cell, Experiment
+from bigain.store.runs import Run
+from bigain.store.shards import Shard
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a cell is.
+
+    Attributes:
+        wanted: images it must hold.
+        done: those it holds.
+        scored: False if its images are to be scored and are not.
+        running: shards that processes work on now.
+        failures: what ended them, by shard.
+        problem: why it cannot run here, or why its run cannot be read.
+    """
+
+    wanted: int = 0
+    done: int = 0
+    scored: bool = True
+    running: Sequence[Shard] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def word(self) -> str:
+        """done, running, failed, started, missing or cannot run; the first that applies."""
+        if self.problem is not None:
+            return "cannot run"
+        if self.done == self.wanted and self.scored:
+            return "done"
+        if self.running:
+            return "running"
+        if self.failures:
+            return "failed"
+        return "started" if self.done else "missing"
+
+    @property
+    def line(self) -> str:
+        """All of it, for people."""
+        if self.problem is not None:
+            return f"cannot run: {self.problem}"
+        parts = [f"{self.word}, {self.done} of {self.wanted} images"]
+        if self.done == self.wanted and not self.scored:
+            parts.append("not scored")
+        parts += [f"{shard} at work" for shard in self.running]
+        parts += [f"{shard} failed: {error}" for shard, error in self.failures.items()]
+        return "; ".join(parts)
+
+
+def look(cell: Cell) -> State:
+    """The state of a cell; what hinders it is a part of that, not an error."""
+    try:
+        path, wanted = cell.run_path, cell.image_ids()
+        if not path.exists():
+            return State(len(wanted))
+        run = Run.open(path)
+        failures = {}
+        for name in run.records("failed"):
+            failure = run.read_record(name) or {}  # gone since: it has succeeded
+            failures[failure.get("shard") or str(Shard())] = failure.get("error", "unknown")
+        return State(
+            len(wanted),
+            len(run.finished().intersection(wanted)),
+            cell.scores is None or run.read_record(cell.scores) is not None,
+            run.running(),
+            failures,
+        )
+    except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
+        return State(problem=explain(error))
+
+
+def status_of(given: Sequence[str], scale: str | None = None) -> Iterator[str]:
+    """Lines about experiments.
+
+    Args:
+        given: names of experiments, all by default, and overrides, which hold a "=".
+        scale: "paper" or "mini"; by default "mini", or "paper" where there is no other.
+
+    Raises:
+        BiGainError: if an experiment that was named cannot be read; of all, that is a line.
+    """
+    overrides = [g for g in given if "=" in g]
+    chosen = [g for g in given if "=" not in g]
+    known: dict[tuple[str, ...], State] = {}  # experiments share cells, and each takes a moment
+    for name in chosen or experiment_files.names(scale):
+        try:
+            experiment = experiment_files.load(name, scale or _scale(name), overrides)
+        except BiGainError as error:
+            if chosen:
+                raise
+            yield f"{name}: {error}"
+            continue
+        yield from status(experiment, overrides, known)
+
+
+def status(
+    experiment: Experiment, overrides: Sequence[str], known: dict[tuple[str, ...], State]
+) -> Iterator[str]:
+    """Lines about an experiment, and the command that completes it.
+
+    Args:
+        overrides: those on top of every row's, for that command.
+        known: the states of cells by their overrides, which it adds to.
+    """
+    yield experiment.name + (f" ({experiment.scale})" if experiment.scale else "")
+    yield f"  {experiment.title}"
+    states = []
+    for group in experiment.groups:
+        lines: dict[str, list[str]] = {}
+        for row in group.rows:
+            for task, cell in row.cells.items():
+                key = tuple(cell.overrides)
+                known[key] = known[key] if key in known else look(cell)
+                states.append(known[key])
+                lines.setdefault(known[key].line, []).append(f"{row.title} ({task})")
+        if group.title:
+            yield f"  {group.title}"
+        yield from (f"    {line}: {', '.join(cells)}" for line, cells in lines.items())
+    words = [state.word for state in states]
+    counts = {word: words.count(word) for word in dict.fromkeys(words)}
+    yield f"  {len(words)} cells: " + ", ".join(f"{n} {word}" for word, n in counts.items())
+    if any(word not in ("done", "running") for word in words):
+        scale = [f"scale={experiment.scale}"] if experiment.scale else []
+        given = [f"experiment={experiment.name}", *scale, *overrides]
+        yield f"  next: python run.py -m {shlex.join(given)}"
+
+
+def _scale(name: str) -> str | None:
+    return "paper" if experiment_files.scales(name) == ["paper"] else None

@@ -1,1 +1,0 @@
-"""From finished images to tables and figures: the store and its readers."""

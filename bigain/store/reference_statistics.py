@@ -1,0 +1,179 @@
+"""What metrics need to know of the real images, computed once and kept in a file."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bigain.errors import BiGainError
+from bigain.features.base import FeatureNetwork, Features
+from bigain.metrics.frechet import Moments
+from bigain.store.runs import fingerprint
+from bigain.utils.files import atomic
+
+KEPT = 10_000  # images whose features are kept, for what moments do not give
+FORMAT = 1
+ADM = "adm-imagenet"  # how the names of ADM's references begin
+COMMAND = "python scripts/make_reference_statistics.py dataset=... model=... features=..."
+ADM_COMMAND = (
+    "python scripts/prepare_imagenet.py --adm FILE, for features.mode=legacy_pytorch; "
+    "docs/data.md says where the files of 256 and 512 pixels are"
+)
+
+
+@dataclass(frozen=True)
+class ReferenceStatistics:
+    """Features of all real images, condensed.
+
+    Attributes:
+        name: of the data, its split and the network, as in a file name.
+        network: identity of the feature network.
+        data: identity of the images.
+        pooled: moments over all images.
+        spatial: the same of the spatial features; None if the network has none.
+        features: pooled features of at most `KEPT` images, evenly strided, float32 [M, D].
+    """
+
+    name: str
+    network: Mapping[str, Any]
+    data: Mapping[str, Any]
+    pooled: Moments
+    spatial: Moments | None
+    features: Tensor
+
+    @classmethod
+    def of(
+        cls, name: str, network: FeatureNetwork, data: Mapping[str, Any], features: Features
+    ) -> "ReferenceStatistics":
+        """Condense the features of all real images.
+
+        Raises:
+            BiGainError: if there are fewer than two.
+        """
+        n = len(features)
+        if n < 2:
+            raise BiGainError(f"reference statistics need at least 2 images, got {n}")
+        spatial = None if features.spatial is None else Moments.of(features.spatial)
+        kept = torch.arange(min(n, KEPT)) * n // min(n, KEPT)
+        return cls(
+            name,
+            network.identity(),
+            dict(data),
+            Moments.of(features.pooled),
+            spatial,
+            features.pooled[kept].clone(),
+        )
+
+    @property
+    def n(self) -> int:
+        """Images the moments are over."""
+        return self.pooled.n
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of what the numbers come from: network, data and how many of its images are kept."""
+        return fingerprint({**self._about, "n": self.n, "kept": len(self.features)})
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {"format": FORMAT, "network": dict(self.network), "data": dict(self.data)}
+
+    def check(self, network: FeatureNetwork) -> None:
+        """Refuse a network other than the one the statistics were made with.
+
+        Raises:
+            BiGainError: naming where they differ.
+        """
+        ours, theirs = dict(self.network), network.identity()
+        if differ := sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k)):
+            raise BiGainError(
+                f"reference statistics {self.name} were made with another feature network than "
+                f"{network.name} (they differ in {', '.join(differ)}); make them with this one: "
+                f"{_command(self.name)}"
+            )
+
+    def check_data(self, data: Mapping[str, Any]) -> None:
+        """Refuse images of other classes than all of ImageNet's if these are ADM's statistics.
+
+        Args:
+            data: identity of the data set whose classes the images are of.
+
+        Raises:
+            BiGainError: naming both.
+        """
+        whole = data["name"] == "imagenet1k" and data.get("split") in ("val", "train")  # no subset
+        if self.name.startswith(ADM) and not whole:
+            raise BiGainError(
+                f"the reference {self.name} is of all of ImageNet, the images are of "
+                f"{data['name']}, split {data.get('split')}; score a run of dataset=imagenet1k "
+                "without a subset, or leave out protocol=adm"
+            )
+
+    def save(self, path: Path) -> None:
+        """Write a compressed npz, all or nothing, the same bytes for the same statistics.
+
+        Raises:
+            BiGainError: if it cannot be written.
+        """
+        about = {**self._about, "name": self.name, "fingerprint": self.fingerprint}
+        arrays: dict[str, Any] = {
+            "about": np.array(json.dumps(about, sort_keys=True)),
+            "features": self.features.numpy(),
+        }
+        for key, moments in (("pooled", self.pooled), ("spatial", self.spatial)):
+            if moments is not None:
+                arrays[f"{key}_n"] = np.array(moments.n)
+                arrays[f"{key}_mean"] = moments.mean
+                arrays[f"{key}_covariance"] = moments.covariance
+        with atomic(path) as file:
+            np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "ReferenceStatistics":
+        """Read what `save` wrote.
+
+        Raises:
+            BiGainError: if the file is missing, damaged or another kind of file.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise BiGainError(f"{path} not found; make it: {_command(path.name)}")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}  # checks their checksums
+            about = json.loads(str(arrays["about"]))
+            found = cls(
+                about["name"],
+                about["network"],
+                about["data"],
+                _moments(arrays, "pooled"),
+                _moments(arrays, "spatial") if "spatial_n" in arrays else None,
+                torch.from_numpy(arrays["features"]),
+            )
+            if about["format"] != FORMAT or found.fingerprint != about["fingerprint"]:
+                raise ValueError(f"its format is {about['format']}, this code's {FORMAT}")
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+                zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+            reason = " ".join(str(error).split())
+            raise BiGainError(
+                f"{path} is damaged or holds no reference statistics ({reason}); remove it and "
+                f"make it again: {_command(path.name)}"
+            ) from error
+        return found
+
+
+def _command(name: str) -> str:
+    """What makes the statistics of this name."""
+    return ADM_COMMAND if name.startswith(ADM) else COMMAND
+
+
+def _moments(arrays: Mapping[str, np.ndarray], key: str) -> Moments:
+    return Moments(int(arrays[f"{key}_n"]), arrays[f"{key}_mean"], arrays[f"{key}_covariance"])

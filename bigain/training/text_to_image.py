@@ -1,0 +1,233 @@
+"""A latent text-to-image model of Fashion-MNIST in Stable Diffusion's own shape."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from omegaconf import DictConfig
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from bigain.backbones.checkpoint import Checkpoint
+from bigain.datasets.fashion_mnist import PROMPTS
+from bigain.errors import BiGainError
+from bigain.training.curves import Panel
+from bigain.training.denoising import Objective, class_gap, times
+from bigain.training.draws import Garments, generator
+from bigain.training.muon import muon_and_adam
+from bigain.training.words import write_tokenizer
+
+FIRST, LAST = "a photo of ", "."  # what a class's prompt puts around the garment
+
+
+class TextToImage:
+    """Noise prediction by a U-Net and a text encoder that learn together, on frozen latents."""
+
+    loss_name = "Min-SNR weighted loss"
+    panel = Panel("class_gap", "rise with another prompt (1e-4)", 1e4)
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        self.garments = Garments(cfg.data, cfg.held_out)
+        folder = Path(cfg.autoencoder)
+        if not (folder / "config.json").is_file():
+            raise BiGainError(
+                f"{folder} holds no autoencoder; train it first: "
+                f"python scripts/train_reference.py reference=sd_fashion_vae data={cfg.data}"
+            )
+        self.checkpoint = Checkpoint(str(folder.parent), (folder.name,))
+        self.autoencoder: AutoencoderKL = self.checkpoint.load(AutoencoderKL, folder.name)
+        # between Stable Diffusion's, whose last step still shows a small image's brightness,
+        # and none at all
+        self.scheduler = DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.015,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        )
+        self.captions = captions(cfg.templates)
+        with TemporaryDirectory() as temporary:
+            self.tokenizer = self._tokenizer(Path(temporary))
+        self.tokens = torch.stack([self._tokens(of_template) for of_template in self.captions])
+        self.prompts, self.nothing = self._tokens(PROMPTS), self._tokens([""])[0]
+
+    def identity(self) -> dict[str, Any]:
+        weights = self.checkpoint.digest(Path(self.cfg.autoencoder).name)["weights"]
+        return {**self.garments.data.identity(), "autoencoder": sorted(weights.values())}
+
+    def build(self, device: torch.device) -> "Conditioned":
+        self.objective = Objective(predict, self.scheduler, self.cfg.snr_gamma, device)
+        autoencoder = self.autoencoder.to(device)
+        self.latents = encode(autoencoder, self.garments.images)
+        self.held_latents = encode(autoencoder, self.garments.held_images)
+        unet = build_unet(self.cfg, self.latents.shape[1:])
+        if device.type == "cpu":  # where fused attention's backward is slower
+            unet.set_attn_processor(AttnProcessor())
+        return Conditioned(unet, build_text_encoder(self.cfg, self.tokenizer)).to(device)
+
+    def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
+        hidden: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
+        for name, p in model.named_parameters():
+            inner = "_block" in name or ".layers." in name
+            (hidden if inner and p.ndim in (2, 4) else rest).append(p)
+        return muon_and_adam(self.cfg, hidden, rest)
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Latents, times stratified over 0..999, noise and captions, as `Objective` takes them."""
+        cfg, g = self.cfg, generator(self.cfg.seed, step)
+        size = cfg.batch_size
+        index = torch.randint(len(self.latents), (size,), generator=g)
+        template = torch.randint(len(self.tokens), (size,), generator=g)
+        tokens = self.tokens[template, self.garments.labels[index]]
+        dropped = torch.rand(size, 1, generator=g) < cfg.caption_dropout
+        x = self.latents[index]
+        noise = torch.randn(x.shape, generator=g)
+        return x, times(size, g), noise, torch.where(dropped, self.nothing, tokens)
+
+    def loss(self, model: nn.Module, *batch: Tensor) -> Tensor:
+        return self.objective(model, *batch).mean()
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Loss with the true prompt and mean rise with another's, on the held-out images."""
+        labels = self.garments.held_labels
+        return class_gap(
+            self.objective, model, self.held_latents, labels, lambda y: self.prompts[y]
+        )
+
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+        """Nothing: the card's accuracy is a run of its own."""
+        return {}
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """The whole pipeline, its files named as those published of Stable Diffusion."""
+        assert isinstance(model, Conditioned)
+        pipeline = StableDiffusionPipeline(
+            unet=model.unet,
+            vae=self.autoencoder,
+            text_encoder=model.text_encoder,
+            tokenizer=self.tokenizer,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.save_pretrained(folder)
+        for file in (folder / "tokenizer").iterdir():  # one file of the newest libraries' alone
+            file.unlink()
+        self._tokenizer(folder / "tokenizer")
+        weights = folder / "text_encoder" / "model.safetensors"
+        tensors = load_file(weights)  # the newest libraries leave out what older ones need
+        tensors = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in tensors.items()}
+        save_file(tensors, weights, {"format": "pt"})
+
+    def _tokenizer(self, folder: Path) -> CLIPTokenizer:
+        texts = [caption for of_template in self.captions for caption in of_template]
+        return write_tokenizer(texts, self.cfg.length, folder)
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
+        """Token ids as the backbone takes them, int64 [len(texts), length]."""
+        found = self.tokenizer(
+            list(texts),
+            padding="max_length",
+            max_length=self.cfg.length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        ids: Tensor = found.input_ids
+        return ids
+
+
+class Conditioned(nn.Module):
+    """A U-Net and the text encoder it listens to."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """Noise in x [B, c, h, w] at t [B], given captions' tokens [B, L]."""
+        # not the encoder's own positions: averaging a buffer of integers rounds it down
+        places = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        text = self.text_encoder(tokens, position_ids=places).last_hidden_state
+        found: Tensor = self.unet(x, t, encoder_hidden_states=text).sample
+        return found
+
+
+def predict(model: nn.Module, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+    found: Tensor = model(x, t, tokens)
+    return found
+
+
+def captions(templates: Sequence[str]) -> list[list[str]]:
+    """Each template with each class's garment in the place of ``{}``, [templates][classes].
+
+    Raises:
+        BiGainError: if a template has no place for it.
+    """
+    if lacking := [template for template in templates if "{}" not in template]:
+        raise BiGainError(f"templates need {{}} where the garment goes, got {lacking[0]!r}")
+    garments = [prompt.removeprefix(FIRST).removesuffix(LAST) for prompt in PROMPTS]
+    return [[template.replace("{}", garment) for garment in garments] for template in templates]
+
+
+@torch.no_grad()
+def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
+    """The posterior's mean, scaled as a pipeline does: [N, 1, H, W] to [N, c, h, w] on the CPU."""
+    parts = [autoencoder.encode(x.to(autoencoder.device)) for x in images.split(128)]
+    means = torch.cat([part.latent_dist.mean.cpu() for part in parts])
+    return means * autoencoder.config.scaling_factor
+
+
+def build_unet(cfg: DictConfig, latent: Sequence[int]) -> UNet2DConditionModel:
+    """Stable Diffusion's U-Net, its transformers at every resolution.
+
+    Args:
+        cfg: the reference's.
+        latent: (c, h, w).
+    """
+    levels = len(cfg.model.channels)
+    model = UNet2DConditionModel(
+        sample_size=latent[-1],
+        in_channels=latent[0],
+        out_channels=latent[0],
+        block_out_channels=tuple(cfg.model.channels),
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        layers_per_block=cfg.model.layers,
+        attention_head_dim=tuple(cfg.model.heads),  # diffusers' name for their number
+        norm_num_groups=cfg.model.groups,
+        cross_attention_dim=cfg.text.width,
+        use_linear_projection=True,
+    )
+    # branches start at zero, as in the original code, whose starting weights diffusers left out
+    for name, module in model.named_modules():
+        last = name == "conv_out" or name.rpartition(".")[2] in ("conv2", "proj_out")
+        if last and isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.zeros_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model
+
+
+def build_text_encoder(cfg: DictConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """CLIP's, untrained."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=cfg.text.width,
+        intermediate_size=4 * cfg.text.width,
+        num_hidden_layers=cfg.text.layers,
+        num_attention_heads=cfg.text.heads,
+        max_position_embeddings=cfg.length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)

@@ -1,0 +1,1 @@
+"""What every layer uses: files, images, keyed random numbers and devices."""

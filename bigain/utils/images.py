@@ -1,0 +1,260 @@
+"""Image files: written with what they are, and read back as a checked folder."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+from torchvision.utils import make_grid
+
+from bigain.errors import BiGainError, some
+from bigain.utils.files import atomic
+
+FINGERPRINT, PROMPT = "bigain.fingerprint", "bigain.prompt"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_TILES = "bigain.tiles"  # images on a contact sheet
+COLUMNS, GAP = 8, 4  # of a contact sheet, the gap in pixels
+SHOWN = 64  # pixels an image's shorter side has on a contact sheet, at least
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The images of a folder, sorted by name and decoded one at a time; see `open_folder`.
+
+    Attributes:
+        path: the folder.
+        paths: its images.
+        size: (height, width) of every image; None if they differ.
+        fingerprint: of the run that wrote them; None if no run of this project did.
+        prompts: one an image, where every file tells its own; else None.
+    """
+
+    path: Path
+    paths: tuple[Path, ...]
+    size: tuple[int, int] | None
+    fingerprint: str | None
+    prompts: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Images as `read_image` gives them."""
+        return map(read_image, self.paths)
+
+    def sha256(self) -> str:
+        """Of the files' contents in order; their names do not count."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def write_png(path: Path, image: np.ndarray, about: Mapping[str, str]) -> None:
+    """Write a PNG, all or nothing.
+
+    Args:
+        image: uint8 [H, W], or [H, W, C] with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+        about: text chunks by keyword (Latin-1, at most 79 characters).
+
+    Raises:
+        BiGainError: if it cannot be written.
+    """
+    if image.dtype != np.uint8:
+        raise ValueError(f"expected an image of uint8, got {image.dtype}")
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    chunks = PngInfo()
+    for key, text in about.items():
+        chunks.add_text(key, text)
+    with atomic(path) as file:
+        Image.fromarray(image).save(file, "PNG", pnginfo=chunks)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode an image to uint8 [H, W, C]: C is 1 for grey, 3 for all else; transparency goes.
+
+    Raises:
+        BiGainError: if it cannot be decoded, or has more than 8 bits a channel.
+    """
+    with _opened(path) as image:
+        mode = image.mode
+        if mode[0] in "IF":
+            raise BiGainError(
+                f"{path} has more than 8 bits a channel ({mode}); convert it to 8-bit PNG"
+            )
+        grey = mode in ("1", "L", "LA")
+        try:
+            array = np.array(image.convert("L" if grey else "RGB"))
+        except Exception as error:  # decoders raise of all kinds at damaged data
+            raise _damaged([path], error) from error
+    return array[:, :, None] if grey else array
+
+
+def pixels(images: torch.Tensor) -> np.ndarray:
+    """Float [..., C, H, W] in [-1, 1] to uint8 [..., H, W, C]; values beyond are clipped."""
+    scaled = (images * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+    return scaled.movedim(-3, -1).cpu().numpy()
+
+
+def write_sheet(path: Path, images: Sequence[np.ndarray]) -> None:
+    """Write a contact sheet that `read_sheet` can take apart again; see `contact_sheet`."""
+    write_png(path, contact_sheet(images), {_TILES: str(len(images))})
+
+
+def read_sheet(path: Path) -> list[np.ndarray]:
+    """The images of a contact sheet, uint8 [H, W, 3] each, small ones enlarged.
+
+    Raises:
+        BiGainError: if it cannot be decoded, or is no sheet of this project.
+    """
+    sheet = read_image(path)
+    with _opened(path) as image:
+        count = int(image.info.get(_TILES, 0))
+    if not count:
+        raise BiGainError(f"{path} is no contact sheet; run its run's command again to redraw it")
+    columns = min(COLUMNS, count)
+    rows = -(-count // columns)
+    height, width = ((sheet.shape[i] - GAP) // n - GAP for i, n in ((0, rows), (1, columns)))
+    tops, lefts = (
+        [GAP + i * (side + GAP) for i in range(n)] for side, n in ((height, rows), (width, columns))
+    )
+    every = [sheet[y : y + height, x : x + width] for y in tops for x in lefts]
+    return every[:count]
+
+
+def contact_sheet(images: Sequence[np.ndarray], columns: int = COLUMNS) -> np.ndarray:
+    """Lay images out in rows, white gaps between; small ones enlarged by a whole factor.
+
+    Args:
+        images: uint8 [H, W, C] each, of one shape.
+
+    Returns:
+        uint8 [H', W', 3].
+    """
+    factor = max(1, -(-SHOWN // min(images[0].shape[:2])))
+    stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    large = stack.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    grid = make_grid(large, nrow=columns, padding=GAP, pad_value=255)
+    if len(images) == 1:  # which make_grid leaves without a frame
+        grid = F.pad(grid, (GAP, GAP, GAP, GAP), value=255)
+        grid = grid.expand(3, -1, -1)
+    return grid.permute(1, 2, 0).numpy()
+
+
+def open_folder(path: Path | str, limit: int | None = None, *, mixed: bool = False) -> ImageFolder:
+    """The PNG, JPEG and WebP images right in a folder, checked; dot files do not count.
+
+    Every file's header is read, and a PNG's checksums; pixels are decoded later, one image at a
+    time.
+
+    Args:
+        limit: the first so many images by name.
+        mixed: allow different sizes, for a network that resizes.
+
+    Raises:
+        BiGainError: if the folder is missing or empty, or has fewer images than ``limit``; if a
+            file is damaged; if sizes differ and ``mixed`` is not set; if images come from two
+            runs, or only some of them from a run.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise BiGainError(f"{path} is not a folder; give one that holds images")
+    names = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in names if not p.name.startswith("."))
+    if not paths:
+        raise BiGainError(
+            f"{path} holds no images; put PNG, JPEG or WebP files right into it, not below it"
+        )
+    if limit is not None:
+        if not 1 <= limit <= len(paths):
+            raise BiGainError(
+                f"limit must lie in 1..{len(paths)}, the images in {path}; got {limit}"
+            )
+        paths = paths[:limit]
+    headers = _headers(paths)
+    sizes = [(image.height, image.width) for image in headers]
+    one_size = len(set(sizes)) == 1
+    if not one_size and not mixed:
+        groups = _groups(paths, sizes, lambda size: f"{size[1]}x{size[0]}")
+        raise BiGainError(
+            f"{path} holds images of different sizes: {groups}; bring them to one size, or move "
+            "those that do not belong there out of it"
+        )
+    runs = [image.fingerprint for image in headers]
+    if len(set(runs)) > 1:
+        groups = _groups(paths, runs, lambda run: f"run {run}" if run else "no run")
+        raise BiGainError(
+            f"{path} mixes images of different origin: {groups}; move those that do not belong "
+            "there out of it"
+        )
+    prompts = [image.prompt for image in headers if image.prompt is not None]
+    return ImageFolder(
+        path,
+        tuple(paths),
+        sizes[0] if one_size else None,
+        runs[0],
+        tuple(prompts) if len(prompts) == len(paths) else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Header:
+    height: int
+    width: int
+    fingerprint: str | None
+    prompt: str | None
+
+
+def _headers(paths: Sequence[Path]) -> list[_Header]:
+    """What the files tell without decoding pixels.
+
+    Raises:
+        BiGainError: naming the first damaged files.
+    """
+    headers, damaged, cause = [], [], None
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                texts = {key: image.info.get(key) for key in (FINGERPRINT, PROMPT)}
+                headers.append(_Header(image.height, image.width, *texts.values()))
+                image.verify()
+        except Exception as error:  # decoders raise of all kinds at damaged data
+            damaged.append(path)
+            cause = cause or error
+    if cause is not None:
+        raise _damaged(damaged, cause) from cause
+    return headers
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except Exception as error:  # decoders raise of all kinds at damaged data
+        raise _damaged([path], error) from error
+
+
+def _damaged(paths: Sequence[Path], error: Exception) -> BiGainError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # its message is the path again
+        reason = "not an image, or nothing in it"
+    return BiGainError(
+        f"{some([str(p) for p in paths], 5)} cannot be decoded ({reason}); remove or replace "
+        f"{'it' if len(paths) == 1 else f'these {len(paths)} files'} (a run's command writes its "
+        "missing images again)"
+    )
+
+
+def _groups(paths: Sequence[Path], values: Sequence[object], name: Callable[..., str]) -> str:
+    """How many files have each value, and the first of them, the most frequent value first."""
+    found: dict[object, list[Path]] = {}
+    for path, value in zip(paths, values, strict=True):
+        found.setdefault(value, []).append(path)
+    by_size = sorted(found.items(), key=lambda item: -len(item[1]))
+    return some([f"{len(p)} of {name(v)} (first {p[0].name})" for v, p in by_size], 3)

@@ -1,0 +1,46 @@
+"""docs/performance.md and the README show what the benchmarks found."""
+
+import json
+import re
+
+from bigain.benchmarks.report import summary
+from bigain.benchmarks.tables import WORTH, worth
+from bigain.reporting import markdown
+from bigain.utils.paths import REPOSITORY
+from scripts.benchmark import SUITES, measured
+
+BENCHMARKS = REPOSITORY / "results" / "benchmarks"
+BARS = (BENCHMARKS / "bars.md").read_text()
+
+
+def shown(path: str, what: str = "bars") -> str:
+    text = (REPOSITORY / path).read_text()
+    (found,) = re.findall(rf"<!-- {what} -->\n(.*?)\n<!-- /{what} -->", text, re.S)
+    return found.strip()
+
+
+def test_the_page_shows_every_ratio_asked_for():
+    assert shown("docs/performance.md") == BARS.strip()
+
+
+def test_the_bars_are_those_of_the_suites():
+    assert summary(BENCHMARKS, measured(BENCHMARKS), SUITES).strip() == BARS.strip()
+
+
+def test_the_readme_quotes_them():
+    lines = shown("README.md").splitlines()
+    known = [re.sub(r" +", " ", line) for line in BARS.splitlines()]
+    assert len(lines) > 4
+    for line in lines[2:]:
+        assert re.sub(r" +", " ", line) in known
+
+
+def test_the_page_counts_the_small_models_compressions():
+    lines = []
+    for kind in measured(BENCHMARKS):
+        path = BENCHMARKS / kind / "tables.json"
+        if path.exists():
+            for found in json.loads(path.read_text())["measurements"]:
+                first, *others = worth(found)
+                lines.append([f"{first}, {kind}", *others])
+    assert shown("docs/performance.md", "worth") == markdown.table([WORTH, *lines])

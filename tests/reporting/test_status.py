@@ -1,0 +1,171 @@
+"""How far experiments are: every state a cell can be in, and the command that mends it."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bigain.errors import BiGainError
+from bigain.experiments import experiment_files
+from bigain.reporting.status import State, look, status, status_of
+from bigain.store.runs import Run
+from bigain.store.shards import Shard
+
+
+@dataclass
+class Cell:
+    """A stand-in for experiment_files.Cell: three images of a run that may be there."""
+
+    path: Path
+    overrides: list[str]
+    scores: str | None = None
+    error: str | None = None
+    looked: int = 0
+
+    @property
+    def run_path(self) -> Path:
+        self.looked += 1
+        if self.error:
+            raise BiGainError(self.error)
+        return self.path
+
+    def image_ids(self) -> list[str]:
+        return ["0", "1", "2"]
+
+
+@dataclass
+class Row:
+    title: str
+    cells: dict[str, Cell]
+
+
+@dataclass
+class Group:
+    title: str
+    rows: list[Row]
+
+
+@dataclass
+class Experiment:
+    groups: list[Group]
+    name: str = "table4"
+    title: str = "Merging"
+    scale: str | None = "mini"
+    overrides: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run.create(tmp_path, "classify", {"seed": 0}, {})
+
+
+@pytest.fixture
+def cell(run) -> Cell:
+    return Cell(run.path, ["compressor=lgtm"])
+
+
+def rows(*images: int) -> list[dict]:
+    return [{"image_id": str(image), "label": 0} for image in images]
+
+
+def test_a_cell_without_a_run_is_missing(tmp_path):
+    state = look(Cell(tmp_path / "none", []))
+    assert (state.word, state.line) == ("missing", "missing, 0 of 3 images")
+
+
+def test_images_are_counted_only_if_they_are_wanted(run, cell):
+    run.append(rows(0, 7))
+    assert look(cell).line == "started, 1 of 3 images"
+    run.append(rows(1, 2))
+    assert look(cell).line == "done, 3 of 3 images"
+
+
+def test_images_not_scored_are_not_done(run, cell):
+    run.append(rows(0, 1, 2))
+    cell.scores = "scores-inception"
+    assert look(cell).line == "started, 3 of 3 images; not scored"
+    run.record("scores-inception", {})
+    assert look(cell).word == "done"
+
+
+def test_shards_at_work_are_named(run, cell):
+    with run.lock(Shard(2, 1)):
+        assert look(cell).line == "running, 0 of 3 images; shard 1 of 2 at work"
+    assert look(cell).word == "missing"
+
+
+def test_a_failure_is_told_with_its_shard(run, cell):
+    run.append(rows(0))
+    run.record("failed-1-of-2", {"error": "no GPU", "shard": "shard 1 of 2"})
+    run.record("failed", {"error": "no disk", "shard": None})
+    state = look(cell)
+    assert state.word == "failed"
+    assert "; shard 1 of 2 failed: no GPU" in state.line
+    assert "; the whole run failed: no disk" in state.line
+
+
+def test_a_cell_that_cannot_be_built_or_read_says_why(run, cell, tmp_path):
+    assert look(Cell(tmp_path, [], error="no data; get it")).line == "cannot run: no data; get it"
+    (run.path / "part-x.parquet").write_bytes(b"")
+    assert look(cell).line.startswith("cannot run: ") and "part-x" in look(cell).line
+
+
+def test_the_lines_of_an_experiment(run, tmp_path):
+    run.append(rows(0, 1, 2))
+    done, shared = Cell(run.path, ["a"]), Cell(tmp_path / "none", ["b"])
+    broken = Cell(tmp_path, ["c"], error="no data")
+    group = Group(
+        "DiT",
+        [
+            Row("Uncompressed", {"classify": done, "generate": shared}),
+            Row("L-GTM", {"classify": broken, "generate": Cell(tmp_path / "none", ["d"])}),
+        ],
+    )
+    known: dict[tuple[str, ...], State] = {}
+    lines = list(status(Experiment([group]), ["limit=3"], known))
+    assert lines == [
+        "table4 (mini)",
+        "  Merging",
+        "  DiT",
+        "    done, 3 of 3 images: Uncompressed (classify)",
+        "    missing, 0 of 3 images: Uncompressed (generate), L-GTM (generate)",
+        "    cannot run: no data: L-GTM (classify)",
+        "  4 cells: 1 done, 2 missing, 1 cannot run",
+        "  next: python run.py -m experiment=table4 scale=mini limit=3",
+    ]
+    list(status(Experiment([group]), [], known))
+    assert shared.looked == 1, "what experiments share is looked at once"
+
+
+def test_nothing_is_next_where_all_is_done(run):
+    run.append(rows(0, 1, 2))
+    group = Group("", [Row("Uncompressed", {"classify": Cell(run.path, [])})])
+    lines = list(status(Experiment([group], scale=None), [], {}))
+    assert lines[-1] == "  1 cells: 1 done" and lines[0] == "table4"
+
+
+def test_one_bad_experiment_does_not_hide_the_others(tmp_path, monkeypatch):
+    text = (experiment_files.FOLDER / "demo.yaml").read_text()
+    (tmp_path / "b.yaml").write_text(text)
+    (tmp_path / "a.yaml").write_text("title: x\n")
+    monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
+    monkeypatch.setattr(experiment_files, "names", lambda scale=None: [] if scale else ["a", "b"])
+    lines = list(status_of([f"results={tmp_path}", "limit=2"]))
+    assert lines[0].startswith("a: a.yaml must have the keys")
+    assert lines[1] == "b" and "missing, 0 of 2 images: Uncompressed" in lines[3]
+    assert lines[-1] == f"  next: python run.py -m experiment=b results={tmp_path} limit=2"
+    with pytest.raises(BiGainError, match="must have the keys"):
+        list(status_of(["a"]))
+
+
+def test_the_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "bigain.reporting", "status", "absent"],
+        cwd=experiment_files.FOLDER.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: there is no experiment absent")

@@ -1,0 +1,190 @@
+"""Scores of runs and folders, from a configuration."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from bigain.errors import BiGainError
+from bigain.experiments.job import Job
+from bigain.experiments.runner import execute
+from bigain.tasks.generate import files, folder
+from bigain.utils.images import write_png
+from bigain.utils.paths import REPOSITORY
+
+FEW = ["evaluation.allow_few=true", "evaluation.replicates=5"]
+
+
+@pytest.fixture
+def reference(tmp_path):
+    """A small one, as the embedded default's takes seconds to compare with."""
+    return f"evaluation.reference={paint(tmp_path / 'real', 80, start=7)}"
+
+
+@pytest.fixture
+def overrides(small_dit, tmp_path):
+    return [
+        "task=generate",
+        "task.steps=2",
+        f"model.path={small_dit}",
+        f"results={tmp_path}/results",
+        "limit=12",
+    ]
+
+
+@pytest.fixture
+def run(configure):
+    return lambda overrides: execute(configure(overrides))
+
+
+@pytest.fixture
+def evaluate(run, tmp_path):
+    """Scores of a folder, read back from where they are kept."""
+
+    def scored(path, *more):
+        here = [f"task.path={path}", f"results={tmp_path}/results", *more]
+        found = run(["task=evaluate", *here])
+        place = found.path if found else tmp_path / "results" / "scores"
+        newest = max(place.glob("*scores-*.json"), key=lambda p: p.stat().st_mtime_ns)
+        return json.loads(newest.read_text())
+
+    return scored
+
+
+def paint(path, count=12, side=32, start=0, about=None):
+    """Random grey images."""
+    path.mkdir(exist_ok=True)
+    draws = np.random.default_rng(start).integers(0, 256, (count, side, side), np.uint8)
+    for i, image in enumerate(draws):
+        write_png(path / f"{i:03d}.png", image, about or {})
+    return path
+
+
+def scores_of(run):
+    return [json.loads(path.read_text()) for path in run.path.glob("scores-*.json")]
+
+
+def test_a_run_is_scored_against_its_data_sets_statistics(overrides, run):
+    (scores,) = scores_of(run([*overrides, *FEW]))
+    assert scores["reference_name"] == "fashion_mnist-train-fashion"
+    assert scores["reference_n"] == 60000
+
+
+def test_a_run_is_scored_once_at_its_end(overrides, run, reference, capsys):
+    overrides = [*overrides, reference]
+    found = run([*overrides, *FEW])
+    (scores,) = scores_of(found)
+    assert scores["n"] == 12 and scores["features"] == "fashion"
+    assert scores["reference_name"] == "real" and scores["reference_n"] == 80
+    assert scores["fid"] > 1 and len(scores["fid_replicates"]) == 5
+    assert f"FID (fashion) {scores['fid']:.2f}" in capsys.readouterr().out
+    (kept,) = found.path.glob("scores-*.json")
+    before = kept.stat().st_mtime_ns
+    run([*overrides, *FEW])
+    assert kept.stat().st_mtime_ns == before
+    run([*overrides, *FEW, "limit=9"])  # other images, other scores
+    assert sorted(s["n"] for s in scores_of(found)) == [9, 12]
+
+
+def test_fid_is_compared_with_the_uncompressed_runs(overrides, run, reference, capsys):
+    chosen = [*overrides, *FEW, reference]
+    run([*chosen, "compressor=lgtm", "blocks=all"])
+    assert "FID against uncompressed" not in capsys.readouterr().out
+    (plain,) = scores_of(run(chosen))
+    (merged,) = scores_of(run([*chosen, "compressor=lgtm", "blocks=all"]))
+    said = f"FID against uncompressed: {merged['fid'] - plain['fid']:+.2f} ["
+    assert said in capsys.readouterr().out
+
+
+def test_too_few_images_are_drawn_but_not_scored(overrides, run, capsys):
+    found = run(overrides)
+    assert "not scored: 12 images are too few" in capsys.readouterr().out
+    assert not scores_of(found) and len(files(found, found.rows()["image_id"])) == 12
+    with pytest.raises(BiGainError, match=r"fid 65.* evaluation\.allow_few=true"):
+        run(["task=evaluate", f"task.path={found.path}"])
+
+
+def test_a_run_and_its_folder_score_alike(overrides, run, evaluate, reference):
+    found = run([*overrides, "features=none"])
+    whole = evaluate(found.path, *FEW, reference)
+    assert evaluate(folder(found), *FEW, reference) == whole
+    assert scores_of(found) == [whole]
+    batched = evaluate(folder(found), *FEW, reference, "batch_size=5")
+    assert batched["fid"] == pytest.approx(whole["fid"])
+
+
+def test_two_folders(evaluate, tmp_path):
+    ours, same = paint(tmp_path / "ours"), paint(tmp_path / "same")
+    other = paint(tmp_path / "other", 20, start=1)
+    assert evaluate(ours, f"evaluation.reference={same}", *FEW)["fid"] == pytest.approx(0, abs=1e-6)
+    scores = evaluate(ours, f"evaluation.reference={other}", *FEW)
+    assert scores["fid"] > 0.01
+    assert (scores["n"], scores["reference_n"], scores["reference_name"]) == (12, 20, "other")
+
+
+def test_a_reference_file(evaluate, tmp_path):
+    statistics = REPOSITORY / "assets" / "statistics" / "fashion_mnist-train-fashion.npz"
+    scores = evaluate(paint(tmp_path / "ours"), f"evaluation.reference={statistics}", *FEW)
+    assert scores["reference_name"] == "fashion_mnist-train-fashion"
+
+
+def test_images_of_another_run_are_refused(overrides, run):
+    found, other = run([*overrides, "features=none"]), run([*overrides, "seed=1", "features=none"])
+    for path in files(other, other.rows()["image_id"]):
+        shutil.copy(path, folder(found) / path.name)
+    with pytest.raises(BiGainError, match=f"run {other.fingerprint}, not of its own"):
+        run(["task=evaluate", f"task.path={found.path}", *FEW])
+    shutil.copy(files(run([*overrides, "seed=2", "features=none"]), ["000004"])[0], folder(found))
+    with pytest.raises(BiGainError, match="mixes images of different origin"):
+        run(["task=evaluate", f"task.path={folder(found)}", *FEW])
+
+
+def test_what_cannot_be_scored(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    large = paint(tmp_path / "large", side=64)
+    corrupt = paint(tmp_path / "corrupt")
+    (corrupt / "005.png").write_bytes((corrupt / "005.png").read_bytes()[:-25])
+    mixed = paint(tmp_path / "mixed")
+    write_png(mixed / "099.png", np.zeros((28, 28), np.uint8), {})
+    for path, message in (
+        (tmp_path / "absent", "is not a folder"),
+        (tmp_path / "empty", "holds no images"),
+        (large, "28|32"),
+        (corrupt, r"005\.png cannot be decoded"),
+        (mixed, "different sizes: 12 of 32x32"),
+    ):
+        with pytest.raises(BiGainError, match=message) as caught:
+            run(["task=evaluate", f"task.path={path}", f"results={tmp_path}", *FEW])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ([], "task.path to a folder of images or a run of task=generate; there are: none yet"),
+        (["features=none"], "needs a feature network"),
+        (["+evaluation.replicate=3"], "replicate"),
+        (["evaluation.replicates=1"], "from 2"),
+        (["task.path=.", "evaluation.reference=absent"], "make_reference_statistics.py"),
+        (["task.path=.", "evaluation.reference=/absent.npz"], "/absent.npz not found"),
+        (["task.path=.", "evaluation.reference=null"], "names no reference"),
+        (["task.path=.", "features.path=/absent"], "/absent"),
+    ],
+)
+def test_refusals(run, change, message, tmp_path):
+    with pytest.raises(BiGainError) as caught:
+        run(["task=evaluate", f"results={tmp_path}", *change])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_statistics_that_are_missing_are_said_before_anything_is_drawn(overrides, run, tmp_path):
+    with pytest.raises(BiGainError, match=r"make_reference_statistics\.py"):
+        run([*overrides, "evaluation.reference=absent"])
+    assert not (tmp_path / "results" / "runs").exists()
+
+
+def test_the_record_is_known_without_weights_in_memory(overrides, run, configure, reference):
+    found = run([*overrides, *FEW, reference])
+    job = Job(configure([*overrides, *FEW, reference]))
+    assert job.scoring.record(12) in {path.stem for path in found.path.glob("scores-*.json")}
