@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bigain.experiments import configuration
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.store.runs import Run
@@ -153,4 +154,4 @@ def run(configure: Callable[[list[str]], DictConfig]) -> Callable[[list[str]], R
 
 @pytest.fixture(scope="session")
 def job(configure: Callable[[list[str]], DictConfig]) -> Callable[[list[str]], Job]:
-    return lambda overrides: Job(configure(overrides))
+    return lambda overrides: Job(settings_of(configure(overrides)))

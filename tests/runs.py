@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bigain.reporting.accuracy import accuracy_row
 from bigain.store.runs import Run
+from bigain.tasks.classify_columns import accuracy_row
 from bigain.utils.paths import REPOSITORY
 
 RUN = str(REPOSITORY / "run.py")

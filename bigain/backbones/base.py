@@ -6,7 +6,28 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bigain.datasets.base import Dataset
+
+class Subjects(Protocol):
+    """What a model is asked about: the classes and images of a data set, `bigain.datasets.Dataset`.
+
+    Attributes:
+        classes: names, in the order of the labels.
+        prompts: one per class, for text-conditional models.
+        class_ids: each class's index among those that a class-conditional model was trained on;
+            None for data that no such model knows.
+        known_classes: how many classes such a model knows in all; None likewise.
+    """
+
+    classes: list[str]
+    prompts: list[str]
+    class_ids: list[int] | None
+    known_classes: int | None
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        """An image's classes."""
+
+    def prompt(self, index: int) -> str:
+        """What to draw in this image's place."""
 
 
 class Backbone(Protocol):
@@ -39,10 +60,10 @@ class Backbone(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, c, h, w] to float32 images [B, C, H, W], about in [-1, 1]."""
 
-    def condition(self, dataset: Dataset) -> Tensor:
-        """One row a class, [K, ...], computed once and indexed by class."""
+    def condition(self, dataset: Subjects) -> Tensor:
+        """One row per class, [K, ...], computed once and indexed by class."""
 
-    def condition_images(self, dataset: Dataset, indices: Sequence[int]) -> Tensor:
+    def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
         """What to draw in the place of each of these images, [B, ...]: its class or prompt."""
 
     def unconditional(self) -> Tensor:

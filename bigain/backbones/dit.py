@@ -7,10 +7,10 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import Tensor
 
+from bigain.backbones.base import Subjects
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.backbones.latents import Autoencoder
 from bigain.backbones.schedule import FILE, NoiseSchedule
-from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError
 
 
@@ -69,7 +69,7 @@ class DiT:
     def decode(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decode(latents) if self.autoencoder else latents.float()
 
-    def condition(self, dataset: Dataset) -> Tensor:
+    def condition(self, dataset: Subjects) -> Tensor:
         known = self.denoiser.config.num_embeds_ada_norm
         ids = dataset.class_ids
         if ids is None or dataset.known_classes != known:
@@ -80,7 +80,7 @@ class DiT:
             )
         return torch.tensor(ids, device=self.alphas_cumprod.device)
 
-    def condition_images(self, dataset: Dataset, indices: Sequence[int]) -> Tensor:
+    def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
         rows = self.condition(dataset)
         return rows[[dataset.labels(i)[0] for i in indices]]
 

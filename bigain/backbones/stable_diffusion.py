@@ -9,10 +9,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from bigain.backbones.base import Subjects
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.backbones.latents import Autoencoder
 from bigain.backbones.schedule import FILE, NoiseSchedule
-from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError
 from bigain.utils import model_folders
 
@@ -82,11 +82,11 @@ class StableDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decode(latents)
 
-    def condition(self, dataset: Dataset) -> Tensor:
+    def condition(self, dataset: Subjects) -> Tensor:
         """Embeddings of the classes' prompts, [K, L, C] in the denoiser's type."""
         return self._once(tuple(dataset.prompts))
 
-    def condition_images(self, dataset: Dataset, indices: Sequence[int]) -> Tensor:
+    def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
         prompts = [dataset.prompt(i) for i in indices]
         different = list(dict.fromkeys(prompts))
         rows = [different.index(p) for p in prompts]

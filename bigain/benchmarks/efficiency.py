@@ -18,6 +18,7 @@ from bigain.benchmarks.whole import Whole, configured
 from bigain.compression.hooks import attached
 from bigain.metrics.ratio import ratio
 from bigain.profiling.timing import Side, fused_attention, in_turn, peak
+from bigain.tasks.classify import Classify
 
 WANTED = 0.95
 NOTE = (
@@ -36,6 +37,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
     for name in own.models:
         for method in methods(own.methods):
             whole = Whole(configured(method, name, own, device))
+            assert isinstance(whole.job.task, Classify)  # see `configured`
             each = whole.job.task.evaluations(len(whole.job.dataset.classes))
             evaluations = each * own.images
             cells = max(own.batch_sizes)
@@ -89,6 +91,6 @@ def _forwards(
         for _ in range(times):
             backbone.predict_noise(x, t, rows)
 
-    where = {"blocks": whole.job.blocks, "sites": whole.job.cfg.sites}
+    where = {"blocks": whole.job.blocks, "sites": whole.job.setup.sites}
     with attached(backbone.denoiser, whole.job.compressor, **where):
         yield work

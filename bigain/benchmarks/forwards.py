@@ -25,7 +25,7 @@ from bigain.profiling.timing import (
     peak,
     random_forward,
 )
-from bigain.reporting.tables import DASH
+from bigain.utils.tables import DASH
 
 REALISED = 0.9
 TOGETHER = 6  # methods that are timed in turn with the baseline, before the next ones are

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
-from bigain.experiments import configuration, experiment_files
+from bigain.experiments import experiment_files
+from bigain.experiments.configuration import settings_of
 
 BASELINE = "none"
 PROFILED = (BASELINE, "lgtm_0.5")  # beside the times of models
@@ -30,8 +31,7 @@ class Method:
         return experiment_files.composed([*others, *self.overrides])
 
     def compressor(self, *others: str) -> Compressor | None:
-        found: Compressor | None = configuration.build(self.configured(*others), "compressor")
-        return found
+        return settings_of(self.configured(*others)).setup.compressor
 
 
 def methods(names: Sequence[str] | None = None) -> list[Method]:

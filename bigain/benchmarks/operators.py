@@ -18,8 +18,8 @@ from bigain.benchmarks.report import Bar, Report, mib, text
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.metrics.ratio import ratio
 from bigain.profiling.timing import Side, alone, fused_attention, in_turn, peak, seeded
-from bigain.reporting.tables import DASH
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.tables import DASH
 
 TOMESD = "tomesd 0.1.3, ToMe 0.5"
 ATTENTION = "self-attention"

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bigain.metrics.ratio import Ratio
-from bigain.reporting import markdown
-from bigain.reporting.tables import DASH
 from bigain.utils import files
+from bigain.utils.tables import DASH, markdown
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class Report:
         """Write ``<folder>/<name>.{md,json}`` and return the Markdown."""
         parts = [f"# {self.title}", self.note]
         for heading, lines in self.tables.items():
-            parts += [f"## {heading}", markdown.table(lines)]
+            parts += [f"## {heading}", markdown(lines)]
         if self.bars:
-            parts += ["## Bars", markdown.table(_lines(self.bars))]
+            parts += ["## Bars", markdown(_lines(self.bars))]
         about = [f"{key}: {value}" for key, value in conditions.items() if value is not None]
         text = "\n\n".join([*parts, "Measured on " + "; ".join(about) + "."]) + "\n"
         content = {
@@ -85,7 +84,7 @@ def summary(folder: Path, devices: Sequence[str], suites: Sequence[str]) -> str:
                     found.setdefault((bar["name"], bar["wanted"]), {})[device] = verdict
     header = ["Ratio", "Wanted", *devices]
     lines = [[*bar, *(by.get(d, DASH) for d in devices)] for bar, by in found.items()]
-    return markdown.table([header, *lines])
+    return markdown([header, *lines])
 
 
 def text(ratio: Ratio, digits: int = 2) -> str:

@@ -13,7 +13,8 @@ from bigain.experiments import experiment_files
 from bigain.experiments.job import Job
 from bigain.metrics.ratio import ratio
 from bigain.profiling.timing import Side, forward_side, fused_attention, in_turn, random_forward
-from bigain.reporting.timings import key
+from bigain.store.forward_times import key
+from bigain.tasks import TASKS
 
 SCALE = "mini"
 WORTH = ["", "Slower than none", "Saving realised, median", "Slowest"]
@@ -37,7 +38,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             model, inputs = random_forward(skeleton, own.batch_size, device, dtype, cfg.seed)
             sides: dict[str, Side] = {}
             for compression, (_, job) in jobs.items():
-                where: dict[str, Any] = {"blocks": job.blocks, "sites": list(job.cfg.sites)}
+                where: dict[str, Any] = {"blocks": job.blocks, "sites": list(job.setup.sites)}
                 sides[compression] = forward_side(model, inputs, job.compressor, **where)
             seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
             base = key(name, None)
@@ -96,7 +97,7 @@ def _jobs(model: str) -> dict[str, tuple[str, Job]]:
         for group in experiment_files.load(experiment, SCALE).groups:
             for row in group.rows:
                 for task, cell in row.cells.items():
-                    if task == "trace" or f"model={model}" not in cell.overrides:
+                    if not TASKS[task].compared or f"model={model}" not in cell.overrides:
                         continue
                     job = cell.job
                     jobs.setdefault(key(model, job.identity["compression"]), (row.title, job))

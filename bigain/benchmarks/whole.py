@@ -3,13 +3,16 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from bigain.benchmarks.methods import Method
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import load, working
 
@@ -31,14 +34,15 @@ class Whole:
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        self.job: Any = Job(cfg)
+        self.settings = settings_of(cfg)
+        self.job = Job(self.settings)
         self.backbone: Any = load(self.job)
 
     @contextmanager
     def side(self) -> Iterator[Callable[[], None]]:
         """A new run in a folder that is removed afterwards."""
-        job = self.job
         with tempfile.TemporaryDirectory() as folder:
-            job.cfg.results = folder
+            setup = replace(self.settings.setup, results=Path(folder))
+            job = Job(replace(self.settings, setup=setup))
             with working(job, self.backbone, job.run(), job.ids, job.ids, "timed") as work:
                 yield partial(job.task.compute, work)

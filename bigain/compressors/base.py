@@ -44,6 +44,14 @@ class Compressor:
     def paired(self) -> bool:
         return True
 
+    def suited(self, purpose: str) -> "Compressor":
+        """The compressor with what is left to the task filled in.
+
+        Args:
+            purpose: "classification" or "generation".
+        """
+        return self
+
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:

@@ -44,6 +44,9 @@ class Compose(Compressor):
     def paired(self) -> bool:
         return all(part.paired for part in self.parts)
 
+    def suited(self, purpose: str) -> "Compose":
+        return Compose(*(part.suited(purpose) for part in self.parts))
+
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:
@@ -80,6 +83,9 @@ class Cached(Compressor):
     @property
     def paired(self) -> bool:
         return self.compressor.paired
+
+    def suited(self, purpose: str) -> "Cached":
+        return Cached(self.compressor.suited(purpose))
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

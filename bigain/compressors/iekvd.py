@@ -1,7 +1,7 @@
 """IE-KVD, interpolate-extrapolate key/value downsampling (BiGain_TD; arXiv 2603.12240)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,13 @@ class LinearAlpha:
         return self.clean + (self.noise - self.clean) * t.float() / self.timesteps
 
 
+# the paper's choices, by what the model is used for
+ALPHAS: dict[str, float | LinearAlpha] = {
+    "classification": 0.9,
+    "generation": LinearAlpha(noise=0.8, clean=1.2),
+}
+
+
 @dataclass(frozen=True)
 class IEKVD(Compressor):
     """D(Z) = alpha * nearest(Z) + (1 - alpha) * mean(cell of Z), on keys and values alone.
@@ -44,21 +51,24 @@ class IEKVD(Compressor):
         factor: side of a coarse cell in tokens; 1 changes nothing.
         alpha: 1 is ToDo's nearest and 0 its mean; above 1 it extrapolates. The paper classifies
             with 0.9 and generates with LinearAlpha(noise=0.8, clean=1.2), whose fields may also
-            be given as a mapping.
+            be given as a mapping. "task" leaves the choice between these two to `suited`.
     """
 
     factor: int
-    alpha: float | LinearAlpha | Mapping[str, float] = 0.9
+    alpha: float | LinearAlpha | Mapping[str, float] | str = 0.9
 
     def __post_init__(self) -> None:
         check_whole("IEKVD", "factor", self.factor, 1)
         if isinstance(self.alpha, Mapping):
             object.__setattr__(self, "alpha", LinearAlpha(**dict[str, Any](self.alpha)))
-        elif not isinstance(self.alpha, int | float | LinearAlpha):
+        elif not isinstance(self.alpha, int | float | LinearAlpha) and self.alpha != "task":
             raise ValueError(
-                "IEKVD: alpha must be a number, or a schedule {noise: ..., clean: ...}, "
+                "IEKVD: alpha must be a number, a schedule {noise: ..., clean: ...}, or task, "
                 f"got {self.alpha!r}"
             )
+
+    def suited(self, purpose: str) -> "IEKVD":
+        return replace(self, alpha=ALPHAS[purpose]) if self.alpha == "task" else self
 
     @property
     def shortens(self) -> frozenset[str]:
@@ -69,6 +79,8 @@ class IEKVD(Compressor):
     ) -> Plan:
         grid.check(x)
         downsample.check_fits("IEKVD", self.factor, grid)
+        if self.alpha == "task":
+            raise ValueError("IEKVD: alpha=task is chosen by IEKVD.suited(purpose); call it first")
         alpha: float | Tensor
         if isinstance(self.alpha, LinearAlpha):
             if t is None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from bigain.errors import BiGainError
 from bigain.experiments.experiment_files import Cell
-from bigain.tasks import generate
+from bigain.store import run_images
 
 
 def archive(cells: Iterable[Cell]) -> int:
@@ -35,9 +35,9 @@ def archive(cells: Iterable[Cell]) -> int:
             if job.scoring is not None:
                 if run.read_record(job.scoring.record(len(job.ids))) is None:
                     continue
-                before = (run.read_record(generate.ARCHIVED) or {"images": 0})["images"]
-                run.record(generate.ARCHIVED, {"images": max(before, len(job.ids))})
-                for path in generate.files(run, job.ids):
+                before = (run.read_record(run_images.ARCHIVED) or {"images": 0})["images"]
+                run.record(run_images.ARCHIVED, {"images": max(before, len(job.ids))})
+                for path in run_images.files(run, job.ids):
                     path.unlink(missing_ok=True)
             done += 1
     return done

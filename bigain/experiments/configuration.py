@@ -4,15 +4,14 @@ The four groups (model, compressor, dataset, task) each name a class and its arg
 accepted keys are the class's own and a new method needs no schema.
 """
 
-import dataclasses
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -20,10 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from bigain.compression.compilation import MODES
 from bigain.compression.hooks import SITES
+from bigain.compressors import Compressor
 from bigain.errors import BiGainError
+from bigain.experiments.logging import Logger
 from bigain.store.reference_statistics import ADM
 from bigain.store.shards import Shard
+from bigain.tasks import TASKS, Task
+from bigain.tasks.base import Setup
 from bigain.tasks.evaluate import Evaluate
+from bigain.tasks.scoring import Scoring
 from bigain.utils.paths import REPOSITORY
 
 GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
@@ -32,12 +36,17 @@ ABOUT = {
     "model": ("name", "image_size", "blocks", "guidance", "spacing"),
     "compressor": ("name",),
     "dataset": ("name", "reference"),
-    "task": ("name", "alpha"),
+    "task": ("name",),
     "features": ("name",),
     "logger": ("name",),
 }
 # Keys of `evaluation` beside the settings of the metrics.
 EVALUATION = ("reference", "statistics", "clip")
+# Keys of the configuration that cannot change a row: where, how and for what a command ran.
+PASSING = {
+    "results", "device", "batch_size", "compile", "start", "limit", "features", "evaluation",
+    "logger", "experiment", "scale", "sweep", "shards", "shard",
+}  # fmt: skip
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -67,6 +76,96 @@ class Config:
     shards: int = 1
     shard: int | None = None
     sweep: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A configuration as typed objects; nothing below `bigain.experiments` sees any other form.
+
+    Attributes:
+        task: what to do.
+        setup: what to do it with.
+        shard: the share of the images to compute.
+        logger: shows finished runs; None for logger=none.
+        sweep: the experiment that a run belongs to, if any.
+        recorded: the configuration as a run keeps it, less what cannot change a result.
+        resolved: all of it, with interpolations resolved.
+    """
+
+    task: Task
+    setup: Setup
+    shard: Shard
+    logger: Logger | None
+    sweep: str | None
+    recorded: dict[str, Any]
+    resolved: dict[str, Any]
+
+    def uncompressed(self) -> "Settings":
+        """The same without a compressor."""
+        plain = {"name": "none", "_target_": None}
+        return replace(
+            self,
+            setup=replace(
+                self.setup, compressor=None, names={**self.setup.names, "compressor": "none"}
+            ),
+            recorded={**self.recorded, "compressor": plain},
+            resolved={**self.resolved, "compressor": plain},
+        )
+
+
+def settings_of(cfg: DictConfig) -> Settings:
+    """Check a configuration and build the objects that it names; no weights are loaded.
+
+    Raises:
+        BiGainError: if it, or the data, cannot be used.
+    """
+    check(cfg)
+    share = shard(cfg)
+    task: Task = build(cfg, "task")
+    if not task.schema and not share.whole:
+        raise BiGainError(f"task={task.name} has no shards; remove shards={share.count}")
+    if cfg.start < 0:
+        raise BiGainError(f"start must be at least 0, got {cfg.start}")
+    compressor: Compressor | None = None
+    if "compressor" in task.needs:
+        compressor = build(cfg, "compressor")
+    if compressor is not None:
+        compressor = compressor.suited(task.purpose)
+        if not compressor.paired and not task.compares_classes:
+            raise BiGainError(
+                f"{compressor!r} draws for each class, and task={task.name} compares no classes; "
+                "set compressor.destinations=random"
+            )
+    blocks = cfg.blocks if isinstance(cfg.blocks, str) else tuple(cfg.blocks)
+    setup = Setup(
+        names={group: cfg[group].name for group in ("task", "model", "dataset", "compressor")},
+        compressor=compressor,
+        dataset=build(cfg, "dataset") if "dataset" in task.needs else None,
+        backbone=build(cfg, "model") if "model" in task.needs else None,
+        scoring=scoring_of(cfg) if task.scored and cfg.features._target_ is not None else None,
+        blocks=blocks,
+        sites=tuple(cfg.sites),
+        seed=cfg.seed,
+        dtype=getattr(torch, cfg.dtype),
+        device=cfg.device,
+        batch_size=cfg.batch_size,
+        compile=cfg.compile,
+        results=Path(cfg.results),
+        start=cfg.start,
+        limit=cfg.limit,
+    )
+    task.check(setup)
+    recorded: Any = OmegaConf.to_container(cfg)
+    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
+    return Settings(
+        task,
+        setup,
+        share,
+        build(cfg, "logger"),
+        cfg.sweep,
+        {str(key): value for key, value in recorded.items() if key not in PASSING},
+        resolved,
+    )
 
 
 def register() -> None:
@@ -131,6 +230,24 @@ def evaluation(cfg: DictConfig) -> Evaluate:
         raise BiGainError(f"evaluation: {_one_line(error)}") from error
 
 
+def scoring_of(cfg: DictConfig) -> Scoring:
+    """What scores generated images.
+
+    Raises:
+        BiGainError: if a setting, the network's weights or the reference cannot be used.
+    """
+    return Scoring(
+        build(cfg, "features"),
+        evaluation(cfg),
+        where=cfg.evaluation.reference,
+        statistics=Path(cfg.evaluation.statistics),
+        clip=cfg.evaluation.clip,
+        device=cfg.device,
+        batch_size=cfg.batch_size,
+        dataset=cfg.dataset.name,
+    )
+
+
 def shard(cfg: DictConfig) -> Shard:
     """The share of the images to compute.
 
@@ -148,20 +265,6 @@ def shard(cfg: DictConfig) -> Shard:
     if index is not None and not 0 <= index < count:
         raise BiGainError(f"shard must be one of 0..{count - 1} (shards={count}), got {index}")
     return Shard(count, index or 0)
-
-
-def plain(value: Any) -> Any:
-    """Plain JSON values of a compressor or task: its class's name and its fields."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **fields}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    raise TypeError(f"{value!r} has no plain form; make it a dataclass")
 
 
 def _check_keys(group: str, node: DictConfig, where: str, about: tuple[str, ...]) -> None:
@@ -189,7 +292,7 @@ def _check_reference(cfg: DictConfig) -> None:
     """Refuse to generate other classes than ADM's reference is of, or a part of the images."""
     reference, data = cfg.evaluation.reference, cfg.dataset
     adm = reference is not None and Path(str(reference)).name.startswith(ADM)
-    if cfg.task.name != "generate" or not adm:
+    if not adm or cfg.task.name not in TASKS or not TASKS[cfg.task.name].draws:
         return
     subset = data.get("subset")
     if data.get("classes") != "imagenet1k" or subset is not None:

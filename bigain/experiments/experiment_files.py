@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.utils.paths import REPOSITORY
 
@@ -51,7 +52,7 @@ class Cell:
         Raises:
             BiGainError: if the data or the model's files are not there.
         """
-        return Job(composed(self.overrides))
+        return Job(settings_of(composed(self.overrides)))
 
     @property
     def run_path(self) -> Path:
@@ -60,8 +61,7 @@ class Cell:
     @property
     def scores(self) -> str | None:
         """The run's record that holds its images' scores; None if they are not to be scored."""
-        scoring = self.job.scoring
-        return scoring.record(len(self.job.ids)) if scoring else None
+        return self.job.scores
 
     def image_ids(self) -> list[str]:
         """The images it must hold."""

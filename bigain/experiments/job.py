@@ -6,26 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from bigain.backbones import Backbone
-from bigain.compression.hooks import select_blocks
-from bigain.compressors import Compressor
-from bigain.datasets.base import Dataset
+from bigain.compression.blocks import select_blocks
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
+from bigain.experiments.configuration import Settings
 from bigain.profiling.flops import Flops, count
+from bigain.store.identity import plain
 from bigain.store.runs import Run, fingerprint
-from bigain.tasks.base import Task
-from bigain.tasks.scoring import Scoring
+from bigain.tasks.columns import COST, Results
 
 # Raised when the same configuration starts to give other numbers.
 PROTOCOL = 1
-# Keys of the configuration that cannot change a row: where, how and what for a command ran.
-PASSING = {
-    "results", "device", "batch_size", "compile", "start", "limit", "features", "evaluation",
-    "logger", "experiment", "scale", "sweep", "shards", "shard",
-}  # fmt: skip
 
 
 class Job:
@@ -34,49 +24,37 @@ class Job:
     Attributes:
         ids: the images asked for.
         blocks: the places compressed, sorted; empty without a compressor.
-        scoring: of the images a task generates; None for other tasks, and with features=none.
 
     Raises:
         BiGainError: if the configuration or the data cannot be used.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
-        configuration.check(cfg)
-        self.cfg = cfg
-        self.compressor: Compressor | None = configuration.build(cfg, "compressor")
-        self.task: Task = configuration.build(cfg, "task")
-        paired = self.compressor is None or self.compressor.paired
-        if not paired and cfg.task.name != "classify":
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.task, self.setup = settings.task, settings.setup
+        setup = self.setup
+        assert setup.dataset is not None and setup.backbone is not None  # see Task.needs
+        self.dataset, self.backbone, self.scoring = setup.dataset, setup.backbone, setup.scoring
+        self.compressor = setup.compressor
+        if setup.start and self.scoring is not None:
             raise BiGainError(
-                f"{self.compressor!r} draws for each class, and only task=classify compares "
-                "classes; set compressor.destinations=random"
-            )
-        self.dataset: Dataset = configuration.build(cfg, "dataset")
-        self.backbone: Backbone = configuration.build(cfg, "model")
-        self.scoring: Scoring | None = None
-        if cfg.task.name == "generate" and cfg.features._target_ is not None:
-            self.scoring = Scoring(cfg)
-        if cfg.start < 0:
-            raise BiGainError(f"start must be at least 0, got {cfg.start}")
-        if cfg.start and self.scoring is not None:
-            raise BiGainError(
-                f"start={cfg.start} leaves out the first images, and scores are of the first; "
+                f"start={setup.start} leaves out the first images, and scores are of the first; "
                 "remove start, or set features=none"
             )
-        end = None if cfg.limit is None else cfg.start + cfg.limit
-        self.ids = self.task.ids(self.dataset, end)[cfg.start :]
+        end = None if setup.limit is None else setup.start + setup.limit
+        self.ids = self.task.ids(self.dataset, end)[setup.start :]
         if not self.ids:
-            raise BiGainError(f"start={cfg.start} leaves no image; there are fewer")
+            raise BiGainError(f"start={setup.start} leaves no image; there are fewer")
         self._skeleton: Any = self.backbone.skeleton()
         self.blocks: list[int] = []
         if self.compressor is not None:
             with self._blamed():
-                selected = select_blocks(self._skeleton, self._named)
+                selected = select_blocks(self._skeleton, setup.blocks)
                 self.blocks = sorted({block.place for block in selected})
 
     @cached_property
     def flops(self) -> Flops | None:
-        """Of one evaluation, None if they depend on the data.
+        """FLOPs of one evaluation; None if they depend on the data.
 
         Raises:
             BiGainError: if the compressor does not fit the model, which a forward on the meta
@@ -84,20 +62,16 @@ class Job:
         """
         if self.compressor is None:
             return count(self._skeleton)
+        where = {"blocks": self.setup.blocks, "sites": self.setup.sites}
         with self._blamed():
-            return count(self._skeleton, self.compressor, blocks=self._named, sites=self.cfg.sites)
-
-    @property
-    def _named(self) -> Any:
-        blocks = self.cfg.blocks
-        return blocks if isinstance(blocks, str) else list(blocks)
+            return count(self._skeleton, self.compressor, **where)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
         try:
             yield
         except ValueError as error:
-            raise BiGainError(f"compressor={self.cfg.compressor.name}: {error}") from error
+            raise BiGainError(f"compressor={self.setup.names['compressor']}: {error}") from error
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -105,32 +79,37 @@ class Job:
         compression = None
         if self.compressor is not None:
             compression = {
-                "compressor": configuration.plain(self.compressor),
+                "compressor": plain(self.compressor),
                 "blocks": self.blocks,
-                "sites": sorted(self.cfg.sites),
+                "sites": sorted(self.setup.sites),
             }
         return {
             "protocol": PROTOCOL,
             "model": self.backbone.identity(),
             "compression": compression,
             "dataset": self.dataset.identity(),
-            "task": configuration.plain(self.task),
-            "seed": self.cfg.seed,
-            "dtype": self.cfg.dtype,
+            "task": plain(self.task),
+            "seed": self.setup.seed,
+            "dtype": str(self.setup.dtype).removeprefix("torch."),
         }
 
     @property
     def _root(self) -> Path:
-        return Path(self.cfg.results) / "runs"
+        return self.setup.results / "runs"
 
     @property
     def _prefix(self) -> str:
-        return "-".join(self.cfg[g].name for g in ("task", "model", "dataset", "compressor"))
+        return "-".join(self.setup.names[g] for g in ("task", "model", "dataset", "compressor"))
 
     @property
     def run_path(self) -> Path:
         """The run's folder, there or not."""
         return self._root / f"{self._prefix}-{fingerprint(self.identity)}"
+
+    @property
+    def scores(self) -> str | None:
+        """The run's record of its images' scores; None if they are not to be scored."""
+        return self.scoring.record(len(self.ids)) if self.scoring else None
 
     def run(self) -> Run:
         """The run, its folder made if it is new.
@@ -139,13 +118,24 @@ class Job:
             BiGainError: if the compressor does not fit the model; no folder is made.
         """
         _ = self.flops
-        settings = OmegaConf.to_container(self.cfg)
-        assert isinstance(settings, dict)
-        kept = {str(k): v for k, v in settings.items() if k not in PASSING}
-        return Run.create(self._root, self._prefix, self.identity, kept)
+        return Run.create(self._root, self._prefix, self.identity, self.settings.recorded)
+
+    def results(self) -> Results:
+        """What the store holds of the images asked for.
+
+        Raises:
+            MissingImagesError: if the run lacks some of them.
+            BiGainError: if there is no run, or it is damaged.
+        """
+        run = Run.open(self.run_path)
+        cost = run.read_record("cost")
+        return Results(
+            run.require(self.ids),
+            run.read_record(self.scores) if self.scores else None,
+            cost and {key: cost[key] for key in COST},
+            run.fingerprint,
+        )
 
     def uncompressed(self) -> "Job":
         """The same without a compressor."""
-        plain = self.cfg.copy()
-        plain.compressor = {"name": "none", "_target_": None}
-        return Job(plain)
+        return Job(self.settings.uncompressed())

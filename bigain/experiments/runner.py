@@ -15,22 +15,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from bigain import loggers
 from bigain.backbones import Backbone
 from bigain.compression.compilation import compile_denoiser
 from bigain.compression.hooks import attached
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
+from bigain.experiments.logging import log, usable
 from bigain.profiling.memory import PeakMemory
 from bigain.profiling.timing import conditions
-from bigain.reporting.generation import fid_difference
 from bigain.store.runs import LockedError, MissingImagesError, Run
 from bigain.store.shards import Shard
 from bigain.tasks.base import Work
 from bigain.tasks.evaluate import TooFewImagesError
-from bigain.tasks.profile import profile
-from bigain.tasks.scoring import evaluate, summary
+from bigain.tasks.generate_columns import fid_difference
+from bigain.tasks.scoring import summary
 from bigain.utils.devices import device_of, keep_freed_memory
 from bigain.utils.paths import REPOSITORY
 
@@ -44,34 +44,30 @@ def execute(cfg: DictConfig) -> Run | None:
     Raises:
         BiGainError: if the configuration, the data or the model cannot be used.
     """
-    shard = configuration.shard(cfg)
-    if cfg.task.name in ("evaluate", "profile") and not shard.whole:
-        raise BiGainError(f"task={cfg.task.name} has no shards; remove shards={shard.count}")
-    if cfg.task.name == "evaluate":
-        return evaluate(cfg)
-    if cfg.task.name == "profile":
-        profile(cfg)
-        return None
-    job = Job(cfg)
-    logger = loggers.start(cfg)  # before computing, to say at once if nothing can be logged
+    settings = settings_of(cfg)
+    if not settings.task.schema:  # it keeps no row per image
+        return settings.task.report(settings.setup)
+    job, shard = Job(settings), settings.shard
+    name = job.setup.names["compressor"]
+    logger = usable(settings.logger)  # before computing, to say at once if nothing can be logged
     run = job.run()
     with run.lock(shard, _sweep()), _failure_recorded(run, shard):
         # before the first image, so that no kill can lose them
         _record_cost(job, run, None)
         if (listing := job.dataset.listing()) is not None:
             run.record("files", {"files": listing})
-        ids = shard.of(job.ids, cfg.start)
+        ids = shard.of(job.ids, job.setup.start)
         todo = job.task.unfinished(run, ids)
         if todo:
-            _compute(job, run, shard, ids, todo)
+            _compute(job, run, ids, todo)
         else:
             print(f"nothing to compute: all {len(ids)} images of {shard} are in {run.path}")
         # the last shard to come here sees all images, and finishes
         if missing := [] if shard.whole else job.task.unfinished(run, job.ids):
             done = len(job.ids) - len(missing)
             print(
-                f"{cfg.compressor.name}: {shard} is done; the run holds {done} of "
-                f"{len(job.ids)} images: {run.path}"
+                f"{name}: {shard} is done; the run holds {done} of {len(job.ids)} images: "
+                f"{run.path}"
             )
             return run
         try:
@@ -79,11 +75,11 @@ def execute(cfg: DictConfig) -> Run | None:
                 job.task.finish(run, job.ids)
                 scores = _score(job, run)
                 print(report(job, run, scores))
-                for name in run.records("failed"):
-                    run.forget(name)
-                loggers.log(logger, job, run)
+                for record in run.records("failed"):
+                    run.forget(record)
+                log(logger, job, run)
         except LockedError:
-            print(f"{cfg.compressor.name}: {shard} is done; another one finishes {run.path}")
+            print(f"{name}: {shard} is done; another one finishes {run.path}")
     return run
 
 
@@ -122,7 +118,8 @@ def _score(job: Job, run: Run) -> list[str]:
         other = job.uncompressed().run_path
         baseline = Run.open(other).read_record(job.scoring.record(n)) if other.exists() else None
         if baseline is not None:
-            difference, low, high = fid_difference(job.cfg.compressor.name, scores, baseline)
+            name = job.setup.names["compressor"]
+            difference, low, high = fid_difference(name, scores, baseline)
             lines.append(
                 f"FID against uncompressed: {difference:+.2f} [{low:+.2f}, {high:+.2f}], paired"
             )
@@ -135,10 +132,10 @@ def report(job: Job, run: Run, more: Sequence[str] = ()) -> str:
     baseline = None if job.compressor is None else _rows_if_there(job.uncompressed(), job.ids)
     first, *rest = job.task.summary(frame, baseline)
     lines = [first]
-    line = f"{job.task.spent(frame):.0f} evaluations an image"
+    line = f"{job.task.spent(frame):.0f} evaluations per image"
     if cost.get("gflops") is not None:
-        line += f" of {cost['gflops']:.3f} GFLOPs, {cost['gflops_matching']:.3f} for matching"
-    line += f"; {frame['seconds'].median():.2f} s an image"
+        line += f" of {cost['gflops']:.3f} GFLOPs, of which {cost['gflops_matching']:.3f} matching"
+    line += f"; {frame['seconds'].median():.2f} s per image"
     if cost.get("peak_memory_mib") is not None:
         line += f", {cost['peak_memory_mib']:.0f} MiB at the peak"
     lines += [line, *rest, *more]
@@ -146,7 +143,7 @@ def report(job: Job, run: Run, more: Sequence[str] = ()) -> str:
         lines.append(
             "uncompressed: not run on these images; the same command with compressor=none does"
         )
-    return f"{job.cfg.compressor.name}: " + "\n  ".join([*lines, str(run.path)])
+    return f"{job.setup.names['compressor']}: " + "\n  ".join([*lines, str(run.path)])
 
 
 def _rows_if_there(job: Job, ids: Sequence[str]) -> pd.DataFrame | None:
@@ -158,13 +155,13 @@ def _rows_if_there(job: Job, ids: Sequence[str]) -> pd.DataFrame | None:
 
 def load(job: Job) -> Backbone:
     """The job's model on its device, compiled if it is to be."""
-    cfg, device = job.cfg, device_of(job.cfg.device)
+    setup, device = job.setup, device_of(job.setup.device)
     torch.backends.cudnn.allow_tf32 = False  # convolutions in float32 mean float32
     if device.type == "cpu":
         keep_freed_memory()
-    backbone = job.backbone.load(device, getattr(torch, cfg.dtype))
-    if cfg.compile is not None:
-        compile_denoiser(backbone.denoiser, cfg.compile)
+    backbone = job.backbone.load(device, setup.dtype)
+    if setup.compile is not None:
+        compile_denoiser(backbone.denoiser, setup.compile)
     return backbone
 
 
@@ -173,8 +170,8 @@ def working(
     job: Job, backbone: Backbone, run: Run, ids: Sequence[str], todo: Sequence[str], title: str
 ) -> Iterator[Work]:
     """What the job's task computes, with its compressor on the model meanwhile."""
-    cfg = job.cfg
-    where = {"blocks": job.blocks, "sites": cfg.sites, "seed": cfg.seed}
+    setup = job.setup
+    where: dict[str, Any] = {"blocks": job.blocks, "sites": setup.sites, "seed": setup.seed}
     with attached(backbone.denoiser, job.compressor, **where) as attachment:
         yield Work(
             run=run,
@@ -183,14 +180,16 @@ def working(
             dataset=job.dataset,
             backbone=backbone,
             attachment=attachment,
-            seed=cfg.seed,
-            batch_size=cfg.batch_size,
+            seed=setup.seed,
+            batch_size=setup.batch_size,
             title=title,
+            schema=job.task.schema,
         )
 
 
-def _compute(job: Job, run: Run, shard: Shard, ids: list[str], todo: list[str]) -> None:
-    name, device = job.cfg.compressor.name, device_of(job.cfg.device)
+def _compute(job: Job, run: Run, ids: list[str], todo: list[str]) -> None:
+    name, shard = job.setup.names["compressor"], job.settings.shard
+    device = device_of(job.setup.device)
     memory = PeakMemory(device)
     backbone = load(job)
     title = name if shard.whole else f"{name}, {shard}"
@@ -220,8 +219,8 @@ def _record_session(job: Job, run: Run, shard: Shard, device: torch.device, imag
         "images": images,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "shard": None if shard.whole else str(shard),
-        "batch_size": job.cfg.batch_size,
-        "compile": job.cfg.compile,
+        "batch_size": job.setup.batch_size,
+        "compile": job.setup.compile,
         **conditions(device),
         "command": _command(),
     }

@@ -1,25 +1,19 @@
 """What there is to show of a finished run, in plain values that any service takes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
 
-from bigain.experiments import configuration
 from bigain.experiments.experiment_files import SCALES
 from bigain.experiments.job import Job
-from bigain.metrics.accuracy import hits
-from bigain.reporting import tables
-from bigain.reporting.accuracy import accuracy_row
-from bigain.reporting.generation import generation_row
+from bigain.store.identity import plain
 from bigain.store.runs import MissingImagesError, Run
-from bigain.tasks import generate
-from bigain.utils.images import read_sheet
+from bigain.tasks.columns import Results
 from bigain.utils.paths import REPOSITORY
 
 # keys of the configuration that say nothing about a result
@@ -32,9 +26,9 @@ def description(job: Job, run: Run) -> dict[str, Any]:
     """The resolved configuration, "identity" and "fingerprint" of a run.
 
     Beside them "ratio" and "factor" of the compressor or the first of its parts that has one, and
-    "devices" that computed it. Absolute paths lose what differs between machines.
+    the "devices" that computed it. Absolute paths lose what differs between machines.
     """
-    resolved: Any = OmegaConf.to_container(job.cfg, resolve=True)
+    resolved = job.settings.resolved
     found = {key: value for key, value in resolved.items() if key not in ELSEWHERE}
     found |= {
         "blocks": job.blocks,
@@ -47,8 +41,8 @@ def description(job: Job, run: Run) -> dict[str, Any]:
 
 
 def strength(job: Job) -> dict[str, float]:
-    """ "ratio" and "factor" of the job's compressor, those it has."""
-    fields = configuration.plain(job.compressor)
+    """The "ratio" and "factor" of the job's compressor, those that it has."""
+    fields = plain(job.compressor)
     found = {key: _first(fields, key) for key in ("ratio", "factor")}
     return {key: value for key, value in found.items() if value is not None}
 
@@ -76,74 +70,34 @@ def _portable(value: Any) -> Any:
     return value
 
 
-def numbers(job: Job, run: Run) -> dict[str, Any]:
+def numbers(job: Job) -> dict[str, Any]:
     """The run's row of a table of the job's images, under the same names, less what is not known.
 
-    "n", "evaluations", "seconds" and "peak_memory_mib" are called so under every task. Differences
-    are to the uncompressed run, where it has the same images; a trace has none.
+    Differences are to the uncompressed run, where it has the same images.
 
     Raises:
         BiGainError: if the uncompressed run was scored otherwise or has other labels.
     """
-    frame, cost = run.require(job.ids), run.read_record("cost")
-    cost = cost and {key: cost[key] for key in tables.COST}
-    if job.cfg.task.name == "trace":
-        seconds = float(frame["seconds"].median())
-        row = {"n": len(frame), "evaluations": job.task.spent(frame), "seconds": seconds}
-        return {k: v for k, v in (row | (cost or {})).items() if v is not None}
-    plain = None if job.compressor is None else _uncompressed(job)
-    name = job.cfg.compressor.name
-    if job.cfg.task.name == "generate":
-        row = generation_row(name, frame, _scores(job, run), _scores(job, plain), cost)
-        row = {key.removeprefix("generate_"): value for key, value in row.items()}
-        row["n"] = row.pop("generated")
-    else:
-        row = accuracy_row(name, frame, _rows(plain, job.ids), cost)
+    row = job.task.numbers(job.results(), uncompressed(job))
     return {k: v for k, v in row.items() if v is not None and k != "method"}
 
 
-def _uncompressed(job: Job) -> Run | None:
-    path = job.uncompressed().run_path
-    return Run.open(path) if path.exists() else None
-
-
-def _scores(job: Job, run: Run | None) -> dict[str, Any] | None:
-    return run.read_record(job.scoring.record(len(job.ids))) if run and job.scoring else None
-
-
-def _rows(run: Run | None, ids: Sequence[str]) -> pd.DataFrame | None:
+def uncompressed(job: Job) -> Results | None:
+    """Results of the uncompressed run; None if this is it, or it has not finished these images."""
+    if job.compressor is None or not job.task.compared:
+        return None
+    plain_job = job.uncompressed()
+    if not plain_job.run_path.exists():
+        return None
     try:
-        return run.require(ids) if run else None
+        return plain_job.results()
     except MissingImagesError:
         return None
 
 
-def images(run: Run, ids: Sequence[str]) -> pd.DataFrame | None:
-    """A row an image, in the order of ``ids``; None of a trace.
-
-    Of classification image_id, labels, prediction, correct, seconds, and the mean errors of the
-    label (the lowest of several) and of the prediction; of generation image_id, label, prompt and
-    seconds.
-    """
-    frame = run.require(ids)
-    if "prompt" in frame:
-        return frame[["image_id", "label", "prompt", "seconds"]]
-    if "prediction" not in frame:
-        return None
-    errors = np.stack(list(frame["errors"]))
-    labels = [list(map(int, wanted)) for wanted in frame["labels"]]
-    correct = hits(frame["prediction"], frame["labels"])
-    return pd.DataFrame(
-        {
-            "image_id": frame["image_id"],
-            "labels": labels,
-            "prediction": frame["prediction"],
-            "correct": np.asarray(correct, dtype=bool),
-            "seconds": frame["seconds"],
-            "label_error": [e[w].min() for e, w in zip(errors, labels, strict=True)],
-            "prediction_error": errors[np.arange(len(frame)), frame["prediction"]],
-        }
-    )
+def images(job: Job, run: Run) -> pd.DataFrame | None:
+    """A table with one row per image of the job; None for a task that shows none."""
+    return job.task.images(run.require(job.ids))
 
 
 def samples(job: Job, run: Run, most: int) -> list[tuple[Path | np.ndarray, str]]:
@@ -152,15 +106,7 @@ def samples(job: Job, run: Run, most: int) -> list[tuple[Path | np.ndarray, str]
     Files, or of an archived run what its contact sheet shows of them, uint8 [H, W, 3] each, small
     ones enlarged.
     """
-    if job.cfg.task.name != "generate":
-        return []
-    ids, sheet = job.ids[:most], run.path / "sheet.png"
-    files = generate.files(run, ids)
-    shown: Sequence[Path | np.ndarray] = files
-    if not all(file.exists() for file in files):
-        # the sheet is of the run's first images, be they more or fewer than these
-        shown = read_sheet(sheet)[job.cfg.start :] if sheet.exists() else []
-    return list(zip(shown, run.require(ids)["prompt"], strict=False))
+    return job.task.pictures(run, job.ids[:most], job.setup.start)
 
 
 def figures(job: Job, run: Run) -> dict[str, Path]:
@@ -169,10 +115,10 @@ def figures(job: Job, run: Run) -> dict[str, Path]:
     Those lie in the folder of results, or, if that is a scale's, beside it. The sheet is of the
     run's first images, and not there if the job leaves them out.
     """
-    found = [] if job.cfg.start else sorted(run.path.glob("*.png"))
-    if sweep := job.cfg.get("sweep"):
+    found = [] if job.setup.start else sorted(run.path.glob("*.png"))
+    if sweep := job.settings.sweep:
         finished = _finished(run)
-        here = Path(job.cfg.results)
+        here = job.setup.results
         folders = [here.parent, here] if here.name in SCALES else [here]
         drawn = [path for folder in folders for path in sorted(folder.glob("*.png"))]
         named = [p for p in drawn if p.stem == sweep or p.stem.startswith(f"{sweep}-")]

@@ -55,11 +55,11 @@ class WandB:
     def finished(self, job: Job, run: Run) -> str:
         import wandb
 
-        ids, numbers = job.ids, run_report.numbers(job, run)
+        ids, numbers = job.ids, run_report.numbers(job)
         if self.dir is not None:
             Path(self.dir).mkdir(parents=True, exist_ok=True)
         groups = ("model", "compressor", "dataset", "task")
-        part = f"-from-{job.cfg.start}" if job.cfg.start else ""
+        part = f"-from-{job.setup.start}" if job.setup.start else ""
         logged = wandb.init(
             project=self.project,
             entity=self.entity,
@@ -68,15 +68,15 @@ class WandB:
             id=run.fingerprint + part,
             resume="allow",
             name=run.path.name.removesuffix(f"-{run.fingerprint}") + part,
-            group=job.cfg.get("sweep"),
-            job_type=job.cfg.task.name,
-            tags=[job.cfg[group].name for group in groups],
+            group=job.settings.sweep,
+            job_type=job.task.name,
+            tags=[job.setup.names[group] for group in groups],
             config=run_report.description(job, run),
             settings=_settings(),
         )
         try:
             if logged.step <= len(ids):
-                table = run_report.images(run, ids)
+                table = run_report.images(job, run)
                 media = {
                     **({} if table is None else {"images": wandb.Table(dataframe=table)}),
                     **{n: wandb.Image(str(p)) for n, p in run_report.figures(job, run).items()},

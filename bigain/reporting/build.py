@@ -11,15 +11,15 @@ import pandas as pd
 
 from bigain.errors import BiGainError
 from bigain.reporting import figures, samples, tables
-from bigain.reporting.accuracy import accuracy, accuracy_row
 from bigain.reporting.experiment import Cell, Experiment, Group
 from bigain.reporting.experiment import Row as ExperimentRow
-from bigain.reporting.generation import generation, generation_row
 from bigain.reporting.maps import draw_maps
 from bigain.reporting.published import add_published, published
 from bigain.reporting.retention import VALUES, draw_retention
-from bigain.reporting.timings import conditions_of, time_of
+from bigain.store.forward_times import conditions_of, time_of
 from bigain.store.runs import MissingImagesError, Run
+from bigain.tasks import TASKS
+from bigain.tasks.columns import COST, Results, Row
 from bigain.utils import files
 from bigain.utils.paths import REPOSITORY
 
@@ -38,14 +38,15 @@ class Found:
     problem: str | None = None
 
     @property
-    def cost(self) -> dict[str, float | None] | None:
-        """The part of the run's record "cost" that a table prints."""
-        record = self.run.read_record("cost") if self.run else None
-        return None if record is None else {key: record[key] for key in tables.COST}
-
-    @property
-    def fingerprint(self) -> str | None:
-        return self.run.fingerprint if self.run else None
+    def results(self) -> Results:
+        """What a table's row is made of."""
+        cost = self.run.read_record("cost") if self.run else None
+        return Results(
+            self.frame,
+            self.scores,
+            cost and {key: cost[key] for key in COST},
+            self.run.fingerprint if self.run else None,
+        )
 
 
 BENCHMARKS = REPOSITORY / "results" / "benchmarks"
@@ -65,7 +66,7 @@ class Collected:
     section: tables.Section | None
 
     @property
-    def rows(self) -> Sequence[tables.Row]:
+    def rows(self) -> Sequence[Row]:
         return self.section.rows if self.section else []
 
 
@@ -87,10 +88,10 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
     for group in experiment.groups:
         found = _read_group(group)
         section = None
-        if tasks := [task for task in experiment.tasks if task in _PARTS]:
-            rows = [_row(row, found, experiment.baseline, benchmarks) for row in group.rows]
-            kinds = [_KINDS[task](rows, experiment.spent) for task in tasks]
-            section = tables.Section(group.title, rows, [*kinds, *published(rows)])
+        rows = [_row(row, found, experiment.baseline, benchmarks) for row in group.rows]
+        columns = [TASKS[task].columns(rows, experiment.spent) for task in experiment.tasks]
+        if parts := [part for part in columns if part is not None]:
+            section = tables.Section(group.title, rows, [*parts, *published(rows)])
         collected.append(Collected(group, found, section))
     return collected
 
@@ -128,29 +129,32 @@ def build(experiment: Experiment, out: Path) -> str:
 
 def figures_of(experiment: Experiment) -> list[str]:
     """The names of its figures; one each for every group."""
-    usual = ["tradeoff", *(["samples"] if "generate" in experiment.tasks else [])]
-    return list(experiment.figures) or usual
+    usual = [figure for task in experiment.tasks for figure in TASKS[task].figures]
+    return list(experiment.figures) or ["tradeoff", *usual]
 
 
-def _row(row: ExperimentRow, found: Cells, baseline: str, benchmarks: Path) -> tables.Row:
-    line: tables.Row = {}
+def _row(row: ExperimentRow, found: Cells, baseline: str, benchmarks: Path) -> Row:
+    line: Row = {}
     runs = [cell.run for cell in found[row.name].values() if cell.run is not None]
     times = [time for run in runs if (time := time_of(run, benchmarks)) is not None]
     line |= dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
     for task, cell in found[row.name].items():
         other = found[baseline][task] if row.name != baseline else None
-        line = _merge(line, _PARTS[task](row.title, cell, other))
+        baseline_results = other.results if other else None
+        line = _merge(line, TASKS[task].row(row.title, cell.results, baseline_results))
     return add_published(line, row.published)
 
 
 def _tradeoff(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[Row], stem: Path
 ) -> None:
     timed = tables.Section("", rows, []).timed
     panels = [
         panel
         for task in experiment.tasks
-        for panel in figures.panels_of(task, experiment.axis, timed or not experiment.spent)
+        for panel in figures.panels_of(
+            TASKS[task].panels, experiment.axis, timed or not experiment.spent
+        )
     ]
     placed = [{**line, figures.SETTING: row.x} for line, row in zip(rows, group.rows, strict=True)]
     baseline = next(row.title for row in group.rows if row.name == experiment.baseline)
@@ -159,12 +163,13 @@ def _tradeoff(
 
 
 def _samples(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[Row], stem: Path
 ) -> None:
     drawn = {
         row.title: (cell.frame, cell.run.path)
         for row in group.rows
-        if (cell := found[row.name]["generate"]).frame is not None and cell.run is not None
+        for task, cell in found[row.name].items()
+        if TASKS[task].draws and cell.frame is not None and cell.run is not None
     }
     samples.draw(drawn, stem, group.title or experiment.title)
 
@@ -176,13 +181,14 @@ def _traced(
     traces = {
         row.title: cell.frame
         for row in group.rows
-        if (cell := found[row.name]["trace"]).frame is not None
+        for task, cell in found[row.name].items()
+        if TASKS[task].watches and cell.frame is not None
     }
     draw(traces, stem, group.title or experiment.title)
 
 
 def _maps(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[Row], stem: Path
 ) -> None:
     block, timestep = experiment.maps.get("block", 0), experiment.maps.get("timestep")
     draw = partial(draw_maps, block=block, timestep=timestep)
@@ -190,7 +196,7 @@ def _maps(
 
 
 def _retention(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+    experiment: Experiment, group: Group, found: Cells, rows: Sequence[Row], stem: Path
 ) -> None:
     timestep = experiment.maps.get("timestep")
     for value in VALUES:
@@ -207,24 +213,7 @@ FIGURES: dict[str, Callable[..., None]] = {
 }
 
 
-def _accuracy(title: str, cell: Found, baseline: Found | None) -> tables.Row:
-    other = baseline.frame if baseline else None
-    return accuracy_row(title, cell.frame, other, cell.cost, cell.fingerprint)
-
-
-def _generation(title: str, cell: Found, baseline: Found | None) -> tables.Row:
-    other = baseline.scores if baseline else None
-    return generation_row(title, cell.frame, cell.scores, other, cell.cost, cell.fingerprint)
-
-
-_PARTS = {"classify": _accuracy, "generate": _generation}
-_KINDS: dict[str, Callable[[Sequence[tables.Row], bool], tables.Kind]] = {
-    "classify": accuracy,
-    "generate": generation,
-}
-
-
-def _merge(row: tables.Row, part: tables.Row) -> tables.Row:
+def _merge(row: Row, part: Row) -> Row:
     """One row of both; what they share, such as FLOPs, is the same or missing in one."""
     merged = {**row, **part}
     for key in row.keys() & part.keys():

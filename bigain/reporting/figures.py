@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from bigain.reporting.tables import Row
+from bigain.tasks.columns import Panel, Row
 from bigain.utils import files
 
 # Okabe and Ito (2008), safe for the colour-blind, less the black of the baseline and the yellow
@@ -21,53 +21,39 @@ _BASELINE = "#222222"
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A value with its interval against what lies below it, as keys of a row, and their labels."""
+class Drawn:
+    """A panel's value against what lies below it, a key of a row, and that axis's label."""
 
-    value: str
-    low: str
-    high: str
+    panel: Panel
     x: str
-    value_label: str
     x_label: str
 
 
-def _panels(
-    value: str, low: str, high: str, label: str, seconds: str, doing: str
-) -> tuple[Panel, ...]:
-    return (
-        Panel(value, low, high, "gflops", label, "GFLOPs per evaluation"),
-        Panel(value, low, high, seconds, label, f"Seconds per image{doing} (median)"),
-    )
-
-
 SETTING = "setting"  # the key of a row's value of what an experiment varies
-_ACCURACY = "Top-1 accuracy (%), 95% interval"
-_FID = "FID, lower is better, 95% interval"
-PANELS = {
-    "classify": _panels("acc1", "low", "high", _ACCURACY, "seconds", " classified"),
-    "generate": _panels("fid", "fid_low", "fid_high", _FID, "generate_seconds", " generated"),
-}
 
 
-def panels_of(task: str, axis: str = "", timed: bool = False) -> Sequence[Panel]:
-    """A task's values against costs, or each against ``SETTING``, whose label is ``axis``.
+def panels_of(panels: Sequence[Panel], axis: str = "", timed: bool = False) -> list[Drawn]:
+    """Values against costs, or each against ``SETTING``, whose label is ``axis``.
 
     Args:
         timed: wall-clock is the measured time of a forward, not what the runs took.
     """
-    if not axis:
-        flops, seconds = PANELS[task]
-        forward = replace(seconds, x="time", x_label="Time of a forward (uncompressed: 1)")
-        return [flops, forward if timed else seconds]
-    values = {panel.value: panel for panel in PANELS[task]}
-    return [replace(panel, x=SETTING, x_label=axis) for panel in values.values()]
+    if axis:
+        return [Drawn(panel, SETTING, axis) for panel in panels]
+    drawn = []
+    for panel in panels:
+        drawn.append(Drawn(panel, "gflops", "GFLOPs per evaluation"))
+        if timed:
+            drawn.append(Drawn(panel, "time", "Time of a forward (uncompressed: 1)"))
+        else:
+            drawn.append(Drawn(panel, panel.seconds, panel.seconds_label))
+    return drawn
 
 
 def tradeoff(
     rows: Sequence[Row],
     series: Sequence[str],
-    panels: Sequence[Panel],
+    panels: Sequence[Drawn],
     stem: Path,
     title: str,
     baseline: str,
@@ -87,19 +73,19 @@ def tradeoff(
     Raises:
         BiGainError: if the file cannot be written.
     """
-    if all(row[panel.value] is None for row in rows for panel in panels):
+    if all(row[drawn.panel.value] is None for row in rows for drawn in panels):
         print(f"{stem.name}: no row is finished, so no figure is drawn", file=sys.stderr)
         return
-    lines = len({panel.value for panel in panels})
+    lines = len({drawn.panel.value for drawn in panels})
     columns = len(panels) // lines
     engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
     figure = Figure(figsize=(8, 0.8 + 3.6 * lines), layout=engine)
     grid = figure.subplots(lines, columns, sharey="row", squeeze=False)
-    for axes, panel in zip(grid.flat, panels, strict=True):
-        _draw(axes, rows, series, panel, baseline)
-        axes.set_xlabel(panel.x_label)
-    for line, panel in zip(grid, panels[::columns], strict=True):
-        line[0].set_ylabel(panel.value_label)
+    for axes, drawn in zip(grid.flat, panels, strict=True):
+        _draw(axes, rows, series, drawn, baseline)
+        axes.set_xlabel(drawn.x_label)
+    for line, drawn in zip(grid, panels[::columns], strict=True):
+        line[0].set_ylabel(drawn.panel.label)
     figure.suptitle(title, fontsize=12)
     points = {point.get_label(): point for axes in grid.flat for point in axes.get_lines()}
     shown = [name for name in dict.fromkeys(series) if name in points]
@@ -125,27 +111,28 @@ def _legend(figure: Figure, points: Sequence[Line2D], names: Sequence[str]) -> N
 
 
 def _draw(
-    axes: Axes, rows: Sequence[Row], series: Sequence[str], panel: Panel, baseline: str
+    axes: Axes, rows: Sequence[Row], series: Sequence[str], drawn: Drawn, baseline: str
 ) -> None:
+    panel, x_key = drawn.panel, drawn.x
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     others = 0
-    drawn = False
+    any_drawn = False
     for name in dict.fromkeys(series):
         members = [row for row, of in zip(rows, series, strict=True) if of == name]
         if any(row["method"] == baseline for row in members):
             colour, marker = _BASELINE, "*"
-            _band(axes, members[0], panel, name)
+            _band(axes, members[0], drawn, name)
         else:
             colour = COLOURS[others % len(COLOURS)]
             marker = MARKERS[others % len(MARKERS)]
             others += 1
-        there = [r for r in members if r[panel.value] is not None and r[panel.x] is not None]
+        there = [r for r in members if r[panel.value] is not None and r[x_key] is not None]
         if not there:
             continue
-        drawn = True
-        x = [row[panel.x] for row in there]
+        any_drawn = True
+        x = [row[x_key] for row in there]
         low, high = [row[panel.low] for row in there], [row[panel.high] for row in there]
         axes.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.5)
         axes.plot(
@@ -160,14 +147,15 @@ def _draw(
             label=name,
             zorder=3,
         )
-    if not drawn:
+    if not any_drawn:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="#777777")
         axes.set_xticks([])
     axes.margins(x=0.12)
 
 
-def _band(axes: Axes, row: Row, panel: Panel, name: str) -> None:
+def _band(axes: Axes, row: Row, drawn: Drawn, name: str) -> None:
+    panel = drawn.panel
     if row[panel.value] is not None:
-        label = name if row[panel.x] is None else None  # a row that has a place is a point
+        label = name if row[drawn.x] is None else None  # a row that has a place is a point
         axes.axhline(row[panel.value], color=_BASELINE, linestyle="--", linewidth=1, label=label)
         axes.axhspan(row[panel.low], row[panel.high], color=_BASELINE, alpha=0.08, linewidth=0)

@@ -18,13 +18,12 @@ from bigain.experiments import experiment_files
 from bigain.metrics.accuracy import Paired, hits, paired, top1
 from bigain.metrics.effects import class_spread, correlation, interaction, kept_above
 from bigain.metrics.spectrum import coherence
-from bigain.reporting import markdown
-from bigain.reporting.accuracy import p_value, same_images
 from bigain.reporting.build import Found, collect
-from bigain.reporting.generation import fid_contrast, fid_difference, fid_ratio
-from bigain.reporting.tables import DASH
+from bigain.tasks.classify_columns import p_value, same_images
+from bigain.tasks.generate_columns import fid_contrast, fid_difference, fid_ratio
 from bigain.tasks.trace_rows import spectra_at
 from bigain.utils import files
+from bigain.utils.tables import DASH, markdown
 
 TIMESTEP = 525  # of the traces
 RATIOS = ("0.3", "0.5", "0.7")
@@ -76,7 +75,7 @@ def findings(out: Path, scale: str) -> Findings:
         groups: dict[str, dict[str, Row]] = {}
         for title, rows in (group for n in names for group in read.get(n, [])):
             _merge(groups.setdefault(title, {}), rows)
-        found[name] = markdown.table([header, *lines(groups)]) + "\n"
+        found[name] = markdown([header, *lines(groups)]) + "\n"
         files.write_text(out / f"findings-{name}.md", found[name])
     return Findings(found, list(problems))
 

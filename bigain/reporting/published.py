@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from bigain.reporting.tables import Column, Kind, Row, number
+from bigain.tasks.columns import Column, Columns, Row, valued
 
 # metric in experiments/published.csv -> (our key, header)
 METRICS = {"acc1": ("acc1", "accuracy"), "map": ("map", "mAP"), "fid": ("fid", "FID")}
@@ -24,21 +24,21 @@ def add_published(row: Row, values: Mapping[str, float]) -> Row:
     return {**row, **found}
 
 
-def published(rows: Sequence[Row]) -> list[Kind]:
-    """The columns of the metrics that any row has a published value of; no columns, no kind."""
+def published(rows: Sequence[Row]) -> list[Columns]:
+    """The columns of the metrics that any row has a published value of; without any, nothing."""
     there = [m for m in METRICS if any(row[f"published_{m}"] is not None for row in rows)]
     if not there:
         return []
     keys = [f"{kind}_{m}" for m in there for kind in ("published", "from_published")]
     columns = [c for m in there for c in _columns(m)]
-    return [Kind(tuple(keys), tuple(columns), LEGEND)]
+    return [Columns(tuple(keys), tuple(columns), LEGEND)]
 
 
 def _columns(metric: str) -> tuple[Column, Column]:
-    name = METRICS[metric][1]
+    name, key = METRICS[metric][1], f"from_published_{metric}"
     return (
-        Column(f"Published {name}", lambda row: number(row[f"published_{metric}"], 4)),
-        Column("Ours less theirs", lambda row: _signed(row[f"from_published_{metric}"])),
+        valued(f"Published {name}", f"published_{metric}", 4),
+        Column("Ours less theirs", lambda row: _signed(row[key]), key),
     )
 
 

@@ -19,8 +19,10 @@ from bigain.experiments.experiment_files import Cell, Experiment
 from bigain.reporting import tables
 from bigain.reporting.build import Collected, Found, collect, figures_of
 from bigain.reporting.status import look
+from bigain.tasks.columns import number
 from bigain.utils import files
 from bigain.utils.paths import REPOSITORY
+from bigain.utils.tables import DASH
 
 TEMPLATE = "report.html.j2"
 SECONDS = 60  # by which a figure may be older than its runs: a clone writes files in any order
@@ -32,8 +34,6 @@ FIGURES = {  # what a picture shows, by what its file's name ends with
     "power": "power kept by spatial frequency",
 }
 States = dict[tuple[str, ...], tuple[str, str]]  # by a cell's overrides, a word and all of it
-# a number, with its sign, bound, interval or second half (wins/losses)
-_NUMBER = re.compile(r"([<+−-]?)(\d+(?:\.\d+)?)(?: \[.*\]|/\d+)?")
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _section(
         problem = _portable(str(error))
         return Section(name, label, experiment.title, commands, experiment.note, problem=problem)
     found = [table.section for table in collected if table.section]
-    legends = dict.fromkeys(kind.legend for section in found for kind in section.kinds)
+    legends = dict.fromkeys(part.legend for section in found for part in section.parts)
     folder = next((f for f in folders if list(_files(f, name))), folders[0])
     stale = bool(found) and _differs(folder / f"{name}.csv", found)
     newest = max((_finished(cell) for cell in _found(collected)), default=0.0)
@@ -289,49 +289,31 @@ def _table(part: Collected, baseline: str, states: States) -> Table:
         for row in rows
     ]
     if part.section:
-        header, *lines = part.section.texts
+        columns = part.section.columns[1:]  # less the method's name
+        headers = [(column.header, column.sort is not None) for column in columns]
+        texts = [
+            [Text(column.text(row) or DASH, column.value(row)) for column in columns]
+            for row in part.section.rows
+        ]
     else:
-        header = ["Method", "Images", "Run"]
-        lines = [_traced(row.title, part.cells[row.name]) for row in rows]
-    columns = [[_NUMBER.fullmatch(line[i]) for line in lines] for i in range(1, len(header))]
-    dashes = [[line[i] == tables.DASH for line in lines] for i in range(1, len(header))]
-    numeric = [
-        all(m or d for m, d in zip(matches, dash, strict=True))
-        for matches, dash in zip(columns, dashes, strict=True)
-    ]
+        headers = [("Images", True), ("Run", False)]
+        texts = [_stored(part.cells[row.name]) for row in rows]
     return Table(
         part.group.title,
-        list(zip(header[1:], numeric, strict=True)),
+        headers,
         [
-            Line(
-                line[0],
-                part.section is not None and row.name == baseline,
-                [
-                    Text(text, _value(text) if number else None)
-                    for text, number in zip(line[1:], numeric, strict=True)
-                ],
-                made,
-            )
-            for row, line, made in zip(rows, lines, parts, strict=True)
+            Line(row.title, part.section is not None and row.name == baseline, line, made)
+            for row, line, made in zip(rows, texts, parts, strict=True)
         ],
     )
 
 
-def _traced(title: str, cells: Mapping[str, Found]) -> list[str]:
-    counts = [str(len(cell.frame)) for cell in cells.values() if cell.frame is not None]
-    runs = [cell.fingerprint[:8] for cell in cells.values() if cell.fingerprint]
-    return [title, " ".join(counts) or tables.DASH, " ".join(runs) or tables.DASH]
-
-
-def _value(text: str) -> float | None:
-    """What sorts a printed number: itself, or just below its bound."""
-    match = _NUMBER.fullmatch(text)
-    if match is None:
-        return None
-    sign, digits = match.groups()
-    if sign == "<":
-        return float(digits) * 0.999
-    return -float(digits) if sign in ("−", "-") else float(digits)
+def _stored(cells: Mapping[str, Found]) -> list[Text]:
+    """How many images a row has, and its runs."""
+    counts = [len(cell.frame) for cell in cells.values() if cell.frame is not None]
+    runs = [cell.run.fingerprint[:8] for cell in cells.values() if cell.run]
+    images = " ".join(map(str, counts))
+    return [Text(images or DASH, sum(counts) if counts else None), Text(" ".join(runs) or DASH)]
 
 
 def _part(task: str, cell: Cell, found: Found, states: States) -> Part:
@@ -352,13 +334,13 @@ def _part(task: str, cell: Cell, found: Found, states: States) -> Part:
 
 def _cost(found: Found) -> str:
     """The run's costs, those that are known; it may be empty."""
-    cost = found.cost or {}
+    cost = found.results.cost or {}
     texts = {
-        "{} GFLOPs an evaluation": cost.get("gflops"),
-        "{} of them for matching": cost.get("gflops_matching"),
+        "{} GFLOPs per evaluation": cost.get("gflops"),
+        "of which {} matching": cost.get("gflops_matching"),
         "at most {} MiB of memory": cost.get("peak_memory_mib"),
     }
-    return ", ".join(t.format(tables.number(v)) for t, v in texts.items() if v is not None)
+    return ", ".join(t.format(number(v)) for t, v in texts.items() if v is not None)
 
 
 def _state(cell: Cell, found: Found | None, states: States) -> tuple[str, str]:

@@ -2,42 +2,13 @@
 
 import csv
 import io
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bigain.reporting import markdown
+from bigain.tasks.columns import Column, Columns, Row, ranged, valued
 from bigain.utils import files
-
-DASH = "–"
-COST = frozenset({"gflops", "gflops_matching", "peak_memory_mib"})
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a printed table: its header, and the text of a row's cell, None for a dash."""
-
-    header: str
-    cell: Callable[[Row], str | None]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a task contributes to a table.
-
-    Attributes:
-        keys: of its rows, all of which the csv holds.
-        columns: that are printed.
-        legend: says what they mean.
-    """
-
-    keys: tuple[str, ...]
-    columns: tuple[Column, ...]
-    legend: str
+from bigain.utils.tables import DASH, latex, latex_text, markdown
 
 
 @dataclass(frozen=True)
@@ -46,18 +17,18 @@ class Section:
 
     Attributes:
         title: above them, such as the model and its data; empty for a table of one section.
-        rows: dicts of "method" and the kinds' keys.
-        kinds: one a task and more, in the order in which their columns come.
+        rows: dicts of "method" and the parts' keys.
+        parts: what each task and the published values contribute, in the order of the columns.
     """
 
     title: str
     rows: Sequence[Row]
-    kinds: Sequence[Kind]
+    parts: Sequence[Columns]
 
     @property
     def columns(self) -> list[Column]:
         time = [TIME] if self.timed else []
-        return [METHOD, *(c for kind in self.kinds for c in kind.columns), *COSTS, *time, RUN]
+        return [METHOD, *(c for part in self.parts for c in part.printed), *COSTS, *time, RUN]
 
     @property
     def timed(self) -> bool:
@@ -66,9 +37,9 @@ class Section:
 
     @property
     def texts(self) -> list[list[str]]:
-        """The header, then a line a row."""
+        """The header, then one line per row."""
         columns = self.columns
-        lines = [[column.cell(row) or DASH for column in columns] for row in self.rows]
+        lines = [[column.text(row) or DASH for column in columns] for row in self.rows]
         return [[column.header for column in columns], *lines]
 
 
@@ -89,7 +60,7 @@ def write(
     Raises:
         BiGainError: if a file cannot be written.
     """
-    legends = dict.fromkeys(kind.legend for s in sections for kind in s.kinds)
+    legends = dict.fromkeys(part.legend for s in sections for part in s.parts)
     time = TIMED.format(timed_on) if any(section.timed for section in sections) else ""
     below = [text for text in (*legends, FLOPS, time, note.strip()) if text]
     text = "\n\n".join([f"# {title}", *map(_markdown, sections), *below]) + "\n"
@@ -104,34 +75,6 @@ def write(
     return text
 
 
-def check_cost(cost: Mapping[str, float | None]) -> None:
-    """ValueError unless the keys are `COST`'s."""
-    if cost.keys() != COST:
-        raise ValueError(f"a cost has the keys {sorted(COST)}, got {sorted(cost)}")
-
-
-def number(value: float | None, digits: int = 3) -> str | None:
-    """``digits`` significant ones, and all of those before the point."""
-    if value is None:
-        return None
-    if value == 0:
-        return "0"
-    before = math.floor(math.log10(abs(value))) + 1
-    return f"{value:.{max(digits - before, 0)}f}".replace("-", "−")
-
-
-def count(value: int | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def interval(row: Row, value: str, low: str, high: str, spec: str) -> str | None:
-    """The value and its interval, each in the format ``spec``."""
-    if row.get(value) is None:
-        return None
-    texts = [format(row[key], spec).replace("-", "−") for key in (value, low, high)]
-    return "{} [{}, {}]".format(*texts)
-
-
 def _runs(row: Row) -> str | None:
     """The runs' fingerprints, shortened."""
     keys = ("fingerprint", "generate_fingerprint")
@@ -140,11 +83,8 @@ def _runs(row: Row) -> str | None:
 
 
 METHOD = Column("Method", lambda row: row["method"])
-COSTS = (
-    Column("GFLOPs", lambda row: number(row["gflops"])),
-    Column("of them matching", lambda row: number(row["gflops_matching"])),
-)
-TIME = Column("Time", lambda row: interval(row, "time", "time_low", "time_high", ".2f"))
+COSTS = (valued("GFLOPs", "gflops"), valued("of which matching", "gflops_matching"))
+TIME = ranged("Time", "time", "time_low", "time_high", ".2f")
 RUN = Column("Run", _runs)
 TIMES = ("time", "time_low", "time_high")
 TIMED = (
@@ -159,7 +99,7 @@ FLOPS = (
 
 def csv_text(sections: Sequence[Section]) -> str:
     several = len(sections) > 1
-    keys = dict.fromkeys(key for s in sections for kind in s.kinds for key in kind.keys)
+    keys = dict.fromkeys(key for s in sections for part in s.parts for key in part.keys)
     text = io.StringIO()
     # None is written empty; a row may hold more than its table shows
     times = TIMES if any(section.timed for section in sections) else ()
@@ -172,35 +112,13 @@ def csv_text(sections: Sequence[Section]) -> str:
 
 
 def _markdown(section: Section) -> str:
-    table = markdown.table(section.texts)
+    table = markdown(section.texts)
     return f"## {section.title}\n\n{table}" if section.title else table
 
 
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "&": r"\&",
-        "%": r"\%",
-        "_": r"\_",
-        "#": r"\#",
-        "$": r"\$",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": "$<$",
-        ">": "$>$",
-        "−": "$-$",
-        "–": "--",
-        "×": r"$\times$",
-        "→": r"$\to$",
-    }
-)
-
-
 def _latex(name: str, sections: Sequence[Section], title: str, below: Sequence[str]) -> str:
-    """A table that needs the package booktabs; one tabular a section."""
-    caption = " ".join([title.rstrip(".") + ".", *below]).translate(_LATEX)
+    """A table float that needs the package booktabs; one tabular per section."""
+    caption = latex_text(" ".join([title.rstrip(".") + ".", *below]))
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -208,18 +126,7 @@ def _latex(name: str, sections: Sequence[Section], title: str, below: Sequence[s
         rf"\label{{tab:{name}}}",
     ]
     for section in sections:
-        header, *body = (
-            " & ".join(text.translate(_LATEX) for text in line) + r" \\" for line in section.texts
-        )
         if section.title:
-            lines.append(rf"\par\medskip {section.title.translate(_LATEX)}\par")
-        lines += [
-            rf"\begin{{tabular}}{{l{'r' * (len(section.columns) - 1)}}}",
-            r"\toprule",
-            header,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
+            lines.append(rf"\par\medskip {latex_text(section.title)}\par")
+        lines.append(latex(section.texts))
     return "\n".join([*lines, r"\end{table}", ""])

@@ -1,1 +1,14 @@
-"""What a run does with a model and a data set."""
+"""What can be done with a model: each task implements `bigain.tasks.base.Task`."""
+
+from bigain.tasks.base import Task
+from bigain.tasks.classify import Classify
+from bigain.tasks.evaluate_images import EvaluateImages
+from bigain.tasks.generate import Generate
+from bigain.tasks.profile import Profile
+from bigain.tasks.trace import Trace
+
+__all__ = ["TASKS", "Classify", "EvaluateImages", "Generate", "Profile", "Task", "Trace"]
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Classify, Generate, EvaluateImages, Profile, Trace)
+}

@@ -5,7 +5,7 @@ every class. Each stage looks at more timesteps for the classes of lowest error 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -25,8 +25,9 @@ from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError
 from bigain.metrics.accuracy import hits, paired, top1
 from bigain.metrics.ranking import average_precision, finalists_first, mean
-from bigain.store.runs import Run
-from bigain.tasks.base import Work
+from bigain.tasks.base import Task, Work
+from bigain.tasks.classify_columns import PANEL, accuracy_columns, accuracy_row
+from bigain.tasks.columns import Columns, Panel, Results, Row
 from bigain.utils.prefetch import ahead
 from bigain.utils.randomness import KeyedStream
 
@@ -38,7 +39,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 @dataclass(frozen=True)
-class Classify:
+class Classify(Task):
     """The staged protocol.
 
     Args:
@@ -48,7 +49,19 @@ class Classify:
         loss: "l2", "l1" or "huber", averaged over the latent.
     """
 
+    name: ClassVar[str] = "classify"
+    schema: ClassVar[Mapping[str, str]] = {
+        "image_id": "string",
+        "labels": "list<int64>",
+        "prediction": "int64",
+        "errors": "list<double>",
+        "samples": "list<int64>",
+        "trials": "list<double>",
+        "seconds": "double",
+    }
+    compares_classes: ClassVar[bool] = True
     compared: ClassVar[bool] = True
+    panels: ClassVar[Sequence[Panel]] = (PANEL,)
 
     samples: Sequence[int] = (5, 20)
     keep: Sequence[int] = (5, 1)
@@ -106,10 +119,6 @@ class Classify:
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         return select(labelled(dataset), limit)
 
-    def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
-        finished = run.finished()
-        return [i for i in ids if i not in finished]
-
     def compute(self, work: Work) -> None:
         condition = work.backbone.condition(work.dataset)
         # enough images to fill several batches, few enough to lose little
@@ -154,14 +163,11 @@ class Classify:
                 )
                 right += int(hits(scores.predictions.tolist(), labels).sum())
                 now = time.perf_counter()
-                work.run.append(list(rows(scores, ids, labels, (now - began) / len(ids))))
+                work.append(list(rows(scores, ids, labels, (now - began) / len(ids))))
                 began = now
                 seen += len(ids)
                 bar.update(len(ids))
                 bar.set_postfix_str(f"top-1 {100 * right / seen:.1f}%")
-
-    def finish(self, run: Run, ids: Sequence[str]) -> None:
-        """Nothing: the rows are all there is."""
 
     def spent(self, frame: pd.DataFrame) -> float:
         return float(frame["samples"].map(sum).mean())
@@ -190,6 +196,34 @@ class Classify:
                 f"{100 * precision.high:.1f}] over the ranking of all classes"
             )
         return lines
+
+    @classmethod
+    def row(cls, title: str, found: Results, baseline: Results | None) -> Row:
+        other = baseline.frame if baseline else None
+        return accuracy_row(title, found.frame, other, found.cost, found.fingerprint)
+
+    @classmethod
+    def columns(cls, rows: Sequence[Row], spent: bool = True) -> Columns:
+        return accuracy_columns(rows, spent)
+
+    def numbers(self, found: Results, baseline: Results | None) -> Row:
+        return self.row(self.name, found, baseline)
+
+    def images(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """With the mean errors of the label (the lowest of several) and of the prediction."""
+        errors = np.stack(list(frame["errors"]))
+        labels = [list(map(int, wanted)) for wanted in frame["labels"]]
+        return pd.DataFrame(
+            {
+                "image_id": frame["image_id"],
+                "labels": labels,
+                "prediction": frame["prediction"],
+                "correct": np.asarray(hits(frame["prediction"], frame["labels"]), dtype=bool),
+                "seconds": frame["seconds"],
+                "label_error": [e[w].min() for e, w in zip(errors, labels, strict=True)],
+                "prediction_error": errors[np.arange(len(frame)), frame["prediction"]],
+            }
+        )
 
 
 @dataclass(frozen=True)

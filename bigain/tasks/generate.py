@@ -5,11 +5,11 @@ compared on the same noise.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -22,17 +22,27 @@ from bigain.compression.batch_groups import Groups
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError, NotFiniteError
+from bigain.store.run_images import ARCHIVED, files, first_ids, folder
 from bigain.store.runs import Run
-from bigain.tasks.base import Work
-from bigain.utils.images import FINGERPRINT, PROMPT, pixels, read_image, write_png, write_sheet
+from bigain.tasks.base import Task, Work
+from bigain.tasks.columns import Columns, Panel, Results, Row
+from bigain.tasks.generate_columns import PANEL, generation_columns, generation_row
+from bigain.utils.images import (
+    FINGERPRINT,
+    PROMPT,
+    pixels,
+    read_image,
+    read_sheet,
+    write_png,
+    write_sheet,
+)
 from bigain.utils.randomness import KeyedStream
 
-ARCHIVED = "archived"  # the record of a run whose scored images were removed
 SHEET = 64  # images on the contact sheet
 
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(Task):
     """One image for each image of the data set, of its class.
 
     Args:
@@ -43,7 +53,20 @@ class Generate:
         spacing: of the timesteps: "leading", "linspace", "trailing", or None for the model's own.
     """
 
+    name: ClassVar[str] = "generate"
+    schema: ClassVar[Mapping[str, str]] = {
+        "image_id": "string",
+        "label": "int64",
+        "prompt": "string",
+        "evaluations": "int64",
+        "seconds": "double",
+    }
+    purpose: ClassVar[str] = "generation"
+    draws: ClassVar[bool] = True
+    scored: ClassVar[bool] = True
     compared: ClassVar[bool] = True
+    panels: ClassVar[Sequence[Panel]] = (PANEL,)
+    figures: ClassVar[Sequence[str]] = ("samples",)
 
     sampler: str = "ddim"
     steps: int = 50
@@ -126,7 +149,7 @@ class Generate:
                     }
                     for image_id, label, prompt in zip(ids, labels, prompts, strict=True)
                 ]
-                work.run.append([row for row in rows if row["image_id"] not in known])
+                work.append([row for row in rows if row["image_id"] not in known])
                 bar.update(len(ids))
 
     def finish(self, run: Run, ids: Sequence[str]) -> None:
@@ -135,32 +158,36 @@ class Generate:
         if paths:  # else they are archived, with their sheet
             write_sheet(run.path / "sheet.png", [read_image(path) for path in paths])
 
-    def spent(self, frame: pd.DataFrame) -> float:
-        return float(frame["evaluations"].mean())
-
     def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:
         return [f"{len(frame)} images"]
 
+    @classmethod
+    def row(cls, title: str, found: Results, baseline: Results | None) -> Row:
+        other = baseline.scores if baseline else None
+        return generation_row(
+            title, found.frame, found.scores, other, found.cost, found.fingerprint
+        )
 
-def first_ids(count: int) -> list[str]:
-    """The ids of the first images."""
-    return [f"{i:06d}" for i in range(count)]
+    @classmethod
+    def columns(cls, rows: Sequence[Row], spent: bool = True) -> Columns:
+        return generation_columns(rows, spent)
 
+    def numbers(self, found: Results, baseline: Results | None) -> Row:
+        row = self.row(self.name, found, baseline)
+        row = {key.removeprefix("generate_"): value for key, value in row.items()}
+        return {"n": row.pop("generated"), **row}
 
-def contiguous(run: Run) -> int:
-    """How many of the run's first images are finished, none missing between."""
-    finished = run.finished()
-    return sum(1 for _ in takewhile(finished.__contains__, first_ids(len(finished))))
+    def images(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[["image_id", "label", "prompt", "seconds"]]
 
-
-def folder(run: Run) -> Path:
-    """Where a run's images lie."""
-    return run.path / "images"
-
-
-def files(run: Run, ids: Sequence[str]) -> list[Path]:
-    """The images' files; `Generate.unfinished` tells which are there."""
-    return [folder(run) / f"{i}.png" for i in ids]
+    def pictures(self, run: Run, ids: Sequence[str], start: int) -> list[Any]:
+        """The images with their prompts, or what the contact sheet still shows of them."""
+        paths, sheet = files(run, ids), run.path / "sheet.png"
+        shown: Sequence[Path | np.ndarray] = paths
+        if not all(path.exists() for path in paths):
+            # the sheet is of the run's first images, be they more or fewer than these
+            shown = read_sheet(sheet)[start:] if sheet.exists() else []
+        return list(zip(shown, run.require(ids)["prompt"], strict=False))
 
 
 @torch.inference_mode()

@@ -5,23 +5,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
-import torch
-from omegaconf import DictConfig
 
 from bigain.compression.blocks import has_levels, select_blocks, tokens
-from bigain.compressors import Compressor
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
 from bigain.profiling.flops import KINDS, Flops, count
 from bigain.profiling.timing import measure
-from bigain.reporting.markdown import table
-from bigain.reporting.tables import DASH
+from bigain.store.identity import plain
 from bigain.store.runs import fingerprint
+from bigain.tasks.base import Setup, Task
 from bigain.utils.devices import device_of
 from bigain.utils.files import explained, write_text
+from bigain.utils.tables import DASH, markdown
 
 LEGEND = (
     "GFLOPs of one evaluation at batch 1: matrix products, convolutions and attention, a "
@@ -31,7 +28,7 @@ LEGEND = (
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Task):
     """What ``task=profile`` measures beside the count of FLOPs.
 
     Args:
@@ -42,6 +39,10 @@ class Profile:
     Raises:
         ValueError: if a number is too small.
     """
+
+    name: ClassVar[str] = "profile"
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "compressor"})
+    schema: ClassVar[dict[str, str]] = {}
 
     measure: bool = False
     warmup: int = 3
@@ -54,6 +55,44 @@ class Profile:
                 f"got {self.warmup} and {self.repeats}"
             )
 
+    def report(self, setup: Setup) -> None:
+        """Count, print and keep ``<results>/profiles/<stem>.{md,csv}``; measure too if told to.
+
+        Measurements are added to ``<stem>.json``, each with its device, versions and command.
+
+        Raises:
+            BiGainError: if the configuration cannot be used, or the count depends on the data.
+        """
+        device = device_of(setup.device)
+        profiled = _Profiled(setup)
+        folder = setup.results / "profiles"
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{profiled.stem}.md"
+        write_text(path, profiled.markdown())
+        write_text(path.with_suffix(".csv"), profiled.frame.to_csv(index=False))
+        print(profiled.markdown())
+        if self.measure:
+            found = measure(
+                profiled.skeleton,
+                profiled.compressor,
+                device=device,
+                dtype=setup.dtype,
+                batch_size=setup.batch_size,
+                warmup=self.warmup,
+                repeats=self.repeats,
+                seed=setup.seed,
+                **profiled.where,
+            )
+            if profiled.compressor is not None:
+                found["flops_saved_percent"] = profiled.saved
+            _keep(path.with_suffix(".json"), found)
+            print(_measured(found))
+        print(path)
+
+    def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:
+        return [f"{frame['flops'].sum() / 1e9:.3f} GFLOPs"]
+
 
 class _Profiled:
     """A model, a compressor on it or None, and their FLOPs.
@@ -63,20 +102,21 @@ class _Profiled:
             empty outside blocks, ``flops_compressed`` without a compressor.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
-        self.model_name, self.name = cfg.model.name, cfg.compressor.name
-        self.skeleton: Any = configuration.build(cfg, "model").skeleton()
-        self.compressor: Compressor | None = configuration.build(cfg, "compressor")
+    def __init__(self, setup: Setup) -> None:
+        assert setup.backbone is not None  # the task needs a model
+        self.model_name, self.name = setup.names["model"], setup.names["compressor"]
+        self.skeleton: Any = setup.backbone.skeleton()
+        self.compressor = setup.compressor
         self.levels = has_levels(self.skeleton)
         self.parameters = sum(p.numel() for p in self.skeleton.parameters())
         self.where: dict[str, Any] = {}
         self.blocks: list[int] = []
         after: Flops | None = None
         if self.compressor is not None:
-            named = cfg.blocks if isinstance(cfg.blocks, str) else list(cfg.blocks)
-            self.where = {"blocks": named, "sites": list(cfg.sites)}
+            self.where = {"blocks": setup.blocks, "sites": list(setup.sites)}
             try:
-                self.blocks = sorted({block.place for block in select_blocks(self.skeleton, named)})
+                chosen = select_blocks(self.skeleton, setup.blocks)
+                self.blocks = sorted({block.place for block in chosen})
                 after = count(self.skeleton, self.compressor, **self.where)
             except ValueError as error:
                 raise BiGainError(f"compressor={self.name}: {error}") from error
@@ -113,7 +153,7 @@ class _Profiled:
         identity = {
             "parameters": self.parameters,
             "flops": self.total,
-            "compressor": configuration.plain(self.compressor),
+            "compressor": plain(self.compressor),
             "blocks": self.blocks,
             "sites": sorted(self.where.get("sites", [])),
         }
@@ -176,49 +216,7 @@ class _Profiled:
                 saved = f"{100 * (before - after) / self.total:.2f}".replace("-", "−")
                 line += [f"{after / 1e9:.{decimals}f}", saved]
             lines.append(line)
-        return table(lines)
-
-
-def profile(cfg: DictConfig) -> Path:
-    """Count, print and keep ``<results>/profiles/<stem>.{md,csv}``; measure too if told to.
-
-    Measurements are added to ``<stem>.json``, each with its device, versions and command.
-
-    Returns:
-        The Markdown file.
-
-    Raises:
-        BiGainError: if the configuration cannot be used, or the count depends on the data.
-    """
-    configuration.check(cfg)
-    task: Profile = configuration.build(cfg, "task")
-    device = device_of(cfg.device)
-    profiled = _Profiled(cfg)
-    folder = Path(cfg.results) / "profiles"
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{profiled.stem}.md"
-    write_text(path, profiled.markdown())
-    write_text(path.with_suffix(".csv"), profiled.frame.to_csv(index=False))
-    print(profiled.markdown())
-    if task.measure:
-        found = measure(
-            profiled.skeleton,
-            profiled.compressor,
-            device=device,
-            dtype=getattr(torch, cfg.dtype),
-            batch_size=cfg.batch_size,
-            warmup=task.warmup,
-            repeats=task.repeats,
-            seed=cfg.seed,
-            **profiled.where,
-        )
-        if profiled.compressor is not None:
-            found["flops_saved_percent"] = profiled.saved
-        _keep(path.with_suffix(".json"), found)
-        print(_measured(found))
-    print(path)
-    return path
+        return markdown(lines)
 
 
 def _keep(path: Path, found: dict[str, Any]) -> None:

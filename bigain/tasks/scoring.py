@@ -1,22 +1,17 @@
 """From a configuration to scores of generated images, kept beside them."""
 
-import json
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
 from bigain.features.base import FeatureNetwork, extract
+from bigain.store import run_images
+from bigain.store.identity import plain
 from bigain.store.reference_statistics import ReferenceStatistics
 from bigain.store.runs import Run, fingerprint
-from bigain.tasks import generate
 from bigain.tasks.evaluate import Evaluate
 from bigain.utils.devices import device_of
-from bigain.utils.files import explained, write_text
 from bigain.utils.images import ImageFolder, open_folder
 
 if TYPE_CHECKING:
@@ -36,14 +31,23 @@ class Scoring:
         BiGainError: if a setting, the network's weights or the reference cannot be used.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
-        self.cfg = cfg
-        self.network: FeatureNetwork = configuration.build(cfg, "features")
-        self.settings: Evaluate = configuration.evaluation(cfg)
-        where = cfg.evaluation.reference
+    def __init__(
+        self,
+        network: FeatureNetwork,
+        settings: Evaluate,
+        *,
+        where: str | None,
+        statistics: Path,
+        clip: str | None,
+        device: str,
+        batch_size: int,
+        dataset: str,
+    ) -> None:
+        self.network, self.settings = network, settings
+        self.clip, self.device, self.batch_size = clip, device, batch_size
         if where is None:
             raise BiGainError(
-                f"dataset={cfg.dataset.name} names no reference; set evaluation.reference to a "
+                f"dataset={dataset} names no reference; set evaluation.reference to a "
                 "folder of images or an .npz of scripts/make_reference_statistics.py, or "
                 "features=none"
             )
@@ -51,7 +55,7 @@ class Scoring:
         if Path(where).is_dir():
             self._reference = open_folder(where, mixed=True)
             return
-        named = Path(cfg.evaluation.statistics) / f"{where}-{self.network.name}.npz"
+        named = statistics / f"{where}-{self.network.name}.npz"
         path = Path(where) if where.endswith(".npz") else named
         self._reference = ReferenceStatistics.load(path)
         self._reference.check(self.network)
@@ -62,7 +66,7 @@ class Scoring:
         return {
             "network": self.network.identity(),
             "reference": real.sha256() if isinstance(real, ImageFolder) else real.fingerprint,
-            "settings": configuration.plain(self.settings),
+            "settings": plain(self.settings),
             "clip": self._clip.identity() if self._clip else None,
             "seed": SEED,
         }
@@ -81,18 +85,18 @@ class Scoring:
         name = self.record(n)
         found = run.read_record(name)
         if found is None:
-            if run.read_record(generate.ARCHIVED) is not None:
+            if run.read_record(run_images.ARCHIVED) is not None:
                 raise BiGainError(
                     f"{run.path} has archived its images, which other scores need; remove its "
-                    f"{generate.ARCHIVED}.json and run its command again to draw them"
+                    f"{run_images.ARCHIVED}.json and run its command again to draw them"
                 )
-            paths = generate.files(run, generate.first_ids(n))
+            paths = run_images.files(run, run_images.first_ids(n))
             if missing := [path.name for path in paths if not path.exists()]:
                 raise BiGainError(
                     f"{run.path} lacks {len(missing)} of its first {n} images, {missing[0]} first; "
                     "scores are of the first: run its command again, without start or shard"
                 )
-            images = open_folder(generate.folder(run), n)
+            images = open_folder(run_images.folder(run), n)
             if images.fingerprint != run.fingerprint:
                 raise BiGainError(
                     f"{images.path} holds images of run {images.fingerprint}, not of its own "
@@ -104,7 +108,7 @@ class Scoring:
 
     def of_images(self, images: ImageFolder) -> dict[str, Any]:
         """Scores of a folder's images; see `Evaluate.score`."""
-        device = device_of(self.cfg.device)
+        device = device_of(self.device)
         network = self.network.load(device)
         reference = self._reference
         if isinstance(reference, ImageFolder):
@@ -113,74 +117,23 @@ class Scoring:
             images,
             network,
             reference,
-            batch_size=self.cfg.batch_size,
+            batch_size=self.batch_size,
             seed=SEED,
             clip=self._clip.load(device) if self._clip else None,
         )
 
     @cached_property
     def _clip(self) -> "ClipScore | None":
-        if self.cfg.evaluation.clip is None:
+        if self.clip is None:
             return None
         from bigain.features.clip import ClipScore  # only here: transformers is slow to import
 
-        return ClipScore(self.cfg.evaluation.clip)
+        return ClipScore(self.clip)
 
     def _extracted(self, network: FeatureNetwork, images: ImageFolder) -> ReferenceStatistics:
-        features = extract(network, images, self.cfg.batch_size, len(images))
+        features = extract(network, images, self.batch_size, len(images))
         data = {"sha256": images.sha256(), "n": len(images)}
         return ReferenceStatistics.of(images.path.name, network, data, features)
-
-
-@dataclass(frozen=True)
-class Images:
-    """What ``task=evaluate`` scores.
-
-    Args:
-        path: a run of ``task=generate``, or a folder of images.
-    """
-
-    path: str | None = None
-
-
-def evaluate(cfg: DictConfig) -> Run | None:
-    """Score a run or a folder of images, print the scores and keep them.
-
-    Those of a run become a record of it; a folder's go to ``<results>/scores``.
-
-    Returns:
-        The run; None for a folder.
-
-    Raises:
-        BiGainError: if the images cannot be scored.
-    """
-    configuration.check(cfg)
-    if cfg.features._target_ is None:
-        raise BiGainError("task=evaluate needs a feature network; choose one with features=...")
-    given = configuration.build(cfg, "task").path
-    if given is None:
-        known = ", ".join(map(str, sorted(Path(cfg.results).glob("runs/generate-*")))) or "none yet"
-        raise BiGainError(
-            f"set task.path to a folder of images or a run of task=generate; there are: {known}"
-        )
-    scoring, path, run = Scoring(cfg), Path(given), None
-    if (path / "run.json").is_file():
-        run = Run.open(path)
-        n = generate.contiguous(run) if cfg.limit is None else cfg.limit
-        scores, kept = scoring.of_run(run, n), run.path / f"{scoring.record(n)}.json"
-    else:
-        images = open_folder(path, cfg.limit)
-        scores = scoring.of_images(images)
-        kept = (
-            Path(cfg.results)
-            / "scores"
-            / f"{path.resolve().name}-{images.sha256()[:8]}-{scoring.record(len(images))}.json"
-        )
-        with explained(kept.parent):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-        write_text(kept, json.dumps(scores, indent=2, sort_keys=True) + "\n")
-    print("\n  ".join([f"{path}:", *summary(scores), str(kept)]))
-    return run
 
 
 _LABELS = {

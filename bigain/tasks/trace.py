@@ -6,7 +6,7 @@ Each image is noised to a few timesteps and denoised once at each, as its first 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +26,8 @@ from bigain.compressors.tokens import take
 from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError
 from bigain.metrics.spectrum import band_product, coherence, retention
-from bigain.store.runs import Run
-from bigain.tasks.base import Work
-from bigain.tasks.trace_rows import ALONE, GONE, KEPT, spectra
+from bigain.tasks.base import Setup, Task, Work
+from bigain.tasks.trace_rows import ALONE, GONE, KEPT, SCHEMA, spectra
 from bigain.utils.images import pixels
 from bigain.utils.randomness import KeyedStream
 
@@ -36,7 +35,7 @@ SIDE = 256  # pixels of an image's longer side in the store, at most
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Task):
     """Where to look, and how finely.
 
     Args:
@@ -44,7 +43,9 @@ class Trace:
         bands: of spatial frequency up to half a cycle a token.
     """
 
-    compared: ClassVar[bool] = False
+    name: ClassVar[str] = "trace"
+    schema: ClassVar[Mapping[str, str]] = SCHEMA
+    watches: ClassVar[bool] = True
 
     timesteps: Sequence[int] = (125, 525, 925)
     bands: int = 8
@@ -60,20 +61,18 @@ class Trace:
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         return select(labelled(dataset), limit)
 
-    def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:
-        if run.identity.get("compression") is None:
+    def check(self, setup: Setup) -> None:
+        if setup.compressor is None:
             raise BiGainError(
                 "task=trace records what a compressor does, and compressor=none does nothing; "
                 "choose one, as in compressor=lgtm"
             )
-        finished = run.finished()
-        return [i for i in ids if i not in finished]
 
     def compute(self, work: Work) -> None:
         condition = work.backbone.condition(work.dataset)
         position = {image_id: i for i, image_id in enumerate(work.dataset.ids())}
         done = len(work.ids) - len(work.todo)
-        assert work.attachment is not None  # `unfinished` refuses to go on without one
+        assert work.attachment is not None  # `check` refuses to go on without one
         with tqdm(total=len(work.ids), initial=done, unit="img", desc=work.title) as bar:
             for start in range(0, len(work.todo), work.batch_size):
                 ids = work.todo[start : start + work.batch_size]
@@ -91,7 +90,7 @@ class Trace:
                 )
                 seconds = (time.perf_counter() - began) / len(ids)
                 shown = pixels(shrink(images))
-                work.run.append(
+                work.append(
                     [
                         {
                             "image_id": example.id,
@@ -106,12 +105,6 @@ class Trace:
                     ]
                 )
                 bar.update(len(ids))
-
-    def finish(self, run: Run, ids: Sequence[str]) -> None:
-        """Nothing: the rows are all there is."""
-
-    def spent(self, frame: pd.DataFrame) -> float:
-        return float(frame["evaluations"].mean())
 
     def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:
         first = frame.iloc[0]

@@ -22,6 +22,27 @@ from bigain.errors import BiGainError
 # Roles: alone in its slot, or of several tokens the slot's own (the destination), or the others.
 ALONE, KEPT, GONE = 0, 1, 2
 
+# the columns of a row and their types
+SCHEMA = {
+    "image_id": "string",
+    "labels": "list<int64>",
+    "evaluations": "int64",
+    "seconds": "double",
+    "timesteps": "list<int64>",
+    "blocks": "list<int64>",
+    "heights": "list<int64>",
+    "widths": "list<int64>",
+    "fields": "list<string>",
+    "pruned": "bool",
+    "slots": "list<int64>",
+    "roles": "list<int64>",
+    "before": "list<double>",
+    "after": "list<double>",
+    "product": "list<double>",
+    "image": "list<int64>",
+    "image_shape": "list<int64>",
+}
+
 
 def image(row: pd.Series) -> NDArray[np.uint8]:
     """The image that was traced, [H, W, C]."""

@@ -25,7 +25,7 @@ from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.loggers import run_report
 from bigain.loggers.wandb import INSTALL, LOGIN, WandB
-from bigain.reporting.accuracy import accuracy_row
+from bigain.tasks.classify_columns import accuracy_row
 from bigain.utils.images import read_image, read_sheet
 from bigain.utils.paths import REPOSITORY
 
@@ -59,7 +59,7 @@ def overrides(small_dit, tmp_path) -> list[str]:
 
 
 @pytest.fixture
-def generation(overrides) -> list[str]:
+def generation_columns(overrides) -> list[str]:
     others = [o for o in overrides if not o.startswith("task.")]
     return [
         *others,

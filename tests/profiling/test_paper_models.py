@@ -9,7 +9,7 @@ import pytest
 from bigain.errors import BiGainError
 from bigain.experiments.runner import execute
 from bigain.metrics.ranking import average_precision, finalists_first
-from bigain.reporting.accuracy import accuracy_row
+from bigain.tasks.classify_columns import accuracy_row
 from bigain.tasks.generate import folder as images_of
 from bigain.utils.images import open_folder
 from tests import tiny_data, tiny_pipelines

@@ -10,8 +10,8 @@ from PIL import Image
 from bigain.errors import BiGainError
 from bigain.reporting.build import build
 from bigain.reporting.figures import PANELS, _draw
-from bigain.reporting.generation import SCORES
 from bigain.store.runs import Run
+from bigain.tasks.generate_columns import SCORES
 from bigain.utils.images import write_sheet
 
 IDS = [f"{i:03d}" for i in range(20)]

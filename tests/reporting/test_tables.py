@@ -5,8 +5,10 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.metrics.accuracy import paired, top1
-from bigain.reporting.accuracy import KEYS, RANKING_KEYS, accuracy, accuracy_row
-from bigain.reporting.tables import COST, DASH, Section, write
+from bigain.reporting.tables import Section, write
+from bigain.tasks.classify_columns import KEYS, RANKING_KEYS, accuracy_columns, accuracy_row
+from bigain.tasks.columns import COST
+from bigain.utils.tables import DASH
 
 
 def frame(correct, seconds=None):
@@ -89,7 +91,7 @@ def test_images_of_several_labels_are_ranked(tmp_path):
     assert row["map"] == pytest.approx(100 * (1 + 1 / 3) / 2)  # finalists first
     assert row["map_by_error"] == pytest.approx(100 * ((1 / 2 + 2 / 3) / 2 + 1) / 2)
     assert (row["map_difference"], row["map_p"]) == (0, 1)
-    text = write([Section("", [row], [accuracy([row])])], tmp_path / "a", "t", "")
+    text = write([Section("", [row], [accuracy_columns([row])])], tmp_path / "a", "t", "")
     assert "mAP, official ranking" in text and "66.7 [" in text
 
 
@@ -105,7 +107,7 @@ def test_a_row_not_run_is_its_title_alone():
 
 def test_the_rule_of_a_narrow_column_is_still_markdown(tmp_path):
     row = accuracy_row("x")
-    text = write([Section("", [row], [accuracy([row])])], tmp_path / "a", "t", "")
+    text = write([Section("", [row], [accuracy_columns([row])])], tmp_path / "a", "t", "")
     rule = next(line for line in text.splitlines() if line.startswith("| -"))
     assert all("--" in cell for cell in rule.strip("| ").split("|"))
 
@@ -118,7 +120,9 @@ def written(tmp_path):
         accuracy_row("L-GTM"),
     ]
     stem = tmp_path / "new" / "table4.v2"
-    text = write([Section("", rows, [accuracy(rows)])], stem, "Fashion & more", "On 100% of it.")
+    text = write(
+        [Section("", rows, [accuracy_columns(rows)])], stem, "Fashion & more", "On 100% of it."
+    )
     return rows, text, stem
 
 
@@ -178,4 +182,4 @@ def test_a_file_that_cannot_be_written_is_a_clear_error(tmp_path):
     (tmp_path / "results").write_text("a file")
     rows = [accuracy_row("x")]
     with pytest.raises(BiGainError, match=r"cannot write .*results"):
-        write([Section("", rows, [accuracy(rows)])], tmp_path / "results" / "a", "t", "")
+        write([Section("", rows, [accuracy_columns(rows)])], tmp_path / "results" / "a", "t", "")

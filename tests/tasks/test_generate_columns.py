@@ -1,7 +1,7 @@
 import pytest
 
 from bigain.errors import BiGainError
-from bigain.reporting.generation import fid_contrast, fid_difference, fid_ratio
+from bigain.tasks.generate_columns import fid_contrast, fid_difference, fid_ratio
 
 ALIKE = {"features": "f", "network": "n", "reference": "r", "n": 8}
 

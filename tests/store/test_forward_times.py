@@ -4,10 +4,10 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.reporting import build, figures, tables
-from bigain.reporting.accuracy import accuracy
-from bigain.reporting.generation import generation, generation_row
-from bigain.reporting.timings import conditions_of, key, time_of
+from bigain.store.forward_times import conditions_of, key, time_of
 from bigain.store.runs import Run
+from bigain.tasks.classify_columns import accuracy_columns
+from bigain.tasks.generate_columns import generation_columns, generation_row
 
 LGTM = {"compressor": {"class": "LGTM", "ratio": 0.5}, "blocks": [0], "sites": ["mlp"]}
 
@@ -69,7 +69,9 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_the_table_prints_times_and_where_they_come_from(tmp_path):
     times = [dict(zip(tables.TIMES, time, strict=True)) for time in ((0.9, 0.8, 1.0), (1, 1, 1))]
     rows = [{**generation_row("a"), **time} for time in times]
-    section = tables.Section("", [*rows, generation_row("b")], [generation(rows, spent=False)])
+    section = tables.Section(
+        "", [*rows, generation_row("b")], [generation_columns(rows, spent=False)]
+    )
     text = tables.write([section], tmp_path / "t", "T", "", "two cores")
     assert "0.90 [0.80, 1.00]" in text and "timed in turn on two cores" in text
     assert "Seconds" not in text
@@ -83,13 +85,15 @@ def test_the_baseline_s_time_alone_is_no_column(tmp_path):
 
 def test_a_table_without_times_has_no_column_of_them(tmp_path):
     row = generation_row("a")
-    text = tables.write([tables.Section("", [row], [generation([row])])], tmp_path / "t", "T", "")
+    text = tables.write(
+        [tables.Section("", [row], [generation_columns([row])])], tmp_path / "t", "T", ""
+    )
     assert "Time" not in text and "Seconds, generating" in text
 
 
 def test_what_runs_took_is_printed_unless_told_otherwise():
     headers = [
-        {column.header for column in accuracy([{"map": None}], spent=spent).columns}
+        {column.header for column in accuracy_columns([{"map": None}], spent=spent).columns}
         for spent in (True, False)
     ]
     assert headers[0] - headers[1] == {"Seconds", "Peak MiB"}

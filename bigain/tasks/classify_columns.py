@@ -14,7 +14,16 @@ from bigain.metrics.ranking import (
     mean,
     mean_difference,
 )
-from bigain.reporting.tables import Column, Kind, Row, check_cost, count, interval, number
+from bigain.tasks.columns import (
+    Column,
+    Columns,
+    Panel,
+    Row,
+    check_cost,
+    counted,
+    ranged,
+    valued,
+)
 
 KEYS = (
     "n",
@@ -57,6 +66,15 @@ RANKING_LEGEND = (
     "timesteps, which puts finalists last."
 )
 
+PANEL = Panel(
+    "acc1",
+    "low",
+    "high",
+    "Top-1 accuracy (%), 95% interval",
+    "seconds",
+    "Seconds per image classified (median)",
+)
+
 
 def accuracy_row(
     title: str,
@@ -72,7 +90,7 @@ def accuracy_row(
         frame: its images, with the columns image_id, labels, prediction, samples and seconds, and
             errors where images have several labels; None if it has not run.
         baseline: the baseline's images; None if this is the baseline, or that has not run.
-        cost: "gflops" of one evaluation, "gflops_matching" of them for matching, and
+        cost: "gflops" of one evaluation, of which "gflops_matching" for matching, and
             "peak_memory_mib".
         fingerprint: of its run.
 
@@ -175,37 +193,32 @@ def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def _p_column(header: str, key: str) -> Column:
+    return Column(header, lambda row: None if row[key] is None else p_value(row[key]), key)
+
+
 def _wins(row: Row) -> str | None:
     return None if row["wins"] is None else f"{row['wins']}/{row['losses']}"
 
 
 _COLUMNS = (
-    Column("Images", lambda row: count(row["n"])),
-    Column("Accuracy (%)", lambda row: interval(row, "acc1", "low", "high", ".1f")),
-    Column(
-        "Difference (points)",
-        lambda row: interval(row, "difference", "diff_low", "diff_high", "+.1f"),
-    ),
-    Column("Wins/losses", _wins),
-    Column("p", lambda row: None if row["p"] is None else p_value(row["p"])),
+    counted("Images", "n"),
+    ranged("Accuracy (%)", "acc1", "low", "high", ".1f"),
+    ranged("Difference (points)", "difference", "diff_low", "diff_high", "+.1f"),
+    Column("Wins/losses", _wins, "wins"),
+    _p_column("p", "p"),
 )
 _RANKING = (
-    Column("mAP (%)", lambda row: interval(row, "map", "map_low", "map_high", ".1f")),
-    Column(
-        "mAP difference",
-        lambda row: interval(row, "map_difference", "map_diff_low", "map_diff_high", "+.1f"),
-    ),
-    Column("p (mAP)", lambda row: None if row["map_p"] is None else p_value(row["map_p"])),
-    Column("mAP, official ranking", lambda row: number(row["map_by_error"])),
+    ranged("mAP (%)", "map", "map_low", "map_high", ".1f"),
+    ranged("mAP difference", "map_difference", "map_diff_low", "map_diff_high", "+.1f"),
+    _p_column("p (mAP)", "map_p"),
+    valued("mAP, official ranking", "map_by_error"),
 )
-_EVALUATIONS = Column("Evaluations", lambda row: number(row["evaluations"]))
-_SPENT = (
-    Column("Seconds", lambda row: number(row["seconds"])),
-    Column("Peak MiB", lambda row: number(row["peak_memory_mib"])),
-)
+_EVALUATIONS = valued("Evaluations", "evaluations")
+_SPENT = (valued("Seconds", "seconds"), valued("Peak MiB", "peak_memory_mib"))
 
 
-def accuracy(rows: Sequence[Row], spent: bool = True) -> Kind:
+def accuracy_columns(rows: Sequence[Row], spent: bool = True) -> Columns:
     """The columns of ``rows``; those of the ranking where images have several labels.
 
     Args:
@@ -214,6 +227,6 @@ def accuracy(rows: Sequence[Row], spent: bool = True) -> Kind:
     costs = (_EVALUATIONS, *(_SPENT if spent else ()))
     legend = f"{LEGEND} {SPENT_LEGEND}" if spent else LEGEND
     if all(row["map"] is None for row in rows):
-        return Kind(KEYS, (*_COLUMNS, *costs), legend)
+        return Columns(KEYS, (*_COLUMNS, *costs), legend)
     columns = (*_COLUMNS, *_RANKING, *costs)
-    return Kind((*KEYS, *RANKING_KEYS), columns, f"{legend} {RANKING_LEGEND}")
+    return Columns((*KEYS, *RANKING_KEYS), columns, f"{legend} {RANKING_LEGEND}")

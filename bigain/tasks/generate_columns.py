@@ -8,7 +8,7 @@ import pandas as pd
 
 from bigain.errors import BiGainError
 from bigain.metrics.accuracy import Z
-from bigain.reporting.tables import Column, Kind, Row, check_cost, count, interval, number
+from bigain.tasks.columns import Columns, Panel, Row, check_cost, counted, ranged, valued
 
 # scores of a run's images, as `bigain.tasks.evaluate` names them
 SCORES = (
@@ -40,6 +40,15 @@ KEYS = (
     "generate_seconds",
     "generate_peak_memory_mib",
     "generate_fingerprint",
+)
+
+PANEL = Panel(
+    "fid",
+    "fid_low",
+    "fid_high",
+    "FID, lower is better, 95% interval",
+    "generate_seconds",
+    "Seconds per image generated (median)",
 )
 
 
@@ -95,7 +104,7 @@ def generation_row(
     return row
 
 
-def generation(rows: Sequence[Row], spent: bool = True) -> Kind:
+def generation_columns(rows: Sequence[Row], spent: bool = True) -> Columns:
     """The columns of ``rows``, which say the features they come from.
 
     Args:
@@ -115,9 +124,9 @@ def generation(rows: Sequence[Row], spent: bool = True) -> Kind:
             f"{' and '.join(f'{f} against {r}' for f, r, _ in sorted(scored))}; score them alike"
         )
     if not scored:
-        return _kind("", "Images have not been scored.", spent)
+        return _columns("", "Images have not been scored.", spent)
     ((features, reference, n),) = scored
-    return _kind(
+    return _columns(
         f" ({features})",
         f"FID and all scores beside it use the features '{features}' and compare the generated "
         f"images with {n:,} of {reference}; "
@@ -130,22 +139,19 @@ def generation(rows: Sequence[Row], spent: bool = True) -> Kind:
     )
 
 
-def _kind(mark: str, legend: str, spent: bool) -> Kind:
-    seconds = Column("Seconds, generating", lambda row: number(row["generate_seconds"]))
+def _columns(mark: str, legend: str, spent: bool) -> Columns:
+    seconds = valued("Seconds, generating", "generate_seconds")
     columns = (
-        Column("Generated", lambda row: count(row["generated"])),
-        Column(f"FID{mark}", lambda row: interval(row, "fid", "fid_low", "fid_high", ".2f")),
-        Column(
-            "FID difference",
-            lambda row: interval(row, "fid_difference", "fid_diff_low", "fid_diff_high", "+.2f"),
-        ),
-        Column("Precision", lambda row: number(row["precision"])),
-        Column("Recall", lambda row: number(row["recall"])),
-        Column("Density", lambda row: number(row["density"])),
-        Column("Coverage", lambda row: number(row["coverage"])),
+        counted("Generated", "generated"),
+        ranged(f"FID{mark}", "fid", "fid_low", "fid_high", ".2f"),
+        ranged("FID difference", "fid_difference", "fid_diff_low", "fid_diff_high", "+.2f"),
+        valued("Precision", "precision"),
+        valued("Recall", "recall"),
+        valued("Density", "density"),
+        valued("Coverage", "coverage"),
         *([seconds] if spent else []),
     )
-    return Kind(KEYS, columns, legend)
+    return Columns(KEYS, columns, legend)
 
 
 def fid_difference(

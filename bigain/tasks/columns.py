@@ -1,0 +1,129 @@
+"""What a task contributes to tables and figures: typed values, and how they are printed."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+# Values of a table's row by key, at full precision; None for what is not known.
+Row = dict[str, Any]
+
+COST = frozenset({"gflops", "gflops_matching", "peak_memory_mib"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a printed table.
+
+    Attributes:
+        header: what stands above it.
+        text: prints a row's value, None for a dash.
+        sort: the number by which the column sorts, or the key of the row that holds it; None for
+            a column of text.
+    """
+
+    header: str
+    text: Callable[[Row], str | None]
+    sort: str | None = None
+
+    def value(self, row: Row) -> float | None:
+        """The number that sorts the row in this column; None for a dash or a column of text."""
+        found = None if self.sort is None else row.get(self.sort)
+        return None if found is None else float(found)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a task contributes to a table.
+
+    Attributes:
+        keys: of its rows, all of which the CSV file holds.
+        printed: the columns of the printed table.
+        legend: a paragraph that says what they mean.
+    """
+
+    keys: tuple[str, ...]
+    printed: tuple[Column, ...]
+    legend: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A value and its 95% interval, which a figure draws against costs or a setting.
+
+    Attributes:
+        value, low, high: keys of a table's row.
+        label: of the value's axis.
+        seconds: the key of the seconds per image that the runs took.
+        seconds_label: of the axis of these seconds.
+    """
+
+    value: str
+    low: str
+    high: str
+    label: str
+    seconds: str
+    seconds_label: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the store holds of one run; None for what is not there.
+
+    Attributes:
+        frame: the rows of the images asked for.
+        scores: of the images that the run generated.
+        cost: of one evaluation: "gflops", of which "gflops_matching", and "peak_memory_mib".
+        fingerprint: of the run.
+    """
+
+    frame: pd.DataFrame | None = None
+    scores: Mapping[str, Any] | None = None
+    cost: Mapping[str, float | None] | None = None
+    fingerprint: str | None = None
+
+
+def check_cost(cost: Mapping[str, float | None]) -> None:
+    """ValueError unless the keys are those of `COST`."""
+    if cost.keys() != COST:
+        raise ValueError(f"a cost has the keys {sorted(COST)}, got {sorted(cost)}")
+
+
+def number(value: float | None, digits: int = 3) -> str | None:
+    """A number to ``digits`` significant digits, and all of those before the decimal point."""
+    if value is None:
+        return None
+    if value == 0:
+        return "0"
+    before = math.floor(math.log10(abs(value))) + 1
+    return f"{value:.{max(digits - before, 0)}f}".replace("-", "−")
+
+
+def whole(value: int | None) -> str | None:
+    """A whole number as text."""
+    return None if value is None else str(value)
+
+
+def interval(row: Row, value: str, low: str, high: str, spec: str) -> str | None:
+    """A value and its interval, each in the format ``spec``."""
+    if row.get(value) is None:
+        return None
+    texts = [format(row[key], spec).replace("-", "−") for key in (value, low, high)]
+    return "{} [{}, {}]".format(*texts)
+
+
+def valued(header: str, key: str, digits: int = 3) -> Column:
+    """A column of plain numbers."""
+    return Column(header, lambda row: number(row[key], digits), key)
+
+
+def counted(header: str, key: str) -> Column:
+    """A column of whole numbers."""
+    return Column(header, lambda row: whole(row[key]), key)
+
+
+def ranged(header: str, value: str, low: str, high: str, spec: str) -> Column:
+    """A column of numbers with their intervals."""
+    return Column(header, lambda row: interval(row, value, low, high, spec), value)
