@@ -4,6 +4,7 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.experiments.archive import archive
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.experiment_files import Cell
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
@@ -71,7 +72,7 @@ def test_what_is_not_finished_or_not_scored_stays(overrides, run, configure):
     assert archive([Cell(overrides)]) == 0
     unscored = run([*overrides, "features=none"])
     assert archive([Cell(overrides)]) == 0 and len(list(folder(unscored).iterdir())) == 12
-    job = Job(configure([*overrides, "limit=20"]))
+    job = Job(settings_of(configure([*overrides, "limit=20"])))
     assert archive([Cell([*overrides, "limit=20"])]) == 0
     assert Run.open(job.run_path).records("archived") == []
 

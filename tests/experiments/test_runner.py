@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.experiment_files import composed
 from bigain.experiments.job import Job
 from bigain.store.runs import Run
@@ -256,4 +257,4 @@ def test_a_session_s_command_holds_no_path_of_the_repository(overrides, tmp_path
 def test_draws_for_each_class_need_classes():
     chosen = ["compressor=tome", "compressor.destinations=unpaired", "task=generate"]
     with pytest.raises(BiGainError, match="only task=classify compares classes"):
-        Job(composed(chosen))
+        Job(settings_of(composed(chosen)))

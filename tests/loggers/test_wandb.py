@@ -17,14 +17,16 @@ import wandb
 from omegaconf import open_dict
 from wandb.proto.wandb_internal_pb2 import Record
 
-from bigain import loggers
 from bigain.errors import BiGainError
 from bigain.experiments.archive import archive
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.experiment_files import Cell
 from bigain.experiments.job import Job
+from bigain.experiments.logging import log, usable
 from bigain.experiments.runner import execute
 from bigain.loggers import run_report
 from bigain.loggers.wandb import INSTALL, LOGIN, WandB
+from bigain.tasks import Classify
 from bigain.tasks.classify_columns import accuracy_row
 from bigain.utils.images import read_image, read_sheet
 from bigain.utils.paths import REPOSITORY
@@ -59,7 +61,7 @@ def overrides(small_dit, tmp_path) -> list[str]:
 
 
 @pytest.fixture
-def generation_columns(overrides) -> list[str]:
+def generation(overrides) -> list[str]:
     others = [o for o in overrides if not o.startswith("task.")]
     return [
         *others,
@@ -296,7 +298,7 @@ def test_what_the_server_has_is_not_sent_again(overrides, run, monkeypatch, caps
 
 def test_figures_drawn_since_the_run_come_with_it(overrides, run, configured, tmp_path):
     found = run(unlogged(overrides))
-    job = Job(configured(overrides, "demo"))
+    job = Job(settings_of(configured(overrides, "demo")))
     assert run_report.figures(job, found) == {}
     old, new = tmp_path / "results" / "demo.png", tmp_path / "results" / "demo-samples.png"
     for figure in (old, new):
@@ -313,7 +315,9 @@ def test_compacting_a_run_leaves_its_figures_current(overrides, run, configured,
     found.compact()
     (part,) = found.path.glob("part-*.parquet")
     assert part.stat().st_mtime_ns > figure.stat().st_mtime_ns
-    assert run_report.figures(Job(configured(overrides, "demo")), found) == {"demo": figure}
+    assert run_report.figures(Job(settings_of(configured(overrides, "demo"))), found) == {
+        "demo": figure
+    }
 
 
 @pytest.mark.parametrize(("folder", "beside"), [("mini", True), ("paper", True), ("other", False)])
@@ -329,7 +333,7 @@ def test_figures_are_found_by_the_experiments_name(
     for name in ("table1-samples", "table11-samples"):
         (here.parent / f"{name}.png").write_bytes(b"")
     names = {*mine, "table1-samples"} if beside else {*mine}
-    assert run_report.figures(Job(configured(chosen, "table1")), found).keys() == names
+    assert run_report.figures(Job(settings_of(configured(chosen, "table1"))), found).keys() == names
 
 
 def test_of_several_labels_the_error_is_the_lowest():
@@ -340,7 +344,7 @@ def test_of_several_labels_the_error_is_the_lowest():
         "errors": [[0.3, 0.4, 0.2], [0.1, 0.5, 0.6]],
         "seconds": [1.0, 1.0],
     }
-    found = run_report.images(SimpleNamespace(require=lambda ids: pd.DataFrame(rows)), ["a", "b"])
+    found = Classify().images(pd.DataFrame(rows))
     assert found["label_error"].tolist() == [0.2, 0.5]
     assert found["prediction_error"].tolist() == [0.2, 0.1]
     assert found["correct"].tolist() == [True, False]
@@ -412,8 +416,8 @@ def test_the_command_line_never_asks(overrides, tmp_path):
 
 
 def test_none_logs_nothing(configure, tmp_path):
-    assert loggers.start(configure([])) is None
-    loggers.log(None, None, None)
+    assert usable(settings_of(configure([])).logger) is None
+    log(None, None, None)
 
 
 @pytest.mark.parametrize(

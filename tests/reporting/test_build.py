@@ -9,8 +9,9 @@ from PIL import Image
 
 from bigain.errors import BiGainError
 from bigain.reporting.build import build
-from bigain.reporting.figures import PANELS, _draw
+from bigain.reporting.figures import Drawn, _draw
 from bigain.store.runs import Run
+from bigain.tasks.classify_columns import PANEL
 from bigain.tasks.generate_columns import SCORES
 from bigain.utils.images import write_sheet
 
@@ -287,13 +288,13 @@ def test_groups_have_their_own_baselines_and_published_values(tmp_path):
 
 
 def test_a_series_is_one_line_of_the_figure(tmp_path):
-    panel = PANELS["classify"][0]
+    drawn = Drawn(PANEL, "gflops", "GFLOPs")
     rows = [
         {"method": m, "acc1": a, "low": a - 1, "high": a + 1, "gflops": g}
         for m, a, g in (("none", 80, 3), ("tome 0.3", 79, 2), ("tome 0.7", 70, 1))
     ]
     axes = Figure().subplots()
-    _draw(axes, rows, ["none", "ToMe", "ToMe"], panel, "none")
+    _draw(axes, rows, ["none", "ToMe", "ToMe"], drawn, "none")
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert lines["ToMe"].get_xdata().tolist() == [2, 1]
     assert lines["ToMe"].get_ydata().tolist() == [79, 70]

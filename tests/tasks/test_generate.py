@@ -18,6 +18,7 @@ from bigain.compressors import IEKVD, ToMe
 from bigain.compressors.iekvd import LinearAlpha
 from bigain.datasets.fashion_mnist import CLASSES
 from bigain.errors import BiGainError
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.store.runs import Run
@@ -98,7 +99,7 @@ def test_another_seed_draws_other_images(overrides, run):
 def test_images_and_rows_say_what_they_are(overrides, run, configure):
     found = run(overrides)
     rows = found.rows()
-    dataset = Job(configure(overrides)).dataset
+    dataset = Job(settings_of(configure(overrides))).dataset
     assert rows["label"].tolist() == [dataset.labels(i)[0] for i in range(12)]
     assert rows["evaluations"].tolist() == [8] * 12
     images = open_folder(folder(found))
@@ -114,13 +115,13 @@ def test_images_and_rows_say_what_they_are(overrides, run, configure):
 
 
 def test_past_the_data_sets_end_its_classes_come_again(configure):
-    job = Job(configure(["task=generate", "features=none", "limit=10003"]))
+    job = Job(settings_of(configure(["task=generate", "features=none", "limit=10003"])))
     assert len(job.ids) == 10003
     assert job.ids[-1] == "010002"
 
 
 def test_classes_are_balanced_in_the_whole_test_split(configure):
-    job = Job(configure(["task=generate", "features=none"]))
+    job = Job(settings_of(configure(["task=generate", "features=none"])))
     labels = [job.dataset.labels(i)[0] for i in range(len(job.ids))]
     assert np.bincount(labels).tolist() == [1000] * len(CLASSES)
 
@@ -129,24 +130,29 @@ def test_classes_are_balanced_in_the_whole_test_split(configure):
     "change", ["task.steps=5", "task.guidance=2", "task.sampler=euler", "task.spacing=linspace"]
 )
 def test_what_changes_images_changes_the_run(overrides, change, configure):
-    paths = {Job(configure(o)).run_path for o in (overrides, [*overrides, change])}
+    paths = {Job(settings_of(configure(o))).run_path for o in (overrides, [*overrides, change])}
     assert len(paths) == 2
 
 
 def test_how_images_are_scored_does_not(overrides, configure):
     scored = [o for o in overrides if o != "features=none"]
-    paths = {Job(configure(o)).run_path for o in (overrides, [*scored, "evaluation.replicates=9"])}
+    paths = {
+        Job(settings_of(configure(o))).run_path
+        for o in (overrides, [*scored, "evaluation.replicates=9"])
+    }
     assert len(paths) == 1
 
 
 def test_alpha_runs_from_noise_to_the_end(overrides, configure):
     """IE-KVD's default follows the task; generation's is the paper's schedule."""
-    schedule = Job(configure([*overrides, "compressor=iekvd"])).compressor
+    schedule = Job(settings_of(configure([*overrides, "compressor=iekvd"]))).compressor
     assert schedule == IEKVD(2, LinearAlpha(noise=0.8, clean=1.2))
-    assert Job(configure(["compressor=iekvd"])).compressor == IEKVD(2, 0.9)
-    fixed = Job(configure([*overrides, "compressor=iekvd", "compressor.alpha=1.1"])).compressor
+    assert Job(settings_of(configure(["compressor=iekvd"]))).compressor == IEKVD(2, 0.9)
+    fixed = Job(
+        settings_of(configure([*overrides, "compressor=iekvd", "compressor.alpha=1.1"]))
+    ).compressor
     assert fixed == IEKVD(2, 1.1)
-    both = Job(configure([*overrides, "compressor=lgtm_iekvd"])).compressor
+    both = Job(settings_of(configure([*overrides, "compressor=lgtm_iekvd"]))).compressor
     assert both.parts[1] == schedule
 
 
@@ -194,7 +200,7 @@ def test_weights_that_give_nan_are_refused(overrides, save_dit, tmp_path, run):
 def test_sigkill_loses_at_most_the_batch_in_flight(overrides, tmp_path, run, configure):
     chosen = [*overrides, "limit=120", "batch_size=8"]  # 4 images a batch, 30 batches
     whole = run([*chosen, f"results={tmp_path}/whole"])
-    path = Job(configure(chosen)).run_path
+    path = Job(settings_of(configure(chosen))).run_path
     draw = random.Random(0)
     kept = 0
     for _ in range(5):

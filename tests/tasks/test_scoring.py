@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bigain.errors import BiGainError
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.tasks.generate import files, folder
@@ -186,5 +187,5 @@ def test_statistics_that_are_missing_are_said_before_anything_is_drawn(overrides
 
 def test_the_record_is_known_without_weights_in_memory(overrides, run, configure, reference):
     found = run([*overrides, *FEW, reference])
-    job = Job(configure([*overrides, *FEW, reference]))
+    job = Job(settings_of(configure([*overrides, *FEW, reference])))
     assert job.scoring.record(12) in {path.stem for path in found.path.glob("scores-*.json")}

@@ -24,6 +24,7 @@ from bigain.compressors import (
     ToMe,
 )
 from bigain.errors import BiGainError
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.tasks.trace import Trace, coarse_sides, shrink, trace
@@ -149,7 +150,7 @@ def test_without_a_compressor_there_is_nothing_to_trace(overrides, run, monkeypa
 @pytest.mark.parametrize("change", ["task.timesteps=[125]", "task.bands=4", "seed=1"])
 def test_what_changes_a_trace_changes_the_run(overrides, change, configure):
     chosen = [*overrides, "compressor=lgtm"]
-    paths = {Job(configure(o)).run_path for o in (chosen, [*chosen, change])}
+    paths = {Job(settings_of(configure(o))).run_path for o in (chosen, [*chosen, change])}
     assert len(paths) == 2
 
 
