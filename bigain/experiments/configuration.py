@@ -18,8 +18,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from bigain.compression import SITES
 from bigain.compression.compilation import MODES
-from bigain.compression.hooks import SITES
 from bigain.errors import BiGainError
 from bigain.store.reference_statistics import ADM
 from bigain.store.shards import Shard

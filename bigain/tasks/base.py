@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 import pandas as pd
 
 from bigain.backbones import Backbone
-from bigain.compression.hooks import Attachment
+from bigain.compression import Attachment
 from bigain.datasets.base import Dataset
 from bigain.store.runs import Run
 
