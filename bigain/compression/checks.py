@@ -1,6 +1,6 @@
 """What cannot be compressed, and why: every check raises an error that says how to go on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,11 @@ from torch import Tensor, nn
 
 from bigain.compression.architectures import SITES, Block
 from bigain.compressors import Compressor, Plan
+
+OUTSIDE = (
+    "a compressed block ran outside its model's forward: call the model itself, not model.forward "
+    "or a block, and let nothing run its blocks again in the backward pass"
+)
 
 
 def check_sites(compressor: Compressor, blocks: Sequence[Block], sites: Sequence[str]) -> None:
@@ -53,6 +58,15 @@ def check_checkpointing(modules: Iterable[Any]) -> None:
         )
 
 
+def check_replica(module: nn.Module, model: nn.Module) -> None:
+    """RuntimeError if the hooks of ``model`` run on another module."""
+    if module is not model:
+        raise RuntimeError(
+            "this is a replica of the compressed model, as DataParallel makes them, and would "
+            "share its state; use DistributedDataParallel"
+        )
+
+
 def check_tokens(site: str, y: Tensor, plan: Plan) -> None:
     """ValueError unless the site was given all tokens that the plan is about."""
     if plan.queries and y.shape[:2] != plan.queries.slots.shape:
@@ -63,14 +77,18 @@ def check_tokens(site: str, y: Tensor, plan: Plan) -> None:
         )
 
 
-def check_masks(site: str, plan: Plan, attention_mask: Any, ip_adapter_masks: Any) -> None:
-    """ValueError if the site was given a mask over tokens that the plan changes."""
-    if site == "self_attention" and attention_mask is not None:
+def check_masks(site: str, plan: Plan, read: Callable[[str], Any]) -> None:
+    """ValueError if the site was given a mask over tokens that the plan changes.
+
+    Args:
+        read: gives an argument of the site's call by its name.
+    """
+    if site == "self_attention" and read("attention_mask") is not None:
         raise ValueError(
             "the model was given an attention_mask over its tokens, which compression changes; "
             "call it without, or outside the `with` block"
         )
-    if site == "cross_attention" and plan.queries and ip_adapter_masks is not None:
+    if site == "cross_attention" and plan.queries and read("ip_adapter_masks") is not None:
         raise ValueError(
             "IP-Adapter masks lie on the whole grid, which cross_attention here shortens; "
             "remove cross_attention from sites"

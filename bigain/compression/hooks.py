@@ -175,11 +175,7 @@ class Attachment:
     # Around the model's forward
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if module is not self.model:
-            raise RuntimeError(
-                "this is a replica of the compressed model, as DataParallel makes them, and would "
-                "share its state; use DistributedDataParallel"
-            )
+        checks.check_replica(module, self.model)
         checks.check_checkpointing(self._checkpointing)
         latent, timestep, _ = self.architecture.read(args, kwargs)
         t = torch.as_tensor(timestep, device=latent.device)
@@ -200,12 +196,9 @@ class Attachment:
 
     @property
     def _now(self) -> _Forward:
+        """The forward that runs."""
         if self._forward is None:
-            raise RuntimeError(
-                "a compressed block ran outside its model's forward: call the model itself, not "
-                "model.forward or a block, and let nothing run its blocks again in the backward "
-                "pass"
-            )
+            raise RuntimeError(checks.OUTSIDE)
         return self._forward
 
     # Planning, before each block
@@ -266,12 +259,7 @@ class Attachment:
         plan = self._plan_of(index, len(y))
         self._now.applied += 1
         checks.check_tokens(site, y, plan)
-        checks.check_masks(
-            site,
-            plan,
-            signature.read("attention_mask", args, kwargs),
-            signature.read("ip_adapter_masks", args, kwargs),
-        )
+        checks.check_masks(site, plan, partial(signature.read, args=args, kwargs=kwargs))
         values = {"hidden_states": plan.queries.apply(y) if plan.queries else y}
         if site == "self_attention":
             values |= self._attend(index, plan, y, module)
