@@ -1,5 +1,5 @@
 """BiGain: unified token compression for joint generation and classification (arXiv 2603.12240)."""
 
-from bigain.compression.hooks import compress
+from bigain.compression import compress
 
 __all__ = ["compress"]

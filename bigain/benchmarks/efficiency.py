@@ -15,7 +15,7 @@ from bigain.benchmarks.hottest import hottest
 from bigain.benchmarks.methods import methods
 from bigain.benchmarks.report import Bar, Report, mib, text
 from bigain.benchmarks.whole import Whole, configured
-from bigain.compression.hooks import attached
+from bigain.compression import attached
 from bigain.metrics.ratio import ratio
 from bigain.profiling.timing import Side, fused_attention, in_turn, peak
 from bigain.tasks.classify import Classify

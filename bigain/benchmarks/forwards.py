@@ -12,7 +12,7 @@ from bigain.benchmarks.hottest import hottest
 from bigain.benchmarks.methods import BASELINE, PROFILED, methods
 from bigain.benchmarks.repeating import repeating
 from bigain.benchmarks.report import Bar, Report, mib, text
-from bigain.compression.blocks import select_blocks, tokens
+from bigain.compression import architecture_of, select_blocks
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.metrics.ratio import Ratio, ratio
@@ -51,7 +51,8 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
         every = methods(case.methods)
         backbone = configuration.build(every[0].configured(f"model={name}"), "model")
         skeleton = backbone.skeleton()
-        longest = max(tokens(skeleton, b.place) for b in select_blocks(skeleton, "default"))
+        architecture = architecture_of(skeleton)
+        longest = max(map(architecture.tokens, architecture.default_places()))
         compressors = {m.title: m.compressor(f"model={name}", "task=classify") for m in every}
         where: dict[str, Any] = {"blocks": "default", "sites": ["self_attention"]}
         flops = {}

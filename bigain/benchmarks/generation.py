@@ -14,8 +14,8 @@ from bigain.benchmarks.hottest import hottest
 from bigain.benchmarks.methods import BASELINE, PROFILED, methods
 from bigain.benchmarks.models import Subject, subject
 from bigain.benchmarks.report import Report, mib, text
+from bigain.compression import attached
 from bigain.compression.compilation import compile_denoiser
-from bigain.compression.hooks import attached
 from bigain.compression.sharing import Sharing
 from bigain.errors import BiGainError
 from bigain.metrics.ratio import ratio

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bigain.benchmarks.models import Subject
-from bigain.compression.hooks import Attachment, attached
+from bigain.compression import Attachment, attached
 from bigain.compression.sharing import Sharing
 from bigain.compressors import Compressor
 from bigain.tasks.classify import LOSSES, Classify, Scores, classify, keyed_noise

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DiTTransformer2DModel
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from bigain.backbones import Backbone
+from bigain.compression import architecture_of
 from bigain.datasets.base import Dataset
 from bigain.experiments import configuration, experiment_files
 from bigain.profiling.timing import random_denoiser, seeded
@@ -21,7 +22,7 @@ class Subject:
     """A model with the classes that it is asked about.
 
     Attributes:
-        condition: one row a class, [K, ...].
+        condition: one row per class, [K, ...].
         latents: float32 [I, c, h, w], of images if the model ships with its weights.
     """
 
@@ -54,40 +55,26 @@ class RandomBackbone:
     alphas_cumprod: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
+        self._architecture = architecture_of(self.denoiser)
         scheduler = DDIMScheduler(clip_sample=False)
         self.noise_schedule = dict(scheduler.config)
-        self.alphas_cumprod = scheduler.alphas_cumprod.to(self._device, torch.float32)
-
-    @property
-    def _device(self) -> torch.device:
-        return torch.device(self.denoiser.device)
-
-    @property
-    def _is_dit(self) -> bool:
-        return isinstance(self.denoiser, DiTTransformer2DModel)
+        self.alphas_cumprod = scheduler.alphas_cumprod.to(self.denoiser.device, torch.float32)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        size = self.denoiser.config.sample_size
-        return (self.denoiser.config.in_channels, size, size)
+        return self._architecture.latent_shape
 
     def condition(self, classes: int) -> Tensor:
         """Class numbers, or random text."""
-        if self._is_dit:
-            return torch.arange(classes, device=self._device)
-        width = self.denoiser.config.cross_attention_dim
-        return torch.randn(classes, 77, width, device=self._device).to(self.denoiser.dtype)
+        return self._architecture.random_condition(classes)
 
     def unconditional(self) -> Tensor:
-        if self._is_dit:
-            return torch.tensor([self.denoiser.config.num_embeds_ada_norm], device=self._device)
-        return self.condition(1)
+        return self._architecture.null_condition()
 
     def decode(self, latents: Tensor) -> Tensor:
         return latents[:, :3].tanh()
 
     def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        name = "class_labels" if self._is_dit else "encoder_hidden_states"
-        x = x.to(self.denoiser.dtype)
-        output = self.denoiser(x, timestep=t, return_dict=False, **{name: condition})[0]
+        inputs = self._architecture.inputs(x.to(self.denoiser.dtype), t, condition)
+        output = self.denoiser(**inputs, return_dict=False)[0]
         return output[:, : x.shape[1]].float()

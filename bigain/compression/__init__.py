@@ -1,1 +1,27 @@
-"""Compressing a diffusers model: hooks that apply a compressor's plans inside it."""
+"""Compressing a diffusers model: hooks that apply a compressor's plans inside it.
+
+`compress` puts a compressor on a model, and `bigain.compression.architectures` holds what differs
+from one family of denoisers to another.
+"""
+
+from bigain.compression.architectures import (
+    SITES,
+    Architecture,
+    Block,
+    architecture_of,
+    find_denoiser,
+    select_blocks,
+)
+from bigain.compression.hooks import Attachment, attached, compress
+
+__all__ = [
+    "SITES",
+    "Architecture",
+    "Attachment",
+    "Block",
+    "architecture_of",
+    "attached",
+    "compress",
+    "find_denoiser",
+    "select_blocks",
+]

@@ -1,18 +1,18 @@
-"""Which cells of a batch differ in their class alone."""
+"""Which samples of a batch differ in their class alone."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Cells of a batch that differ in their class alone.
+    """Samples of a batch that differ in their class alone.
 
     Attributes:
-        first: int64 [U], a cell of each group; it may name the last group more than once.
-        group: int64 [B], the group of each cell.
+        first: int64 [U], one sample of each group; it may name the last group more than once.
+        group: int64 [B], the group of each sample.
     """
 
     first: Tensor
@@ -20,13 +20,13 @@ class Groups:
 
     @classmethod
     def copies(cls, samples: int, times: int, device: torch.device) -> "Groups":
-        """A batch of ``samples``, one after another, that comes ``times`` times over."""
+        """A batch in which the same ``samples`` follow one another, ``times`` times over."""
         every = torch.arange(samples, device=device)
         return cls(every, every.repeat(times))
 
     @classmethod
     def runs(cls, start: int, batch: int, size: int, device: torch.device) -> "Groups | None":
-        """Cells start, start+1, ... of a row of groups of ``size`` each.
+        """Samples start, start+1, ... of a sequence of groups of ``size`` each.
 
         U depends on ``batch`` and ``size`` alone, so that shapes stay the same from batch to batch.
 
@@ -40,3 +40,18 @@ class Groups:
         group = (torch.arange(batch, device=device) + offset) // size
         first = torch.arange(many, device=device) * size - offset
         return cls(first.clamp(0, batch - 1), group)
+
+
+@dataclass(frozen=True)
+class SharedBlock:
+    """A block whose input is the same for all samples of a group.
+
+    Attributes:
+        module: the block.
+        groups: of the samples of the next forward.
+        attention: whether its self-attention, too, runs for one sample of each group.
+    """
+
+    module: nn.Module
+    groups: Groups
+    attention: bool

@@ -23,3 +23,8 @@ def compile_denoiser(model: nn.Module, mode: str) -> None:
     torch._dynamo.config.cache_size_limit = SHAPES
     torch._dynamo.config.fail_on_cache_limit_hit = True
     model.compile(dynamic=False, mode=mode)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether `nn.Module.compile` was called on it."""
+    return model._compiled_call_impl is not None

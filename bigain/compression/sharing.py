@@ -1,8 +1,9 @@
 """What the classes of one noisy image share is computed once.
 
-A classifier asks a model about the same noisy image once a class, and guidance asks twice. A U-Net
-meets the text at its first cross-attention, so all before that is the same; keys and values of a
-text are the same for every image. Both are exact: no number changes beyond rounding.
+A classifier asks a model about the same noisy image once per class, and guidance asks twice. A
+U-Net meets the text at its first cross-attention, so everything before that is the same; keys and
+values of a text are the same for every image. Both savings are exact: no number changes beyond
+rounding. The adapters (`bigain.compression.architectures`) say what a family shares.
 """
 
 from functools import partial
@@ -12,25 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bigain.compression.batch_groups import Groups
-from bigain.compression.blocks import Denoiser, before_text, first_block, text_projections
-from bigain.compression.hooks import Attachment, Retrace
+from bigain.compression.architectures import architecture_of
+from bigain.compression.batch_groups import Groups, SharedBlock
+from bigain.compression.hooks import Attachment
+from bigain.compression.retrace import Retrace
 from bigain.utils.randomness import KeyedStream
 
 MOST = 4 * 2**30  # bytes of keys and values kept for all texts; beyond, they are computed anew
 
 
 class Sharing:
-    """Hooks on a model that share work among the cells of a batch, and texts among batches.
+    """Hooks on a model that share work among the samples of a batch, and texts among batches.
 
     To be used in a ``with`` block, inside that of the compressor if there is one.
+
+    Args:
+        model: a denoiser, or what holds one.
+        attachment: of the compressor on it, if there is one.
     """
 
-    def __init__(self, model: Denoiser, attachment: Attachment | None = None) -> None:
-        self.model = model
+    def __init__(self, model: Any, attachment: Attachment | None = None) -> None:
+        architecture = architecture_of(model)
         self._attachment = attachment
-        self._block = first_block(model)
-        self._projections = text_projections(model)
+        self._block = architecture.first_block()
+        self._before = architecture.before_condition()
+        self._projections = architecture.condition_projections()
         self._condition = torch.zeros(0)
         self._tables: list[Tensor] = []
         self._classes = torch.zeros(0, dtype=torch.int64)
@@ -39,9 +46,9 @@ class Sharing:
 
     def __enter__(self) -> "Sharing":
         keep = self._handles.append
-        for module in before_text(self.model):
+        for module in self._before:
             keep(Retrace(module))
-            # around a compressor's hooks, which then see one cell of each group
+            # around a compressor's hooks, which then see one sample of each group
             keep(module.register_forward_pre_hook(self._once, with_kwargs=True, prepend=True))
             keep(module.register_forward_hook(self._every))
         for index, projection in enumerate(self._projections):
@@ -58,11 +65,15 @@ class Sharing:
 
     @property
     def classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self._condition)
 
     def conditions(self, condition: Tensor) -> None:
-        """Prepare for forwards of K classes: one row each, [K, ...], as the model takes it."""
+        """Prepare for forwards of K classes.
+
+        Args:
+            condition: one row per class, [K, ...], as the model takes it.
+        """
         self._condition = condition
         self._tables.clear()
         width = sum(projection.out_features for projection in self._projections)
@@ -73,11 +84,11 @@ class Sharing:
     def batch(
         self, classes: Tensor, groups: Groups | None = None, keys: Tensor | None = None
     ) -> Tensor:
-        """Prepare for a forward of these cells.
+        """Prepare for a forward of B samples.
 
         Args:
-            classes: int64 [B].
-            groups: of cells whose latent, timestep and key are equal.
+            classes: int64 [B], the class of each sample.
+            groups: of samples whose latent, timestep and key are equal.
             keys: int64 [B], the samples' keys for random compressors.
 
         Returns:
@@ -97,9 +108,14 @@ class Sharing:
         if attachment is not None and not attachment.compressor.paired:
             groups = None  # its classes differ from the first block on
         self._groups = groups
-        if attachment is not None:
-            block = self._block
-            attachment.shared = None if groups is None or block is None else (block, groups)
+        if attachment is None:
+            return
+        block = self._block
+        if groups is None or block is None:
+            attachment.shared = None
+        else:
+            attention = block.site("self_attention") in self._before
+            attachment.shared = SharedBlock(block.module, groups, attention)
 
     def _once(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self._groups is None:
@@ -116,7 +132,7 @@ class Sharing:
         return output if self._groups is None else output[self._groups.group]
 
     def _nothing(self, module: nn.Module, args: tuple) -> tuple:
-        """No row of the text, so that its projection costs nothing."""
+        """Gives the projection of the text no row, so that it costs nothing."""
         return (args[0][:0], *args[1:]) if self._tables else args
 
     def _known(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:

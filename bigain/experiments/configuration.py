@@ -17,8 +17,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from bigain.compression import SITES
 from bigain.compression.compilation import MODES
-from bigain.compression.hooks import SITES
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 from bigain.experiments.logging import Logger

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bigain.compression.blocks import select_blocks
+from bigain.compression import select_blocks
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import Settings
 from bigain.profiling.flops import Flops, count

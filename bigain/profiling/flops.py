@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bigain.compression.blocks import Denoiser, areas, random_inputs, transformer_blocks
-from bigain.compression.hooks import SITES, compress
+from bigain.compression import SITES, Architecture, architecture_of, compress
 from bigain.compressors import Compressor, Plan
 from bigain.compressors.tokens import DataDependentSizeError
 
@@ -30,7 +29,8 @@ class Flops:
         total: everything, matching included.
         matching: what the compressor spends on its decisions.
         breakdown: the total by place and kind. A place is a U-Net's downsampling factor or the
-            index of a DiT's block, and None for what lies outside; the kinds are `KINDS`.
+            index of a DiT's block, and None for what lies outside all of them; the kinds are
+            `KINDS`.
     """
 
     total: int
@@ -39,14 +39,14 @@ class Flops:
 
 
 def count(
-    model: Denoiser,
+    model: Any,
     compressor: Compressor | None = None,
     **where: Any,
 ) -> Flops | None:
     """Count with torch's FlopCounterMode, which counts matrix products, convolutions and attention.
 
     Args:
-        model: only its config is used.
+        model: a denoiser, of which only the config is used.
         compressor: on the model, or None.
         where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
 
@@ -55,7 +55,8 @@ def count(
     """
     with torch.device("meta"):
         skeleton = type(model).from_config(model.config).eval()
-        inputs = random_inputs(skeleton)
+    architecture = architecture_of(skeleton)
+    inputs = architecture.random_inputs()
     matching: dict[Place, Counter] = defaultdict(Counter)
     place: Place = None
 
@@ -72,7 +73,7 @@ def count(
 
         return hook
 
-    for block in transformer_blocks(skeleton):  # before compress, whose hooks plan
+    for block in architecture.blocks():  # before compress, whose hooks plan
         block.module.register_forward_pre_hook(entering(block.place))
     with torch.no_grad(), FlopCounterMode(display=False) as every:
         if compressor is None:
@@ -85,16 +86,17 @@ def count(
                 except DataDependentSizeError:
                     return None
     spent = sum(sum(operations.values()) for operations in matching.values())
-    breakdown = _breakdown(skeleton, every.get_flop_counts(), matching)
+    breakdown = _breakdown(architecture, every.get_flop_counts(), matching)
     return Flops(every.get_total_flops(), spent, breakdown)
 
 
 def _breakdown(
-    model: Denoiser,
+    architecture: Architecture,
     counts: dict[str, dict[Any, int]],
     matching: Mapping[Place, Counter],
 ) -> dict[tuple[Place, str], int]:
     """By place and kind; whatever no site and no matching claims is convolution or other."""
+    model = architecture.model
     names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
     parts: dict[tuple[Place, str], int] = defaultdict(int)
     left: dict[Place, Counter] = defaultdict(Counter)
@@ -107,12 +109,12 @@ def _breakdown(
         left[place].subtract(operations)
         parts[place, kind] += sum(operations.values())
 
-    for here, module in areas(model):
+    for here, module in architecture.areas():
         left[here].update(spent(module))
         left[None].subtract(spent(module))
-    for block in transformer_blocks(model):
-        for site, attribute in SITES.items():
-            if (found := getattr(block.module, attribute)) is not None:
+    for block in architecture.blocks():
+        for site in SITES:
+            if (found := block.site(site)) is not None:
                 move(spent(found), block.place, site)
     for place, operations in matching.items():
         move(operations, place, "matching")

@@ -14,8 +14,7 @@ import diffusers
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bigain.compression.blocks import random_inputs
-from bigain.compression.hooks import attached
+from bigain.compression import architecture_of, attached
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 from bigain.profiling.memory import PeakMemory
@@ -120,7 +119,7 @@ def random_forward(
     """A model of the skeleton's config with random weights, and random arguments of a forward."""
     with seeded(device, seed):
         model = random_denoiser(skeleton, device, dtype)
-        return model, random_inputs(model, batch_size, device, dtype)
+        return model, architecture_of(model).random_inputs(batch_size)
 
 
 def random_denoiser(skeleton: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from bigain.backbones import Backbone
-from bigain.compression.hooks import Attachment
+from bigain.compression import Attachment
 from bigain.compressors import Compressor
 from bigain.datasets.base import Dataset
 from bigain.store.runs import Run

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from bigain.backbones.base import Backbone
 from bigain.compression.batch_groups import Groups
-from bigain.compression.blocks import is_compiled
+from bigain.compression.compilation import is_compiled
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from bigain.compression.blocks import has_levels, select_blocks, tokens
+from bigain.compression import architecture_of, select_blocks
 from bigain.errors import BiGainError
 from bigain.profiling.flops import KINDS, Flops, count
 from bigain.profiling.timing import measure
@@ -98,7 +98,7 @@ class _Profiled:
     """A model, a compressor on it or None, and their FLOPs.
 
     Attributes:
-        frame: a row for each place and kind where anything is spent; places and their tokens are
+        frame: one row per place and kind where anything is spent; places and their tokens are
             empty outside blocks, ``flops_compressed`` without a compressor.
     """
 
@@ -107,7 +107,7 @@ class _Profiled:
         self.model_name, self.name = setup.names["model"], setup.names["compressor"]
         self.skeleton: Any = setup.backbone.skeleton()
         self.compressor = setup.compressor
-        self.levels = has_levels(self.skeleton)
+        self.architecture = architecture_of(self.skeleton)
         self.parameters = sum(p.numel() for p in self.skeleton.parameters())
         self.where: dict[str, Any] = {}
         self.blocks: list[int] = []
@@ -138,7 +138,7 @@ class _Profiled:
             flops = before.breakdown.get((place, kind), 0)
             compressed = after.breakdown.get((place, kind), 0) if after else None
             if flops or compressed:
-                size = None if place is None else tokens(self.skeleton, place)
+                size = None if place is None else self.architecture.tokens(place)
                 rows.append((place, size, place in self.blocks, kind, flops, compressed))
         header = ["place", "tokens", "compressed", "kind", "flops", "flops_compressed"]
         frame = pd.DataFrame(rows, columns=header)
@@ -160,7 +160,7 @@ class _Profiled:
         return f"{self.model_name}-{self.name}-{fingerprint(identity)}"
 
     def markdown(self) -> str:
-        """Tables by site and by resolution (of a DiT: compressed and other blocks)."""
+        """Tables by site and by place (`Architecture.groups`)."""
         frame = self.frame
         sites = [("Total", frame["flops"] >= 0)]
         sites += [(_words(kind), frame["kind"] == kind) for kind in KINDS]
@@ -170,35 +170,18 @@ class _Profiled:
     def _title(self) -> str:
         if self.compressor is None:
             return f"{self.model_name}, uncompressed"
-        what = "downsampling factors" if self.levels else "blocks"
-        sites = ", ".join(self.where["sites"])
+        sites, what = ", ".join(self.where["sites"]), self.architecture.places
         return f"{self.model_name}, {self.compressor!r} on {sites} at {what} {self.blocks}"
 
     def _size(self) -> str:
-        line = f"{self.parameters:,} parameters"
-        if not self.levels:
-            # published sizes count the embedding of time and class once
-            others = self.skeleton.transformer_blocks[1:]
-            copies = sum(p.numel() for block in others for p in block.norm1.emb.parameters())
-            line += f", {copies:,} of them diffusers' copies of one embedding in every block"
-        return line + "."
+        remark = self.architecture.size_remark()
+        return f"{self.parameters:,} parameters{', ' if remark else ''}{remark}."
 
     def _places(self) -> list[tuple[str, pd.Series]]:
-        place, compressed = self.frame["place"], self.frame["compressed"]
-        outside = ("Elsewhere", place.isna())
-        if self.levels:
-            factors = sorted(place.dropna().unique())
-            names = [f"1/{f} ({tokens(self.skeleton, f)} tokens)" for f in factors]
-            masks = [(place == f).fillna(False) for f in factors]
-            return [*zip(names, masks, strict=True), outside]
-        chosen, depth = len(self.blocks), len(self.skeleton.transformer_blocks)
-        size = f"({tokens(self.skeleton, 0)} tokens)"
-        rest = f"{depth - chosen} other blocks {size}" if chosen else f"{depth} blocks {size}"
-        return [
-            (f"{chosen} compressed blocks {size}", compressed),
-            (rest, place.notna() & ~compressed),
-            outside,
-        ]
+        place = self.frame["place"]
+        groups = self.architecture.groups(self.blocks)
+        parts = [(name, place.isin(places)) for name, places in groups]
+        return [*parts, ("Elsewhere", place.isna())]
 
     def _table(self, first: str, parts: Sequence[tuple[str, pd.Series]]) -> str:
         """A line for each part where anything is spent."""

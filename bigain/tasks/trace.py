@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from bigain.backbones.base import Backbone
-from bigain.compression.hooks import Attachment
+from bigain.compression import Attachment, Block
+from bigain.compression.signature import Signature
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.compressors.tokens import take
 from bigain.datasets.base import Dataset, labelled, select
@@ -218,16 +219,18 @@ def watching(attachment: Attachment, bands: int, height: int, width: int) -> Ite
         plans[grid] = planner(compressor, x, grid, *rest)
         return plans[grid]
 
-    def look(side: int, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        x = args[0] if args else kwargs["hidden_states"]
-        grid = TokenGrid(-(-height // side), -(-width // side))
+    def look(block: Block, signature: Signature, _: Any, args: tuple, kwargs: dict) -> None:
+        x = signature.read("hidden_states", args, kwargs)
+        grid = attachment.architecture.grid(block.place, height, width)
         # just made by the attachment's hook, or that of an earlier block, reused
         seen.append(_look(attachment.compressor, plans[grid], x, grid, bands))
 
     attachment.planner = remembered
     # after the attachment's own hooks, which plan
     hooks = [
-        block.module.register_forward_pre_hook(partial(look, block.side), with_kwargs=True)
+        block.module.register_forward_pre_hook(
+            partial(look, block, Signature(block.module)), with_kwargs=True
+        )
         for block in attachment.blocks
     ]
     try:

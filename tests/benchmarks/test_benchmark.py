@@ -17,7 +17,7 @@ from bigain.benchmarks import classification, forwards, generation, scaling, tab
 from bigain.benchmarks.methods import methods
 from bigain.benchmarks.repeating import repeating
 from bigain.benchmarks.report import Bar, Report, summary, text
-from bigain.compression.blocks import select_blocks
+from bigain.compression import select_blocks
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.metrics.ratio import Ratio, ratio

@@ -9,6 +9,7 @@ import io
 import pickle
 import shutil
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -608,9 +609,12 @@ def test_autocast_decides_in_full_precision(dit):
     assert set(seen) == {torch.float32}
 
 
-def gradients(golden: Any, compressor: Any) -> dict[str, Tensor]:
+CHECKPOINTING = r"gradient checkpointing is on .* disable_gradient_checkpointing\(\), or .*no_grad"
+
+
+def gradients(golden: Any, compressor: Any, **where: Any) -> dict[str, Tensor]:
     golden.model.zero_grad()
-    with compress(golden.model, compressor):
+    with compress(golden.model, compressor, **where):
         golden.model(**golden.inputs).sample.square().mean().backward()
     return {n: p.grad.clone() for n, p in golden.model.named_parameters() if p.grad is not None}
 
@@ -618,8 +622,9 @@ def gradients(golden: Any, compressor: Any) -> dict[str, Tensor]:
 @both_models
 @pytest.mark.parametrize("compressor", [*COMPRESSORS, Cached(LGTM(0.5))], ids=repr)
 def test_training(kind, compressor, own):
-    """Gradients reach every parameter, and checkpointing does not change them."""
+    """Gradients reach every parameter; with checkpointing, a forward that needs them is refused."""
     golden = own(kind)
+    without = eager(golden, compressor)
     golden.model.train()
     for module in golden.model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -629,32 +634,59 @@ def test_training(kind, compressor, own):
     assert all(g.isfinite().all() for g in want.values())
     assert any("attn1.to_k" in n and g.abs().max() > 0 for n, g in want.items())
     golden.model.enable_gradient_checkpointing()
-    torch.manual_seed(0)
-    assert_close(gradients(golden, compressor), want, rtol=0, atol=1e-12)
+    with pytest.raises(RuntimeError, match=CHECKPOINTING):
+        gradients(golden, compressor)
+    golden.model.eval()  # diffusers checkpoints all the same
+    with pytest.raises(RuntimeError, match=CHECKPOINTING):
+        gradients(golden, compressor)
+    agrees(golden, golden.model, compressor, without)  # no gradients are recorded
 
 
-def test_checkpoints_of_another_forward_are_refused(own):
+@both_models
+def test_checkpointing_turned_on_and_off_inside(kind, own):
+    """Every forward looks, and one that is refused leaves no trace."""
+    golden = own(kind)
+    with compress(golden.model, LGTM(0.5)):
+        want = golden()
+        for _ in range(2):
+            golden.model.enable_gradient_checkpointing()
+            with pytest.raises(RuntimeError, match=CHECKPOINTING):
+                golden.model(**golden.inputs)
+            assert torch.equal(golden(), want)
+            golden.model.disable_gradient_checkpointing()
+            assert_close(golden.model(**golden.inputs).sample, want, rtol=0, atol=1e-12)
+
+
+def test_checkpointing_of_one_stage(own):
+    """It is refused where a stage holds a compressed block, and does no harm elsewhere."""
+    golden = own("unet")
+    want = gradients(golden, LGTM(0.5), blocks=[1])
+    golden.model.enable_gradient_checkpointing()
+    middle = set(golden.model.mid_block.modules())
+    for module in golden.model.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = module in middle
+    assert_close(gradients(golden, LGTM(0.5), blocks=[1]), want, rtol=0, atol=1e-12)
+    with pytest.raises(RuntimeError, match=CHECKPOINTING):
+        gradients(golden, LGTM(0.5), blocks=[4])
+
+
+def test_a_block_that_the_backward_pass_runs_again_is_refused(own):
+    """Whatever checkpoints a block, it is not compressed for a forward that is over."""
     golden = own("dit")
-    golden.model.train().enable_gradient_checkpointing()
+    block = golden.model.transformer_blocks[1]
+    checkpoint = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
+    block.forward = checkpoint
 
     def loss() -> Tensor:
         return golden.model(**golden.inputs).sample.square().mean()
 
-    with compress(golden.model, LGTM(0.5)):
-        for _ in range(3):
-            loss().backward()
-        both = loss() + loss()
-        with pytest.raises(RuntimeError, match="call backward after each forward"):
-            both.backward()
-    with compress(golden.model, LGTM(0.5)):
-        first = loss()
-        golden()  # without gradients
-        with pytest.raises(RuntimeError, match="call backward after each forward"):
-            first.backward()
+    with compress(golden.model, LGTM(0.5)), pytest.raises(RuntimeError, match="outside its model"):
+        loss().backward()
     with compress(golden.model, LGTM(0.5)):
         late = loss()
     with pytest.raises(torch.utils.checkpoint.CheckpointError):
-        late.backward()  # recomputes without the compressor
+        late.backward()  # without the compressor
 
 
 # The model itself

@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from bigain import compress
+from bigain.compression import architecture_of
 from bigain.compression.batch_groups import Groups
-from bigain.compression.blocks import before_text, first_block, text_projections, transformer_blocks
 from bigain.compression.sharing import Sharing
 from bigain.compressors import ABM, IEKVD, LGTM, Cached, Compose, LinearAlpha, SiTo, ToDo, ToMe
 
@@ -26,7 +26,7 @@ COMPRESSORS = [
 CPU = torch.device("cpu")
 
 
-def cells(golden, images=3, classes=4):
+def samples(golden, images=3, classes=4):
     """Every class of three noisy images: latents, timesteps, keys, condition and classes."""
     generator = torch.Generator().manual_seed(0)
     arguments = golden.inputs
@@ -57,7 +57,7 @@ def test_shared_work_changes_nothing(kind, compressor, sites, request):
     if len(sites) > 1 and (compressor is None or "queries" not in compressor.shortens):
         pytest.skip("this compressor takes no other site")
     golden = request.getfixturevalue(kind).double()
-    x, t, keys, condition, classes = cells(golden)
+    x, t, keys, condition, classes = samples(golden)
 
     def attached():
         if compressor is None:
@@ -78,16 +78,17 @@ def test_shared_work_changes_nothing(kind, compressor, sites, request):
         groups = Groups.runs(3, 6, len(condition), CPU)
         given = sharing.batch(classes[part], groups, keys[part])
         assert_close(forward(golden, x[part], t[part], given), want[part], rtol=0, atol=1e-9)
-        # and one whose cells have nothing in common
+        # and one whose samples have nothing in common
         given = sharing.batch(classes[::4], None, keys[::4])
         assert_close(forward(golden, x[::4], t[::4], given), want[::4], rtol=0, atol=1e-9)
 
 
 @torch.no_grad()
 def test_a_unet_runs_once_a_group_up_to_its_first_cross_attention(unet):
-    x, t, keys, condition, classes = cells(unet)
+    x, t, keys, condition, classes = samples(unet)
     sizes = {}
-    modules = [*before_text(unet.model), unet.model.down_blocks[1].resnets[0]]
+    architecture = architecture_of(unet.model)
+    modules = [*architecture.before_condition(), unet.model.down_blocks[1].resnets[0]]
 
     def look(module, args, kwargs, output):
         sizes[module] = len(args[0] if args else kwargs["hidden_states"])
@@ -98,29 +99,31 @@ def test_a_unet_runs_once_a_group_up_to_its_first_cross_attention(unet):
             hooks.callback(hook.remove)
         sharing.conditions(condition)
         forward(unet, x, t, sharing.batch(classes, Groups.runs(0, len(x), 4, CPU), keys))
-    assert unet.model.conv_in in sizes and first_block(unet.model).attn1 in sizes
+    assert (
+        unet.model.conv_in in sizes and architecture.first_block().site("self_attention") in sizes
+    )
     many = len(Groups.runs(0, len(x), 4, CPU).first)
     assert [sizes[module] for module in modules] == [many] * (len(modules) - 1) + [len(x)]
 
 
 @torch.no_grad()
 def test_texts_are_projected_once(unet):
-    x, t, _, condition, classes = cells(unet)
+    x, t, _, condition, classes = samples(unet)
     rows = []
     with Sharing(unet.model) as sharing, ExitStack() as hooks:
         sharing.conditions(condition)
-        for projection in text_projections(unet.model):
+        for projection in architecture_of(unet.model).condition_projections():
             hook = projection.register_forward_pre_hook(
                 lambda module, args: rows.append(len(args[0]))
             )
             hooks.callback(hook.remove)
         forward(unet, x, t, sharing.batch(classes))
-    assert rows == [0] * (2 * len(transformer_blocks(unet.model)))
+    assert rows == [0] * (2 * len(architecture_of(unet.model).blocks()))
 
 
 @torch.no_grad()
 def test_a_dit_plans_its_first_block_once_a_group(dit):
-    x, t, keys, condition, classes = cells(dit)
+    x, t, keys, condition, classes = samples(dit)
     seen = []
     with compress(dit.model, LGTM(0.5), blocks="all") as attachment:
         plan = attachment.planner
@@ -140,19 +143,19 @@ def test_a_dit_plans_its_first_block_once_a_group(dit):
 def test_a_projection_that_is_no_plain_layer_stays_as_it_is(unet):
     unet = unet.double()  # a copy
     unet.model.fuse_qkv_projections()
-    assert text_projections(unet.model) == []
+    assert architecture_of(unet.model).condition_projections() == []
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 8])
 @pytest.mark.parametrize("batch", [4, 7, 8])
-def test_runs_name_a_cell_of_each_group(size, batch):
+def test_runs_name_a_sample_of_each_group(size, batch):
     for start in range(20):
         groups = Groups.runs(start, batch, size, CPU)
         if groups is None:
             assert (batch - 2) // size + 2 >= batch
             continue
-        cells = torch.arange(start, start + batch) // size
-        assert torch.equal(cells[groups.first][groups.group], cells)
+        noisy = torch.arange(start, start + batch) // size
+        assert torch.equal(noisy[groups.first][groups.group], noisy)
 
 
 def test_leaving_restores_the_model(unet):

@@ -7,7 +7,7 @@ import torch
 from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 
 from bigain.backbones.architectures import ARCHITECTURES
-from bigain.compression.blocks import tokens
+from bigain.compression import architecture_of
 from bigain.compressors import ABM, IEKVD, LGTM, Cached, SiTo, ToDo, ToMe
 from bigain.experiments import configuration
 from bigain.profiling.flops import KINDS, count
@@ -149,7 +149,7 @@ def test_where_stable_diffusion_2_spends(sd2):
     """By hand, for the finest level: five blocks of 4096 tokens, 320 wide."""
     n, c, text = 4096, 320, 77
     flops = plain_count(SD2).breakdown
-    assert tokens(sd2, 1) == n
+    assert architecture_of(sd2).tokens(1) == n
     assert flops[1, "self_attention"] == 5 * (2 * 4 * n * c**2 + 2 * 2 * n**2 * c)
     assert flops[1, "mlp"] == 5 * 2 * n * c * (8 * c + 4 * c)  # GEGLU
     projections = 2 * 2 * n * c**2 + 2 * 2 * text * 1024 * c

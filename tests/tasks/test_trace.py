@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bigain import compress
-from bigain.compression.hooks import Attachment
+from bigain.compression import Attachment
 from bigain.compressors import (
     IEKVD,
     LGTM,

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from bigain.backbones import StableDiffusion
-from bigain.compression.hooks import select_blocks
+from bigain.compression import select_blocks
 from bigain.datasets import FashionMNIST
 
 REPOSITORY = Path(__file__).parents[2]

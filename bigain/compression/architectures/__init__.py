@@ -1,0 +1,98 @@
+"""One adapter for each family of denoisers, found by the class of the model.
+
+To add a family, write its adapter in a file beside these and name it in `ADAPTERS`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from bigain.compression.architectures.base import SITES, Architecture, Block, Call
+from bigain.compression.architectures.dit import DiT
+from bigain.compression.architectures.unet import UNet
+from bigain.compression.wrapping import unwrap
+
+__all__ = [
+    "ADAPTERS",
+    "SITES",
+    "Architecture",
+    "Block",
+    "Call",
+    "architecture_of",
+    "find_denoiser",
+    "select_blocks",
+]
+
+ADAPTERS: dict[type[nn.Module], type[Architecture]] = {
+    adapter.denoiser: adapter for adapter in (UNet, DiT)
+}
+
+
+def find_denoiser(model: Any) -> nn.Module:
+    """The denoiser that ``model`` is, wraps or holds, of a class in `ADAPTERS`.
+
+    Raises:
+        TypeError: if there is none.
+        ValueError: if it was compiled ahead of time.
+    """
+    components = dict.fromkeys(adapter.component for adapter in ADAPTERS.values())
+    held = [getattr(model, component, None) for component in components]
+    for candidate in map(unwrap, [model, *held]):
+        if _adapter(candidate) is not None:
+            found: nn.Module = candidate
+            return found
+    given = type(model).__name__
+    if names := [type(unwrap(part)).__name__ for part in held if part is not None]:
+        given += f" with {' and '.join(names)}"
+    accepted = ", a ".join(known.__name__ for known in ADAPTERS)
+    raise TypeError(f"compress takes a diffusers {accepted} or a pipeline holding one, got {given}")
+
+
+def architecture_of(model: Any) -> Architecture:
+    """The adapter around the denoiser that ``model`` is, wraps or holds.
+
+    Raises:
+        TypeError: if there is none.
+        ValueError: if it was compiled ahead of time.
+    """
+    denoiser = find_denoiser(model)
+    adapter = _adapter(denoiser)
+    assert adapter is not None  # find_denoiser gives nothing else
+    return adapter(denoiser)
+
+
+def select_blocks(model: Any, blocks: str | Sequence[int]) -> list[Block]:
+    """The transformer blocks to compress, in forward order.
+
+    Args:
+        model: a denoiser or what holds one, as in `find_denoiser`.
+        blocks: "default", "all", or a list of places.
+
+    Raises:
+        TypeError: if the model is of another kind.
+        ValueError: if a named place does not exist, or none is left.
+    """
+    architecture = architecture_of(model)
+    every, what = architecture.blocks(), architecture.places
+    present = sorted({block.place for block in every})
+    if blocks == "all":
+        chosen = set(present)
+    elif blocks == "default":
+        chosen = architecture.default_places()
+    elif isinstance(blocks, str):
+        raise ValueError(f"blocks must be default, all or a list of {what}, got {blocks!r}")
+    else:
+        chosen = set(blocks)
+        if missing := sorted(chosen - set(present)):
+            raise ValueError(f"blocks {missing} do not exist; this model's {what}: {present}")
+    if not chosen:
+        raise ValueError(
+            f"blocks={blocks!r} leaves nothing to compress; this model's {what}: {present}"
+        )
+    return [block for block in every if block.place in chosen]
+
+
+def _adapter(model: Any) -> type[Architecture] | None:
+    """The adapter of the model's class or of the nearest class that it derives from."""
+    return next((ADAPTERS[kind] for kind in type(model).__mro__ if kind in ADAPTERS), None)

@@ -1,0 +1,170 @@
+"""The interface to a family of denoisers: all that the rest of BiGain knows of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from torch import Tensor, nn
+
+from bigain.compression.signature import Signature
+from bigain.compressors import TokenGrid
+
+# The parts of a transformer block whose tokens a plan may shorten, and their attributes.
+SITES = {"self_attention": "attn1", "cross_attention": "attn2", "mlp": "ff"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A transformer block and where it is.
+
+    Attributes:
+        place: a U-Net's downsampling factor of the latent, which several blocks share, or the
+            index of a DiT's block (`Architecture.places`).
+        module: the block, with its sites as attributes.
+    """
+
+    place: int
+    module: BasicTransformerBlock
+
+    def site(self, name: str) -> nn.Module | None:
+        """The module at one of `SITES`, or None if this block has no such site."""
+        found: nn.Module | None = getattr(self.module, SITES[name])
+        return found
+
+
+class Call(NamedTuple):
+    """What a denoiser was called with, as it was given.
+
+    Attributes:
+        latent: [B, c, h, w].
+        timestep: a number or a tensor, one for all samples or [B].
+        condition: what it denoises towards, [B, ...].
+    """
+
+    latent: Tensor
+    timestep: Tensor | float
+    condition: Tensor
+
+
+class Architecture(ABC):
+    """One denoiser, seen through the adapter of its family.
+
+    A new family is a subclass in a file of its own, and one entry of `ADAPTERS`.
+
+    Attributes:
+        denoiser: the class of diffusers that the adapter serves.
+        component: the attribute that holds the denoiser in a pipeline.
+        arguments: the names of the latent, the timestep and the condition in a forward.
+        places: what the places of blocks are called, in the plural.
+        model: the denoiser.
+    """
+
+    denoiser: ClassVar[type[nn.Module]]
+    component: ClassVar[str]
+    arguments: ClassVar[tuple[str, str, str]]
+    places: ClassVar[str]
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._signature = Signature(model)
+
+    # Where the tokens are
+
+    @abstractmethod
+    def blocks(self) -> list[Block]:
+        """Every transformer block in forward order."""
+
+    @abstractmethod
+    def default_places(self) -> set[int]:
+        """The places that are compressed when none are named."""
+
+    @abstractmethod
+    def token_side(self, place: int) -> int:
+        """Latent pixels that one token at a place spans, along either axis."""
+
+    def grid(self, place: int, height: int, width: int) -> TokenGrid:
+        """The tokens of a block at ``place`` for a latent of ``height`` x ``width`` pixels."""
+        side = self.token_side(place)
+        # rounded up, as a U-Net's strided convolutions do with odd sides
+        return TokenGrid(-(-height // side), -(-width // side))
+
+    def tokens(self, place: int) -> int:
+        """How many tokens a place has for a latent of the model's own size."""
+        _, height, width = self.latent_shape
+        return self.grid(place, height, width).tokens
+
+    # Calls
+
+    def read(self, args: tuple, kwargs: dict[str, Any]) -> Call:
+        """The latent, timestep and condition of a call of the model's forward.
+
+        Raises:
+            TypeError: if the call lacks one that the forward requires.
+        """
+        latent, timestep, condition = self.arguments
+        return Call(
+            self._signature.read(latent, args, kwargs),
+            self._signature.read(timestep, args, kwargs),
+            self._signature.read(condition, args, kwargs),
+        )
+
+    def inputs(self, latent: Tensor, timestep: Tensor, condition: Tensor) -> dict[str, Tensor]:
+        """The keyword arguments of a forward."""
+        return dict(zip(self.arguments, (latent, timestep, condition), strict=True))
+
+    # What does not depend on the condition; a family of which nothing is known shares nothing
+
+    def first_block(self) -> Block | None:
+        """The transformer block whose input does not depend on the condition, or None."""
+        return None
+
+    def before_condition(self) -> list[nn.Module]:
+        """Modules whose results do not depend on the condition, each run once per forward."""
+        return []
+
+    def condition_projections(self) -> list[nn.Linear]:
+        """Layers that see the condition, all of it and nothing else."""
+        return []
+
+    # Example inputs, on the model's device and in its type
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """One latent of the model's own size, (c, h, w)."""
+        config = self.model.config
+        return (config.in_channels, config.sample_size, config.sample_size)
+
+    @abstractmethod
+    def random_condition(self, count: int) -> Tensor:
+        """Conditions to try the model with, [count, ...]."""
+
+    @abstractmethod
+    def null_condition(self) -> Tensor:
+        """A condition that stands for none, [1, ...]."""
+
+    def random_inputs(self, batch_size: int = 1) -> dict[str, Tensor]:
+        """Keyword arguments of a forward: a latent of the model's own size, t = 500, a condition.
+
+        They are drawn from torch's global generator.
+        """
+        device, dtype = self.model.device, self.model.dtype
+        latent = torch.randn(batch_size, *self.latent_shape, device=device, dtype=dtype)
+        t = torch.full((batch_size,), 500, dtype=torch.int64, device=device)
+        return self.inputs(latent, t, self.random_condition(batch_size))
+
+    # Profiles
+
+    @abstractmethod
+    def areas(self) -> Iterator[tuple[int, nn.Module]]:
+        """Modules that lie at one place as a whole, with their places; none is inside another."""
+
+    @abstractmethod
+    def groups(self, compressed: Collection[int]) -> list[tuple[str, set[int]]]:
+        """The lines of a table by place, given the compressed places: words and places of each."""
+
+    def size_remark(self) -> str:
+        """What to know when comparing the number of parameters with the published one, or ''."""
+        return ""

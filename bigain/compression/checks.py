@@ -1,0 +1,124 @@
+"""What cannot be compressed, and why: every check raises an error that says how to go on."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bigain.compression.architectures import SITES, Block
+from bigain.compressors import Compressor, Plan
+
+OUTSIDE = (
+    "a compressed block ran outside its model's forward: call the model itself, not model.forward "
+    "or a block, and let nothing run its blocks again in the backward pass"
+)
+
+
+def check_sites(compressor: Compressor, blocks: Sequence[Block], sites: Sequence[str]) -> None:
+    """ValueError unless the blocks have all these sites and the compressor works on them."""
+    if not sites or set(sites) - set(SITES):
+        raise ValueError(f"sites must be some of {', '.join(SITES)}; got {list(sites)}")
+    for site in sites:
+        if any(block.site(site) is None for block in blocks):
+            raise ValueError(f"this model's blocks have no {site}; remove it from sites")
+        if site == "self_attention" and any(b.module.only_cross_attention for b in blocks):
+            raise ValueError(
+                "some of these blocks attend to the text alone and have no self_attention; "
+                "name others in blocks"
+            )
+        if site != "self_attention" and "queries" not in compressor.shortens:
+            raise ValueError(
+                f"{compressor!r} shortens the keys and values of self-attention alone; "
+                f"remove {site} from sites"
+            )
+
+
+def checkpointing_modules(model: nn.Module, blocks: Sequence[Block]) -> list[Any]:
+    """The modules that run one of these blocks under gradient checkpointing when told to."""
+    modules = {block.module for block in blocks}
+    return [
+        module
+        for module in model.modules()
+        if hasattr(module, "gradient_checkpointing") and not modules.isdisjoint(module.modules())
+    ]
+
+
+def check_checkpointing(modules: Iterable[Any]) -> None:
+    """RuntimeError if one of these `checkpointing_modules` is about to checkpoint.
+
+    diffusers checkpoints in evaluation mode as well, whenever gradients are recorded.
+    """
+    if torch.is_grad_enabled() and any(module.gradient_checkpointing for module in modules):
+        raise RuntimeError(
+            "gradient checkpointing is on while gradients are recorded, and the backward pass "
+            "would run compressed blocks again, after the forward whose timestep and random draws "
+            "they need; call disable_gradient_checkpointing(), or run the model under "
+            "torch.no_grad()"
+        )
+
+
+def check_replica(module: nn.Module, model: nn.Module) -> None:
+    """RuntimeError if the hooks of ``model`` run on another module."""
+    if module is not model:
+        raise RuntimeError(
+            "this is a replica of the compressed model, as DataParallel makes them, and would "
+            "share its state; use DistributedDataParallel"
+        )
+
+
+def check_tokens(site: str, y: Tensor, plan: Plan) -> None:
+    """ValueError unless the site was given all tokens that the plan is about."""
+    if plan.queries and y.shape[:2] != plan.queries.slots.shape:
+        raise ValueError(
+            f"{site} got tokens of shape {list(y.shape)}, the block's plan is for "
+            f"{list(plan.queries.slots.shape)}; if the feed-forward is chunked, turn that off "
+            "(set_chunk_feed_forward(None)) or remove mlp from sites"
+        )
+
+
+def check_masks(site: str, plan: Plan, read: Callable[[str], Any]) -> None:
+    """ValueError if the site was given a mask over tokens that the plan changes.
+
+    Args:
+        read: gives an argument of the site's call by its name.
+    """
+    if site == "self_attention" and read("attention_mask") is not None:
+        raise ValueError(
+            "the model was given an attention_mask over its tokens, which compression changes; "
+            "call it without, or outside the `with` block"
+        )
+    if site == "cross_attention" and plan.queries and read("ip_adapter_masks") is not None:
+        raise ValueError(
+            "IP-Adapter masks lie on the whole grid, which cross_attention here shortens; "
+            "remove cross_attention from sites"
+        )
+
+
+def check_projections(compressor: Compressor, attention: Any) -> None:
+    """ValueError if one projection makes queries, keys and values from the same tokens."""
+    if not hasattr(attention, "to_kv") and "Fused" in type(attention.processor).__name__:
+        raise ValueError(
+            f"{compressor!r} takes keys and values from other tokens than queries, which the "
+            "fused projection of all three cannot do; call unfuse_qkv_projections()"
+        )
+
+
+def check_keys(compressor: Compressor, given: int, wanted: int) -> None:
+    """RuntimeError unless the attention processor has taken the keys that it was given."""
+    if given != wanted:
+        raise RuntimeError(
+            "this attention processor ignores encoder_hidden_states in self-attention, so "
+            f"{compressor!r} has no effect; set another processor (AttnProcessor2_0), or compress "
+            "the queries (ToMe, SiTo, LGTM, ABM)"
+        )
+
+
+def check_applied(applied: int, expected: int) -> None:
+    """RuntimeError unless the compressor was applied wherever it was put."""
+    if applied != expected:
+        raise RuntimeError(
+            f"the compressor was applied at {applied} places of {expected}: the model skipped or "
+            "replaced some of its modules, or ran code compiled before; make such changes before "
+            "the `with` block"
+        )

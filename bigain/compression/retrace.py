@@ -1,0 +1,39 @@
+"""Makes torch.compile notice that hooks come and go."""
+
+from functools import wraps
+from typing import Any
+
+from torch import nn
+
+
+class Retrace:
+    """Until removed, torch.compile takes no graph of ``module`` that it traced before.
+
+    Compiled code does not check whether a module has gained or lost hooks
+    (torch._dynamo.config.skip_nnmodule_hook_guards), but it does check whether the module has a
+    forward of its own. diffusers' HookRegistry also sets one, but its removal leaves that forward
+    and a ``_diffusers_hook`` on the module, and loses whatever accelerate has put around it
+    meanwhile, so it would not restore the model exactly.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.own = module.__dict__.get("forward")  # accelerate sets one
+        original = self.original = module.forward
+
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return original(*args, **kwargs)
+
+        self.forward = module.forward = forward
+
+    def remove(self) -> None:
+        """Give the module the forward that it had, beneath whatever has been put on it since."""
+        attributes = self.module.__dict__
+        if attributes.get("forward") is not self.forward:
+            if attributes.get("_old_forward") is self.forward:  # accelerate's, put on meanwhile
+                attributes["_old_forward"] = self.original
+        elif self.own is None:
+            del self.module.forward
+        else:
+            self.module.forward = self.own
