@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from bigain.errors import BiGainError
+from bigain.experiments.experiment_files import Entry, Experiment, Group
+from bigain.experiments.experiment_files import Row as ExperimentRow
 from bigain.reporting import figures, samples, tables
 from bigain.reporting.accuracy import accuracy, accuracy_row
-from bigain.reporting.experiment import Cell, Experiment, Group
-from bigain.reporting.experiment import Row as ExperimentRow
 from bigain.reporting.generation import generation, generation_row
 from bigain.reporting.maps import draw_maps
 from bigain.reporting.published import add_published, published
@@ -26,7 +26,7 @@ from bigain.utils.paths import REPOSITORY
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of a cell: None for what has not run, or not finished.
+    """What there is of an entry: None for what has not run, or not finished.
 
     Attributes:
         problem: why it is not whole, with what would complete it; None also if it has not begun.
@@ -49,7 +49,7 @@ class Found:
 
 
 BENCHMARKS = REPOSITORY / "results" / "benchmarks"
-Cells = Mapping[str, Mapping[str, Found]]  # by row, then by task
+Entries = Mapping[str, Mapping[str, Found]]  # by row, then by task
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Collected:
     """
 
     group: Group
-    cells: Cells
+    entries: Entries
     section: tables.Section | None
 
     @property
@@ -98,8 +98,8 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
 def build(experiment: Experiment, out: Path) -> str:
     """Write ``<out>/<name>.{csv,md,tex}`` and the experiment's figures; return the Markdown.
 
-    A cell whose run has not started or not finished is dashes; for the latter a line on stderr says
-    what is missing and how to complete it. A run's costs come from its record "cost".
+    An entry whose run has not started or not finished is dashes; for the latter a line on stderr
+    says what is missing and how to complete it. A run's costs come from its record "cost".
 
     Raises:
         BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
@@ -107,7 +107,7 @@ def build(experiment: Experiment, out: Path) -> str:
     """
     collected = collect(experiment)
     for part in collected:
-        for found in (found for cells in part.cells.values() for found in cells.values()):
+        for found in (found for entries in part.entries.values() for found in entries.values()):
             if found.problem:
                 print(found.problem, file=sys.stderr)
     text = ""
@@ -122,7 +122,7 @@ def build(experiment: Experiment, out: Path) -> str:
         for part in collected:
             suffix = f"-{part.group.name}" if len(experiment.groups) > 1 else ""
             stem = out / f"{experiment.name}{suffix}"
-            FIGURES[name](experiment, part.group, part.cells, part.rows, stem)
+            FIGURES[name](experiment, part.group, part.entries, part.rows, stem)
     return text
 
 
@@ -132,19 +132,19 @@ def figures_of(experiment: Experiment) -> list[str]:
     return list(experiment.figures) or usual
 
 
-def _row(row: ExperimentRow, found: Cells, baseline: str, benchmarks: Path) -> tables.Row:
+def _row(row: ExperimentRow, found: Entries, baseline: str, benchmarks: Path) -> tables.Row:
     line: tables.Row = {}
-    runs = [cell.run for cell in found[row.name].values() if cell.run is not None]
+    runs = [entry.run for entry in found[row.name].values() if entry.run is not None]
     times = [time for run in runs if (time := time_of(run, benchmarks)) is not None]
     line |= dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
-    for task, cell in found[row.name].items():
+    for task, entry in found[row.name].items():
         other = found[baseline][task] if row.name != baseline else None
-        line = _merge(line, _PARTS[task](row.title, cell, other))
+        line = _merge(line, _PARTS[task](row.title, entry, other))
     return add_published(line, row.published)
 
 
 def _tradeoff(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+    experiment: Experiment, group: Group, found: Entries, rows: Sequence[tables.Row], stem: Path
 ) -> None:
     timed = tables.Section("", rows, []).timed
     panels = [
@@ -159,30 +159,30 @@ def _tradeoff(
 
 
 def _samples(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+    experiment: Experiment, group: Group, found: Entries, rows: Sequence[tables.Row], stem: Path
 ) -> None:
     drawn = {
-        row.title: (cell.frame, cell.run.path)
+        row.title: (entry.frame, entry.run.path)
         for row in group.rows
-        if (cell := found[row.name]["generate"]).frame is not None and cell.run is not None
+        if (entry := found[row.name]["generate"]).frame is not None and entry.run is not None
     }
     samples.draw(drawn, stem, group.title or experiment.title)
 
 
 def _traced(
-    draw: Callable[..., None], experiment: Experiment, group: Group, found: Cells, stem: Path
+    draw: Callable[..., None], experiment: Experiment, group: Group, found: Entries, stem: Path
 ) -> None:
     """Draw what traces show, one method a panel or line."""
     traces = {
-        row.title: cell.frame
+        row.title: entry.frame
         for row in group.rows
-        if (cell := found[row.name]["trace"]).frame is not None
+        if (entry := found[row.name]["trace"]).frame is not None
     }
     draw(traces, stem, group.title or experiment.title)
 
 
 def _maps(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+    experiment: Experiment, group: Group, found: Entries, rows: Sequence[tables.Row], stem: Path
 ) -> None:
     block, timestep = experiment.maps.get("block", 0), experiment.maps.get("timestep")
     draw = partial(draw_maps, block=block, timestep=timestep)
@@ -190,7 +190,7 @@ def _maps(
 
 
 def _retention(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
+    experiment: Experiment, group: Group, found: Entries, rows: Sequence[tables.Row], stem: Path
 ) -> None:
     timestep = experiment.maps.get("timestep")
     for value in VALUES:
@@ -198,7 +198,7 @@ def _retention(
         _traced(draw, experiment, group, found, stem)
 
 
-# name in an experiment file -> draws it from (experiment, group, cells, table rows, stem)
+# name in an experiment file -> draws it from (experiment, group, entries, table rows, stem)
 FIGURES: dict[str, Callable[..., None]] = {
     "tradeoff": _tradeoff,
     "samples": _samples,
@@ -207,14 +207,14 @@ FIGURES: dict[str, Callable[..., None]] = {
 }
 
 
-def _accuracy(title: str, cell: Found, baseline: Found | None) -> tables.Row:
+def _accuracy(title: str, entry: Found, baseline: Found | None) -> tables.Row:
     other = baseline.frame if baseline else None
-    return accuracy_row(title, cell.frame, other, cell.cost, cell.fingerprint)
+    return accuracy_row(title, entry.frame, other, entry.cost, entry.fingerprint)
 
 
-def _generation(title: str, cell: Found, baseline: Found | None) -> tables.Row:
+def _generation(title: str, entry: Found, baseline: Found | None) -> tables.Row:
     other = baseline.scores if baseline else None
-    return generation_row(title, cell.frame, cell.scores, other, cell.cost, cell.fingerprint)
+    return generation_row(title, entry.frame, entry.scores, other, entry.cost, entry.fingerprint)
 
 
 _PARTS = {"classify": _accuracy, "generate": _generation}
@@ -237,27 +237,27 @@ def _merge(row: tables.Row, part: tables.Row) -> tables.Row:
     return merged
 
 
-def _read_group(group: Group) -> Cells:
+def _read_group(group: Group) -> Entries:
     return {
-        row.name: {task: _read(row.title, cell) for task, cell in row.cells.items()}
+        row.name: {task: _read(row.title, entry) for task, entry in row.entries.items()}
         for row in group.rows
     }
 
 
-def _read(title: str, cell: Cell) -> Found:
+def _read(title: str, entry: Entry) -> Found:
     try:
-        path = cell.run_path
+        path = entry.run_path
     except BiGainError as error:  # such as data that are not on this machine
         return Found(problem=f"{title}: {error}")
     if not path.exists():
         return Found()
     run = Run.open(path)
     try:
-        frame = run.require(cell.image_ids())
+        frame = run.require(entry.image_ids())
     except MissingImagesError as error:
-        return Found(run, problem=f"{title}: {error}: {cell.command}")
-    scores = run.read_record(cell.scores) if cell.scores else None
+        return Found(run, problem=f"{title}: {error}: {entry.command}")
+    scores = run.read_record(entry.scores) if entry.scores else None
     problem = None
-    if cell.scores and scores is None:
-        problem = f"{title}: its images are not scored yet: {cell.command}"
+    if entry.scores and scores is None:
+        problem = f"{title}: its images are not scored yet: {entry.command}"
     return Found(run, frame, scores, problem)

@@ -19,10 +19,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a printed table: its header, and the text of a row's cell, None for a dash."""
+    """A column of a printed table: its header, and the text of a row under it, None for a dash."""
 
     header: str
-    cell: Callable[[Row], str | None]
+    text: Callable[[Row], str | None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Section:
     def texts(self) -> list[list[str]]:
         """The header, then a line a row."""
         columns = self.columns
-        lines = [[column.cell(row) or DASH for column in columns] for row in self.rows]
+        lines = [[column.text(row) or DASH for column in columns] for row in self.rows]
         return [[column.header for column in columns], *lines]
 
 
