@@ -12,7 +12,7 @@ SCALE ?= paper
 ARGS ?=
 # of `make test`: processes of one thread each
 JOBS ?= 2
-EXPERIMENTS := $(filter-out demo joint,$(basename $(notdir $(wildcard experiments/*.yaml))))
+EXPERIMENTS := $(filter-out demo methods,$(basename $(notdir $(wildcard experiments/*.yaml))))
 # made by a script, this file last
 TEXTURED := data/fashion_textured/t10k-labels-idx1-ubyte.gz
 # those that the scale has
@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@rm -f $(MAKING) && touch $@
 
-run joint findings benchmark test: export HF_HUB_OFFLINE = 1
+run findings benchmark test: export HF_HUB_OFFLINE = 1
 ifeq ($(SCALE),mini)
 tables figures report $(EXPERIMENTS): export HF_HUB_OFFLINE = 1
 report: $(TEXTURED)
@@ -53,9 +53,8 @@ run: $(STAMP) ## run the demo experiment and write its table
 	$(PY) run.py -m experiment=demo
 	$(PY) -m bigain.reporting table demo
 
-joint: $(STAMP) ## accuracy beside FID for every method and strength: results/joint.*
-	$(PY) run.py -m experiment=joint scale=mini $(ARGS)
-	$(PY) -m bigain.reporting table joint --scale mini --out results
+joint: ## accuracy beside FID for every method and strength: results/mini/figure2.*
+	$(MAKE) figure2 SCALE=mini
 
 texture benchmark findings: $(TEXTURED)
 
@@ -71,7 +70,7 @@ tables: $(filter table%,$(HERE)) ## every table at SCALE=paper or mini; one alon
 figures: $(filter figure%,$(HERE)) ## every figure at SCALE=paper or mini; one alone: make figure2
 
 findings: $(STAMP) ## the tables of docs/findings.md, and the runs that they need
-	for name in joint destinations table14 texture table8 table15 table16 retention; do \
+	for name in figure2 destinations table14 texture table8 table15 table16 retention; do \
 		$(PY) run.py -m experiment=$$name scale=mini $(ARGS) || exit 1; done
 	$(PY) -m bigain.reporting findings
 

@@ -30,7 +30,7 @@ from bigain.utils.tables import DASH
 REALISED = 0.9
 TOGETHER = 6  # methods that are timed in turn with the baseline, before the next ones are
 NOTE = (
-    "One forward with random weights under rows of experiments/joint.yaml, in the model's "
+    "One forward with random weights under methods of experiments/figure2.yaml, in the model's "
     f"default blocks, {TOGETHER} at a time in turn with the uncompressed model, so that each "
     "is compared with one of the same minute. Time and FLOPs are of that model, 1 is equal. "
     "Blocks are forwards that compute little but those blocks, for all other layers repeat what "

@@ -1,18 +1,19 @@
-"""The methods that are timed: rows of experiments/joint.yaml."""
+"""The methods that are timed: those of experiments/methods.yaml, by their references."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import DictConfig
 
 from bigain.compressors import Compressor
-from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
+from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
+from bigain.experiments.methods import method
 
 BASELINE = "none"
-PROFILED = (BASELINE, "lgtm_0.5")  # beside the times of models
+PROFILED = (BASELINE, "lgtm@0.5")  # beside the times of models
+ALL = "figure2"  # the experiment whose methods are all of them
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Method:
     """A compressor at a strength.
 
     Attributes:
-        overrides: that choose it.
+        name: its reference, such as ``lgtm@0.5``.
+        overrides: what chooses it.
     """
 
     name: str
@@ -28,22 +30,17 @@ class Method:
     overrides: Sequence[str]
 
     def configured(self, *others: str) -> DictConfig:
-        return experiment_files.composed([*others, *self.overrides])
+        return composed([*others, *self.overrides])
 
     def compressor(self, *others: str) -> Compressor | None:
         return settings_of(self.configured(*others)).setup.compressor
 
 
 def methods(names: Sequence[str] | None = None) -> list[Method]:
-    """Those of the names, or all.
+    """The methods of the given references, or all of experiments/figure2.yaml.
 
     Raises:
-        BiGainError: if there is no row of a name.
+        BiGainError: if experiments/methods.yaml holds no method of a name.
     """
-    rows: list[dict[str, Any]] = experiment_files.rows("joint")
-    every = {row["name"]: Method(row["name"], row["title"], row["overrides"]) for row in rows}
-    if unknown := sorted(set(names or ()) - set(every)):
-        raise BiGainError(
-            f"experiments/joint.yaml has no row {unknown[0]}; it has {', '.join(every)}"
-        )
-    return [every[name] for name in (every if names is None else names)]
+    chosen = experiment_files.methods_of(ALL) if names is None else map(method, names)
+    return [Method(found.reference, found.title, found.overrides) for found in chosen]

@@ -50,7 +50,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                     profiles |= {
                         f"Profile of {m.title}, {name}": hottest(case.sides[m.title], device)
                         for m in chosen
-                        if m.name in ("tome_first_0.5", "lgtm_0.5")
+                        if m.name in ("tome_first@0.5", "lgtm@0.5")
                     }
             tables[f"{case.heading}, {name}"] = case.lines(seconds, peaks)
             found.append({**shape, "dtype": name, "seconds": seconds, "peak_memory_mib": peaks})
@@ -155,7 +155,7 @@ def _shorten(plan: Plan, x: Tensor) -> tuple[Tensor, Tensor]:
 def _bar(
     dtype: str, seconds: dict[str, list[float]], device: torch.device, chosen: list[Method]
 ) -> Bar:
-    (title,) = [m.title for m in chosen if m.name == "lgtm_0.5"]
+    (title,) = [m.title for m in chosen if m.name == "lgtm@0.5"]
     name = f"L-GTM's operator over tomesd's ToMe, 4,096 tokens, {dtype}"
     most = 0.25 if device.type == "cuda" else 0.5
     return Bar.most(name, ratio(seconds[title], seconds[TOMESD]), most)

@@ -73,7 +73,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
 
 
 def worth(measured: Mapping[str, Any]) -> list[str]:
-    """Of a model's compressions that save FLOPs, the cells under `WORTH`."""
+    """Of a model's compressions that save FLOPs, the texts under `WORTH`."""
     base = measured["seconds"][measured["baseline"]]
     pairs = [
         (ratio(measured["seconds"][key], base).median, flops)
@@ -91,14 +91,14 @@ def worth(measured: Mapping[str, Any]) -> list[str]:
 
 
 def _jobs(model: str) -> dict[str, tuple[str, Job]]:
-    """By `key`, every compression of the model's cells, with the first title that it has."""
+    """By `key`, every compression of the model's entries, with the first title that it has."""
     jobs: dict[str, tuple[str, Job]] = {}
     for experiment in experiment_files.names(SCALE):
         for group in experiment_files.load(experiment, SCALE).groups:
             for row in group.rows:
-                for task, cell in row.cells.items():
-                    if not TASKS[task].compared or f"model={model}" not in cell.overrides:
+                for task, entry in row.entries.items():
+                    if not TASKS[task].compared or f"model={model}" not in entry.overrides:
                         continue
-                    job = cell.job
+                    job = entry.job
                     jobs.setdefault(key(model, job.identity["compression"]), (row.title, job))
     return jobs

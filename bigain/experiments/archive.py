@@ -3,26 +3,26 @@
 from collections.abc import Iterable
 
 from bigain.errors import BiGainError
-from bigain.experiments.experiment_files import Cell
+from bigain.experiments.experiment_files import Entry
 from bigain.store import run_images
 
 
-def archive(cells: Iterable[Cell]) -> int:
+def archive(entries: Iterable[Entry]) -> int:
     """Compact each finished run, and remove generated images once they are scored.
 
     A run's rows, scores and contact sheet stay, so tables and figures build without its images.
     Its record "archived" says how many were removed; remove that to draw them again.
 
     Returns:
-        How many cells are finished.
+        How many entries are finished.
 
     Raises:
         LockedError: if a process is working on one of the runs.
     """
     done = 0
-    for cell in cells:
+    for entry in entries:
         try:
-            job = cell.job
+            job = entry.job
             if not job.run_path.exists():
                 continue
             run = job.run()

@@ -3,40 +3,40 @@
 A scale (experiments/scales) says what is common to its tables: the models with their data, here
 called groups, and the settings of each task. An experiment names the groups it takes of each
 scale. One without groups has a single scale of its own, which its tasks hold.
+
+Its rows are references to the methods of experiments/methods.yaml, such as ``tome@0.5``, or
+mappings that add to one, or to several, what belongs to this table alone.
 """
 
-import copy
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
+from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
+from bigain.experiments.methods import FILE as METHODS
+from bigain.experiments.methods import Method, method
 from bigain.utils.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "experiments"
-CONFIGS = REPOSITORY / "configs"
 SCALES = ("paper", "mini")
 KEYS = {"title", "note", "baseline", "tasks", "rows"}
 OPTIONAL = {"groups", "next", "figures", "axis", "maps", "without"}
+# of a row: one of both, and what it may add
+METHOD_KEYS = {"method", "methods"}
+ROW_KEYS = {"title", "series", "overrides", "groups", "published"}
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """One configuration of a table: a row's method under one task.
 
     Attributes:
@@ -78,18 +78,19 @@ class Row:
     """A method.
 
     Attributes:
-        name: short and unique in the experiment.
+        name: the method's reference, unique in the experiment.
         title: as the table prints it.
         series: what a figure joins by a line: a method at several strengths.
-        cells: by task.
+        entries: by task.
         published: the paper's values by metric ("acc1", "fid", "map").
-        x: its place on the experiment's axis; None if it does not set that.
+        x: its place on the experiment's axis; None if there is no axis, or the method has no
+            strength.
     """
 
     name: str
     title: str
     series: str
-    cells: dict[str, Cell]
+    entries: dict[str, Entry]
     published: dict[str, float] = field(default_factory=dict)
     x: float | None = None
 
@@ -122,7 +123,8 @@ class Experiment:
         tasks: that every row runs.
         figures: to draw beside the table, of `bigain.reporting.build.FIGURES`.
         maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
-        axis: what figures draw values against, the label of a setting; empty for costs.
+        axis: the label of the methods' strength, which figures then draw values against; empty
+            for costs.
         spent: whether tables print the time and memory that the runs took.
     """
 
@@ -141,75 +143,31 @@ class Experiment:
 
     @property
     def rows(self) -> list[Row]:
-        """Those of all groups."""
+        """The rows of all groups."""
         return [row for group in self.groups for row in group.rows]
 
     @property
-    def cells(self) -> list[Cell]:
-        """Those of all rows, none twice."""
-        every = [cell for row in self.rows for cell in row.cells.values()]
-        return list({tuple(cell.overrides): cell for cell in every}.values())
-
-
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """What ``python run.py`` makes of ``overrides``.
-
-    Hydra first composes the options chosen, which is slow, and then sets the values in their order;
-    the former is done once for all that choose the same.
-    """
-    parsed = [_parsed(text) for text in overrides]
-    if all(map(_is_plain, parsed)):
-        options = tuple(str(o.input_line) for o in parsed if _chooses(o))
-        cfg = copy.deepcopy(_chosen(options))
-        with suppress(OmegaConfBaseException):
-            for override in parsed:
-                if not _chooses(override):
-                    OmegaConf.update(cfg, override.key_or_group, override.value(), merge=True)
-            return cfg
-    return _compose(overrides)  # what is rare, and errors in Hydra's words
-
-
-def _is_plain(override: Override) -> bool:
-    """Whether it is key=value or group=option: it adds, deletes, moves and sweeps nothing."""
-    change = override.type == OverrideType.CHANGE and not override.is_sweep_override()
-    return change and override.package is None
-
-
-def _chooses(override: Override) -> bool:
-    """Whether it chooses an option of a group; Hydra takes a dict for values."""
-    group = CONFIGS / override.key_or_group
-    return group.is_dir() and not isinstance(override.value(), dict)
-
-
-@cache
-def _parsed(text: str) -> Override:
-    return OverridesParser.create().parse_overrides([text])[0]
-
-
-@cache
-def _chosen(options: tuple[str, ...]) -> DictConfig:
-    return _compose(options)
-
-
-def _compose(overrides: Sequence[str]) -> DictConfig:
-    configuration.register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base=None):
-        return compose("config", overrides=list(overrides))
+    def entries(self) -> list[Entry]:
+        """The distinct entries of all rows."""
+        every = [entry for row in self.rows for entry in row.entries.values()]
+        return list({tuple(entry.overrides): entry for entry in every}.values())
 
 
 def names(scale: str | None = None) -> list[str]:
     """Every experiment, or those that have groups at ``scale``, in the order of the paper."""
-    found = [p.stem for p in FOLDER.glob("*.yaml")]
+    found = [path.stem for path in FOLDER.glob("*.yaml") if path.name != METHODS.name]
     if scale is not None:
         found = [n for n in found if scale in scales(n)]
     return sorted(found, key=lambda n: (n.rstrip("0123456789"), len(n), n))
 
 
-def rows(name: str) -> list[dict[str, Any]]:
-    """An experiment's rows as they are written: their name, title and overrides."""
-    found: list[dict[str, Any]] = _read(name)["rows"]
-    return found
+def methods_of(name: str) -> list[Method]:
+    """The methods of an experiment's rows.
+
+    Raises:
+        BiGainError: as `load` does.
+    """
+    return [row.method for row in _read(name)["rows"]]
 
 
 def scales(name: str) -> list[str]:
@@ -262,15 +220,15 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
         found.get("figures", []),
         found.get("maps", {}),
         groups,
-        found.get("axis", {}).get("label", ""),
+        found.get("axis", ""),
         shared.get("spent", True),
     )
 
 
 def _read(name: str) -> dict[str, Any]:
     path = FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
+    if not path.is_file() or path.name == METHODS.name:
+        known = ", ".join(sorted(names()))
         raise BiGainError(f"there is no experiment {name}; experiments/ holds: {known}")
     found: Any = OmegaConf.to_container(OmegaConf.load(path))
     if not isinstance(found, dict) or not KEYS <= set(found) <= KEYS | OPTIONAL:
@@ -278,22 +236,77 @@ def _read(name: str) -> dict[str, Any]:
             f"{path.name} must have the keys {', '.join(sorted(KEYS))} and may have "
             f"{', '.join(sorted(OPTIONAL))}"
         )
-    if set(found.get("axis", {})) not in (set(), {"setting", "label"}):
-        raise BiGainError(
-            f"{path.name}: axis takes setting, a key of its rows' overrides, and label"
-        )
     if isinstance(found["rows"], str):  # those of another experiment
         every, left = _read(found["rows"])["rows"], set(found.get("without", []))
-        if unknown := sorted(left - {row["name"] for row in every}):
+        if unknown := sorted(left - {row.name for row in every}):
             raise BiGainError(f"{path.name}: without names {unknown[0]}, which is no row")
-        found["rows"] = [row for row in every if row["name"] not in left]
-    known_names = [r["name"] for r in found["rows"]]
+        found["rows"] = [row for row in every if row.name not in left]
+    else:
+        found["rows"] = [row for given in found["rows"] for row in _written(given, path.name)]
+    known_names = [row.name for row in found["rows"]]
     if found["baseline"] not in known_names or len(set(known_names)) < len(known_names):
         raise BiGainError(
-            f"{path.name}: row names must be unique and baseline one of them; got "
+            f"{path.name}: rows must be unique and baseline one of them; got "
             f"{', '.join(known_names)} and {found['baseline']}"
         )
     return found
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A row as the file holds it, before it is put on a model and its data.
+
+    Attributes:
+        method: what it refers to.
+        own: what the table adds, by `ROW_KEYS`.
+    """
+
+    method: Method
+    own: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.method.reference
+
+    @property
+    def title(self) -> str:
+        return self.method.fill(self.own["title"]) if "title" in self.own else self.method.title
+
+    @property
+    def series(self) -> str:
+        """The table's own; a title of its own stands alone."""
+        if "series" in self.own:
+            return self.method.fill(self.own["series"])
+        return self.title if "title" in self.own else self.method.series
+
+    @property
+    def overrides(self) -> list[str]:
+        return [*self.method.overrides, *self.own.get("overrides", [])]
+
+
+def _written(given: Any, file: str) -> list[_Written]:
+    """The rows that one item of a file's rows stands for.
+
+    Raises:
+        BiGainError: if it is neither a reference nor a mapping of the known keys, or names no
+            method.
+    """
+    row = {"method": given} if isinstance(given, str) else given
+    if (
+        not isinstance(row, dict)
+        or len(METHOD_KEYS & set(row)) != 1
+        or not set(row) <= METHOD_KEYS | ROW_KEYS
+    ):
+        raise BiGainError(
+            f"{file}: a row is a method of {METHODS.name}, such as tome@0.5, or a mapping of "
+            f"method or methods and any of {', '.join(sorted(ROW_KEYS))}; got {given}"
+        )
+    references = [row["method"]] if "method" in row else row["methods"]
+    own = {key: value for key, value in row.items() if key in ROW_KEYS}
+    try:
+        return [_Written(method(reference), own) for reference in references]
+    except BiGainError as error:
+        raise BiGainError(f"{file}: {error}") from error
 
 
 def _scale(scale: str) -> dict[str, Any]:
@@ -320,55 +333,54 @@ def _group(
 ) -> Group:
     """The experiment's rows on one group's model and data."""
 
-    def cell(task: str, row: Mapping[str, Any]) -> Cell:
+    def entry(task: str, row: _Written) -> Entry:
         own = about.get(task, [])  # the group's, for this task alone
-        parts = (about["overrides"], tasks[task], own, row["overrides"], after)
-        return Cell([f"task={task}", *before, *(o for part in parts for o in part)])
+        parts = (about["overrides"], tasks[task], own, row.overrides, after)
+        return Entry([f"task={task}", *before, *(o for part in parts for o in part)])
 
     rows = [
         Row(
-            r["name"],
-            r["title"],
-            r.get("series", r["title"]),
-            {task: cell(task, r) for task in tasks},
-            _published(about, r),
-            _place(found.get("axis", {}).get("setting"), r),
+            row.name,
+            row.title,
+            row.series,
+            {task: entry(task, row) for task in tasks},
+            _published(about, row),
+            _place(row) if "axis" in found else None,
         )
-        for r in found["rows"]
-        if name in r.get("groups", [name])
+        for row in found["rows"]
+        if name in row.own.get("groups", [name])
     ]
     return Group(name, about["title"], rows)
 
 
-def _place(setting: str | None, row: Mapping[str, Any]) -> float | None:
-    """What the row's overrides give a setting.
+def _place(row: _Written) -> float | None:
+    """The strength of the row's method; None if it has none.
 
     Raises:
         BiGainError: if that is no number.
     """
-    own = [] if setting is None else map(_parsed, row["overrides"])
-    given = [override.value() for override in own if override.key_or_group == setting]
-    if not given:
-        return None
-    if isinstance(given[-1], bool) or not isinstance(given[-1], int | float):
-        raise BiGainError(f"row {row['name']}: {setting} is the axis, so it takes a number")
-    return float(given[-1])
+    if "strength" in row.method.values and row.method.strength is None:
+        raise BiGainError(
+            f"row {row.name}: figures draw values against the strength, so it must be a number; "
+            "remove the experiment's axis, or the row"
+        )
+    return row.method.strength
 
 
-def _published(about: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
+def _published(about: Mapping[str, Any], row: _Written) -> dict[str, float]:
     """The paper's values of a row on a group's model and data, by metric.
 
     Raises:
         BiGainError: if the row names values that are not in experiments/published.csv for any
             model and data.
     """
-    if "published" not in row:
+    if "published" not in row.own:
         return {}
     table = pd.read_csv(FOLDER / "published.csv", dtype={"table": str}, keep_default_na=False)
-    wanted = row["published"]
+    wanted = row.own["published"]
     mine = (table[list(wanted)] == pd.Series(wanted)).all(axis=1)
     if not mine.any():
-        raise BiGainError(f"row {row['name']}: experiments/published.csv holds no {wanted}")
+        raise BiGainError(f"row {row.name}: experiments/published.csv holds no {wanted}")
     if "published" not in about:
         return {}
     here = (table[["model", "dataset"]] == pd.Series(about["published"])).all(axis=1)

@@ -29,7 +29,10 @@ PACKAGES = {
 
 
 class ExperimentSweeper(BasicSweeper):
-    """One job a row, task and shard of ``experiments/<experiment>.yaml``, times any other sweep."""
+    """One job for each row, task and shard of ``experiments/<experiment>.yaml``.
+
+    Any other sweep multiplies them.
+    """
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -68,12 +71,12 @@ class ExperimentSweeper(BasicSweeper):
     ) -> list[list[list[str]]]:
         rest = [o for o in overrides if o.key_or_group not in ("experiment", "scale")]
         products = BasicSweeper.split_arguments(rest, None)[0]
-        cells = _experiments(_values(overrides, "experiment"), _values(overrides, "scale"))
+        entries = _experiments(_values(overrides, "experiment"), _values(overrides, "scale"))
         jobs: dict[tuple[str, ...], list[str]] = {}
-        for cell in cells:
+        for entry in entries:
             for product in products:
                 # the command line comes last, and the later of two overrides of a key wins
-                job = list({_key(override): override for override in [*cell, *product]}.values())
+                job = list({_key(override): override for override in [*entry, *product]}.values())
                 for shard in _shards(job):
                     jobs.setdefault(_identity(shard), shard)
         return list(BasicSweeper.split_overrides_to_chunks([*jobs.values()], max_batch_size))
@@ -128,16 +131,16 @@ def _values(overrides: Sequence[Override], key: str) -> list[str]:
 
 
 def _experiments(names: Sequence[str], scales: Sequence[str]) -> list[list[str]]:
-    """Overrides of the cells of all experiments at all scales; of nothing, without a name."""
+    """The overrides of every entry of all experiments at all scales; none without a name."""
     given: list[str | None] = [*scales] or [None]
     if not names:
         return [[] if scale is None else [f"scale={scale}"] for scale in given]
     return [
-        [f"sweep={name}", *([] if scale is None else [f"scale={scale}"]), *cell.overrides]
+        [f"sweep={name}", *([] if scale is None else [f"scale={scale}"]), *entry.overrides]
         for name in names
         for scale in given
         for row in experiment_files.load(name, scale).rows
-        for cell in row.cells.values()
+        for entry in row.entries.values()
     ]
 
 
@@ -146,7 +149,7 @@ def _key(override: str) -> str:
 
 
 def _identity(job: Sequence[str]) -> tuple[str, ...]:
-    """What two experiments that share a cell have in common; its run belongs to the first."""
+    """What two experiments that share an entry have in common; its run belongs to the first."""
     return tuple(o for o in job if _key(o) != "sweep")
 
 

@@ -50,8 +50,8 @@ def main() -> int:
     try:
         if arguments.verb == "archive":
             chosen = arguments.names or names(arguments.scale)
-            cells = [cell for name in chosen for cell in load(name, arguments.scale).cells]
-            print(f"{archive(cells)} of {len(cells)} cells are finished, and archived")
+            entries = [e for name in chosen for e in load(name, arguments.scale).entries]
+            print(f"{archive(entries)} of {len(entries)} entries are finished, and archived")
             return 0
         if arguments.verb == "findings":
             made = findings(REPOSITORY / "results" / arguments.scale, arguments.scale)

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from bigain.errors import BiGainError
+from bigain.experiments.experiment_files import Entry, Experiment, Group
+from bigain.experiments.experiment_files import Row as ExperimentRow
 from bigain.reporting import figures, samples, tables
-from bigain.reporting.experiment import Cell, Experiment, Group
-from bigain.reporting.experiment import Row as ExperimentRow
 from bigain.reporting.maps import draw_maps
 from bigain.reporting.published import add_published, published
 from bigain.reporting.retention import VALUES, draw_retention
@@ -26,7 +26,7 @@ from bigain.utils.paths import REPOSITORY
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of a cell: None for what has not run, or not finished.
+    """What there is of an entry: None for what has not run, or not finished.
 
     Attributes:
         problem: why it is not whole, with what would complete it; None also if it has not begun.
@@ -50,7 +50,7 @@ class Found:
 
 
 BENCHMARKS = REPOSITORY / "results" / "benchmarks"
-Cells = Mapping[str, Mapping[str, Found]]  # by row, then by task
+Entries = Mapping[str, Mapping[str, Found]]  # by row, then by task
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Collected:
     """
 
     group: Group
-    cells: Cells
+    entries: Entries
     section: tables.Section | None
 
     @property
@@ -99,8 +99,8 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
 def build(experiment: Experiment, out: Path) -> str:
     """Write ``<out>/<name>.{csv,md,tex}`` and the experiment's figures; return the Markdown.
 
-    A cell whose run has not started or not finished is dashes; for the latter a line on stderr says
-    what is missing and how to complete it. A run's costs come from its record "cost".
+    An entry whose run has not started or not finished is dashes; for the latter a line on stderr
+    says what is missing and how to complete it. A run's costs come from its record "cost".
 
     Raises:
         BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
@@ -108,7 +108,7 @@ def build(experiment: Experiment, out: Path) -> str:
     """
     collected = collect(experiment)
     for part in collected:
-        for found in (found for cells in part.cells.values() for found in cells.values()):
+        for found in (found for entries in part.entries.values() for found in entries.values()):
             if found.problem:
                 print(found.problem, file=sys.stderr)
     text = ""
@@ -123,7 +123,7 @@ def build(experiment: Experiment, out: Path) -> str:
         for part in collected:
             suffix = f"-{part.group.name}" if len(experiment.groups) > 1 else ""
             stem = out / f"{experiment.name}{suffix}"
-            FIGURES[name](experiment, part.group, part.cells, part.rows, stem)
+            FIGURES[name](experiment, part.group, part.entries, part.rows, stem)
     return text
 
 
@@ -133,20 +133,20 @@ def figures_of(experiment: Experiment) -> list[str]:
     return list(experiment.figures) or ["tradeoff", *usual]
 
 
-def _row(row: ExperimentRow, found: Cells, baseline: str, benchmarks: Path) -> Row:
+def _row(row: ExperimentRow, found: Entries, baseline: str, benchmarks: Path) -> Row:
     line: Row = {}
-    runs = [cell.run for cell in found[row.name].values() if cell.run is not None]
+    runs = [entry.run for entry in found[row.name].values() if entry.run is not None]
     times = [time for run in runs if (time := time_of(run, benchmarks)) is not None]
     line |= dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
-    for task, cell in found[row.name].items():
+    for task, entry in found[row.name].items():
         other = found[baseline][task] if row.name != baseline else None
         baseline_results = other.results if other else None
-        line = _merge(line, TASKS[task].row(row.title, cell.results, baseline_results))
+        line = _merge(line, TASKS[task].row(row.title, entry.results, baseline_results))
     return add_published(line, row.published)
 
 
 def _tradeoff(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[Row], stem: Path
+    experiment: Experiment, group: Group, found: Entries, rows: Sequence[Row], stem: Path
 ) -> None:
     timed = tables.Section("", rows, []).timed
     panels = [
@@ -163,32 +163,32 @@ def _tradeoff(
 
 
 def _samples(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[Row], stem: Path
+    experiment: Experiment, group: Group, found: Entries, rows: Sequence[Row], stem: Path
 ) -> None:
     drawn = {
-        row.title: (cell.frame, cell.run.path)
+        row.title: (entry.frame, entry.run.path)
         for row in group.rows
-        for task, cell in found[row.name].items()
-        if TASKS[task].draws and cell.frame is not None and cell.run is not None
+        for task, entry in found[row.name].items()
+        if TASKS[task].draws and entry.frame is not None and entry.run is not None
     }
     samples.draw(drawn, stem, group.title or experiment.title)
 
 
 def _traced(
-    draw: Callable[..., None], experiment: Experiment, group: Group, found: Cells, stem: Path
+    draw: Callable[..., None], experiment: Experiment, group: Group, found: Entries, stem: Path
 ) -> None:
     """Draw what traces show, one method a panel or line."""
     traces = {
-        row.title: cell.frame
+        row.title: entry.frame
         for row in group.rows
-        for task, cell in found[row.name].items()
-        if TASKS[task].watches and cell.frame is not None
+        for task, entry in found[row.name].items()
+        if TASKS[task].watches and entry.frame is not None
     }
     draw(traces, stem, group.title or experiment.title)
 
 
 def _maps(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[Row], stem: Path
+    experiment: Experiment, group: Group, found: Entries, rows: Sequence[Row], stem: Path
 ) -> None:
     block, timestep = experiment.maps.get("block", 0), experiment.maps.get("timestep")
     draw = partial(draw_maps, block=block, timestep=timestep)
@@ -196,7 +196,7 @@ def _maps(
 
 
 def _retention(
-    experiment: Experiment, group: Group, found: Cells, rows: Sequence[Row], stem: Path
+    experiment: Experiment, group: Group, found: Entries, rows: Sequence[Row], stem: Path
 ) -> None:
     timestep = experiment.maps.get("timestep")
     for value in VALUES:
@@ -204,7 +204,7 @@ def _retention(
         _traced(draw, experiment, group, found, stem)
 
 
-# name in an experiment file -> draws it from (experiment, group, cells, table rows, stem)
+# name in an experiment file -> draws it from (experiment, group, entries, table rows, stem)
 FIGURES: dict[str, Callable[..., None]] = {
     "tradeoff": _tradeoff,
     "samples": _samples,
@@ -226,27 +226,27 @@ def _merge(row: Row, part: Row) -> Row:
     return merged
 
 
-def _read_group(group: Group) -> Cells:
+def _read_group(group: Group) -> Entries:
     return {
-        row.name: {task: _read(row.title, cell) for task, cell in row.cells.items()}
+        row.name: {task: _read(row.title, entry) for task, entry in row.entries.items()}
         for row in group.rows
     }
 
 
-def _read(title: str, cell: Cell) -> Found:
+def _read(title: str, entry: Entry) -> Found:
     try:
-        path = cell.run_path
+        path = entry.run_path
     except BiGainError as error:  # such as data that are not on this machine
         return Found(problem=f"{title}: {error}")
     if not path.exists():
         return Found()
     run = Run.open(path)
     try:
-        frame = run.require(cell.image_ids())
+        frame = run.require(entry.image_ids())
     except MissingImagesError as error:
-        return Found(run, problem=f"{title}: {error}: {cell.command}")
-    scores = run.read_record(cell.scores) if cell.scores else None
+        return Found(run, problem=f"{title}: {error}: {entry.command}")
+    scores = run.read_record(entry.scores) if entry.scores else None
     problem = None
-    if cell.scores and scores is None:
-        problem = f"{title}: its images are not scored yet: {cell.command}"
+    if entry.scores and scores is None:
+        problem = f"{title}: its images are not scored yet: {entry.command}"
     return Found(run, frame, scores, problem)

@@ -34,18 +34,18 @@ class Row(NamedTuple):
     """A row of an experiment in one group, and what there is of it by task."""
 
     title: str
-    cells: Mapping[str, Found]
+    entries: Mapping[str, Found]
 
     @property
     def frame(self) -> pd.DataFrame | None:
         """Its classified images."""
-        found = self.cells.get("classify")
+        found = self.entries.get("classify")
         return found.frame if found else None
 
     @property
     def scores(self) -> dict[str, Any] | None:
         """Of its generated images."""
-        found = self.cells.get("generate")
+        found = self.entries.get("generate")
         return found.scores if found else None
 
 
@@ -55,7 +55,7 @@ Line = list[str]
 
 
 class Findings(NamedTuple):
-    """The tables as Markdown by name, and why cells that were begun or cannot begin lack."""
+    """The tables as Markdown by name, and why entries that were begun or cannot run are absent."""
 
     tables: dict[str, str]
     problems: list[str]
@@ -69,8 +69,8 @@ def findings(out: Path, scale: str) -> Findings:
     wanted = {n for names, *_ in TABLES.values() for n in names if n in there}
     read = {experiment: list(_rows(experiment, scale)) for experiment in sorted(wanted)}
     for rows in (rows for those in read.values() for _, rows in those):
-        cells = (cell for row in rows.values() for cell in row.cells.values())
-        problems |= dict.fromkeys(cell.problem for cell in cells if cell.problem)
+        entries = (entry for row in rows.values() for entry in row.entries.values())
+        problems |= dict.fromkeys(entry.problem for entry in entries if entry.problem)
     for name, (names, header, lines) in TABLES.items():
         groups: dict[str, dict[str, Row]] = {}
         for title, rows in (group for n in names for group in read.get(n, [])):
@@ -81,10 +81,10 @@ def findings(out: Path, scale: str) -> Findings:
 
 
 def _merge(into: dict[str, Row], rows: Mapping[str, Row]) -> None:
-    """Add another experiment's rows; one of both has the cells of both."""
+    """Add another experiment's rows; one of both has the entries of both."""
     for name, row in rows.items():
-        known = into[name].cells if name in into else {}
-        into[name] = row._replace(cells={**known, **row.cells})
+        known = into[name].entries if name in into else {}
+        into[name] = row._replace(entries={**known, **row.entries})
 
 
 def _rows(name: str, scale: str) -> Iterator[tuple[str, dict[str, Row]]]:
@@ -92,7 +92,7 @@ def _rows(name: str, scale: str) -> Iterator[tuple[str, dict[str, Row]]]:
     for part in collect(experiment_files.load(name, scale)):
         yield (
             part.group.title,
-            {r.name: Row(r.title, part.cells[r.name]) for r in part.group.rows},
+            {r.name: Row(r.title, part.entries[r.name]) for r in part.group.rows},
         )
 
 
@@ -149,8 +149,8 @@ def _noise(rows: Rows) -> Iterator[Line]:
     """What each form of ToMe adds to the differences between classes."""
     plain = rows["none"]
     for ratio in RATIOS:
-        for name in (f"tome_{ratio}", f"tome_unpaired_{ratio}", f"tome_first_{ratio}"):
-            row = rows.get(name)
+        for method in ("tome", "tome_unpaired", "tome_first"):
+            row = rows.get(f"{method}@{ratio}")
             if row is None or row.frame is None or plain.frame is None:
                 continue
             ours, theirs = (_trials(frame) for frame in _aligned(row, plain))
@@ -167,30 +167,30 @@ def _trials(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 def _scores(rows: Rows) -> Iterator[Line]:
     """Table 8's scores against the deterministic control and against the paper's score."""
-    control, own = rows["tome_first_0.7"], rows["lgtm_0.7"]
+    control, own = rows["tome_first@0.7"], rows["lgtm@0.7"]
     if control.frame is None or own.frame is None:
         return
     for name, row in rows.items():
-        if row.frame is None or not name.startswith(("score_", "lgtm_", "tome_0.7")):
+        if row.frame is None or not name.startswith(("lgtm", "tome@")):
             continue
         tests = [None if other is row else paired(*_hits(row, other)) for other in (control, own)]
-        cells = [(_difference(t), p_value(t.p)) if t else (DASH, DASH) for t in tests]
-        yield [row.title, _top1(row), *cells[0], *cells[1]]
+        texts = [(_difference(t), p_value(t.p)) if t else (DASH, DASH) for t in tests]
+        yield [row.title, _top1(row), *texts[0], *texts[1]]
 
 
 def _alphas(rows: Rows) -> Iterator[Line]:
     """Accuracy and FID at each alpha of IE-KVD, against the paper's choice for each task."""
+    chosen, rising = rows.get("iekvd_alpha@0.9"), rows.get("iekvd_schedule@rising")
     for text in ("0.0", "0.5", "0.7", "0.8", "0.9", "1.0", "1.1", "1.2", "1.5", "2.0"):
         line = [text, DASH, DASH, DASH, DASH]
-        row, chosen = rows.get(f"alpha_{text}"), rows.get("alpha_0.9")
+        row = rows.get(f"iekvd_alpha@{text}")
         if row and chosen and row.frame is not None and chosen.frame is not None:
             line[1] = _top1(row)
             if row is not chosen:
                 line[2] = _difference(paired(*_hits(row, chosen)))
-        drawn, rising = rows.get(f"constant_{text}"), rows.get("rising")
-        if drawn and rising and drawn.scores is not None and rising.scores is not None:
-            line[3] = f"{drawn.scores['fid']:.2f}"
-            change = fid_difference(drawn.title, drawn.scores, rising.scores)
+        if row and rising and row.scores is not None and rising.scores is not None:
+            line[3] = f"{row.scores['fid']:.2f}"
+            change = fid_difference(row.title, row.scores, rising.scores)
             line[4] = _interval(change, "+.2f")
         if set(line[1:]) != {DASH}:
             yield line
@@ -198,7 +198,7 @@ def _alphas(rows: Rows) -> Iterator[Line]:
 
 def _together(rows: Rows) -> Iterator[Line]:
     """Merging and key/value downsampling, alone and together."""
-    four = [rows[name] for name in ("none", "lgtm_0.5", "iekvd_2", "lgtm_iekvd")]
+    four = [rows[name] for name in ("none", "lgtm@0.5", "iekvd@2", "lgtm_iekvd@0.5+2")]
     if all(row.frame is not None for row in four):
         yield ["accuracy (%)", *map(_top1, four), _interval(interaction(*_hits(*four)), "+.1f")]
     found = [row.scores for row in four if row.scores is not None]
@@ -228,7 +228,7 @@ def _retention(rows: Rows) -> Iterator[Line]:
     plain = rows["none"]
     kinds: dict[str, list[tuple[float, NDArray[np.float64]]]] = {}
     for name, row in rows.items():
-        trace = row.cells.get("trace")
+        trace = row.entries.get("trace")
         if name == "none" or row.frame is None or plain.frame is None:
             continue
         if trace is None or trace.frame is None:
@@ -291,8 +291,8 @@ FIDS = [MODEL, "Method", "Against", "FID", "FID", "Difference"]
 
 
 def _pairs(*kinds: tuple[str, str]) -> list[tuple[str, str]]:
-    """Names of rows at each ratio."""
-    return [(f"{a}_{r}", f"{b}_{r}") for a, b in kinds for r in RATIOS]
+    """Two methods at each ratio."""
+    return [(f"{a}@{r}", f"{b}@{r}") for a, b in kinds for r in RATIOS]
 
 
 GATING = [("lgtm", "tome_first"), ("lgtm", "tome")]

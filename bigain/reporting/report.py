@@ -15,7 +15,7 @@ from PIL import Image
 
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
-from bigain.experiments.experiment_files import Cell, Experiment
+from bigain.experiments.experiment_files import Entry, Experiment
 from bigain.reporting import tables
 from bigain.reporting.build import Collected, Found, collect, figures_of
 from bigain.reporting.status import look
@@ -33,12 +33,12 @@ FIGURES = {  # what a picture shows, by what its file's name ends with
     "coherence": "coherence with the uncompressed tokens by spatial frequency",
     "power": "power kept by spatial frequency",
 }
-States = dict[tuple[str, ...], tuple[str, str]]  # by a cell's overrides, a word and all of it
+States = dict[tuple[str, ...], tuple[str, str]]  # by an entry's overrides, a word and all of it
 
 
 @dataclass(frozen=True)
 class Text:
-    """A cell of a table: what it says, and what sorts it, None for a dash."""
+    """What a printed table says in one place, and what sorts it, None for a dash."""
 
     text: str
     value: float | None = None
@@ -164,11 +164,8 @@ def report(
             experiment whose runs cannot be compared says so in its section.
     """
     usual = REPOSITORY / "results" / scale
-    folders = [folder or usual]
-    if folder is None and scale == "mini":
-        folders.append(REPOSITORY / "results")  # where `make joint` writes
     out = out or usual / "report.html"
-    shared: dict[tuple[str, ...], Cell] = {}
+    shared: dict[tuple[str, ...], Entry] = {}
     states: States = {}
     sections = []
     models: dict[str, None] = {}
@@ -176,7 +173,7 @@ def report(
         experiment = experiment_files.load(name, scale, overrides)
         _share(experiment, shared)
         models |= dict.fromkeys(group.title for group in experiment.groups)
-        sections.append(_section(experiment, overrides, folders, states))
+        sections.append(_section(experiment, overrides, folder or usual, states))
     text = render(scale, sections, list(models), Counter(word for word, _ in states.values()))
     with files.explained(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -218,17 +215,17 @@ def _place(name: str) -> tuple[int, str, int, str]:
     return ({"table": 1, "figure": 2}.get(kind, 0), kind, len(name), name)
 
 
-def _share(experiment: Experiment, shared: dict[tuple[str, ...], Cell]) -> None:
-    """Give equal cells one object, whose configuration is then composed once."""
+def _share(experiment: Experiment, shared: dict[tuple[str, ...], Entry]) -> None:
+    """Give equal entries one object, whose configuration is then composed once."""
     for row in experiment.rows:
-        for task, cell in row.cells.items():
-            row.cells[task] = shared.setdefault(tuple(cell.overrides), cell)
+        for task, entry in row.entries.items():
+            row.entries[task] = shared.setdefault(tuple(entry.overrides), entry)
 
 
 def _section(
     experiment: Experiment,
     overrides: Sequence[str],
-    folders: Sequence[Path],
+    folder: Path,
     states: States,
 ) -> Section:
     name = experiment.name
@@ -244,15 +241,14 @@ def _section(
     try:
         collected = collect(experiment)
     except BiGainError as error:
-        for cell in experiment.cells:
-            _state(cell, None, states)
+        for entry in experiment.entries:
+            _state(entry, None, states)
         problem = _portable(str(error))
         return Section(name, label, experiment.title, commands, experiment.note, problem=problem)
     found = [table.section for table in collected if table.section]
     legends = dict.fromkeys(part.legend for section in found for part in section.parts)
-    folder = next((f for f in folders if list(_files(f, name))), folders[0])
     stale = bool(found) and _differs(folder / f"{name}.csv", found)
-    newest = max((_finished(cell) for cell in _found(collected)), default=0.0)
+    newest = max((_finished(entry) for entry in _found(collected)), default=0.0)
     pictures = [
         _picture(path, f"{label}, {experiment.title}", stale, newest)
         for path in _files(folder, name)
@@ -274,8 +270,8 @@ def _section(
 
 def _found(collected: Sequence[Collected]) -> Iterator[Found]:
     for part in collected:
-        for cells in part.cells.values():
-            yield from cells.values()
+        for entries in part.entries.values():
+            yield from entries.values()
 
 
 def _table(part: Collected, baseline: str, states: States) -> Table:
@@ -283,8 +279,8 @@ def _table(part: Collected, baseline: str, states: States) -> Table:
     rows = part.group.rows
     parts = [
         [
-            _part(task, cell, part.cells[row.name][task], states)  # type: ignore[arg-type]
-            for task, cell in row.cells.items()
+            _part(task, entry, part.entries[row.name][task], states)
+            for task, entry in row.entries.items()
         ]
         for row in rows
     ]
@@ -297,7 +293,7 @@ def _table(part: Collected, baseline: str, states: States) -> Table:
         ]
     else:
         headers = [("Images", True), ("Run", False)]
-        texts = [_stored(part.cells[row.name]) for row in rows]
+        texts = [_stored(part.entries[row.name]) for row in rows]
     return Table(
         part.group.title,
         headers,
@@ -308,28 +304,28 @@ def _table(part: Collected, baseline: str, states: States) -> Table:
     )
 
 
-def _stored(cells: Mapping[str, Found]) -> list[Text]:
+def _stored(entries: Mapping[str, Found]) -> list[Text]:
     """How many images a row has, and its runs."""
-    counts = [len(cell.frame) for cell in cells.values() if cell.frame is not None]
-    runs = [cell.run.fingerprint[:8] for cell in cells.values() if cell.run]
+    counts = [len(entry.frame) for entry in entries.values() if entry.frame is not None]
+    runs = [entry.run.fingerprint[:8] for entry in entries.values() if entry.run]
     images = " ".join(map(str, counts))
     return [Text(images or DASH, sum(counts) if counts else None), Text(" ".join(runs) or DASH)]
 
 
-def _part(task: str, cell: Cell, found: Found, states: States) -> Part:
-    word, detail = _state(cell, found, states)
+def _part(task: str, entry: Entry, found: Found, states: States) -> Part:
+    word, detail = _state(entry, found, states)
     run = found.run
     if run is None:
-        return Part(task, word, detail, cell.command)
+        return Part(task, word, detail, entry.command)
     sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
     if found.frame is not None:
         detail += f", {len(found.frame):,} images"
     records = {"Configuration": run.config, "Identity": run.identity}
     if found.scores:
         scores = {k: v for k, v in found.scores.items() if k != "fid_replicates"}
-        records[f"Scores ({cell.scores}.json)"] = scores
+        records[f"Scores ({entry.scores}.json)"] = scores
     texts = {heading: _readable(record) for heading, record in records.items()}
-    return Part(task, word, detail, cell.command, run.path.name, _cost(found), texts, sessions)
+    return Part(task, word, detail, entry.command, run.path.name, _cost(found), texts, sessions)
 
 
 def _cost(found: Found) -> str:
@@ -343,12 +339,12 @@ def _cost(found: Found) -> str:
     return ", ".join(t.format(number(v)) for t, v in texts.items() if v is not None)
 
 
-def _state(cell: Cell, found: Found | None, states: States) -> tuple[str, str]:
-    """How far a cell is, as a word and in full; of equal cells it is found out once."""
-    key = tuple(cell.overrides)
+def _state(entry: Entry, found: Found | None, states: States) -> tuple[str, str]:
+    """How far an entry is, as a word and in full; of equal entries it is found out once."""
+    key = tuple(entry.overrides)
     if key not in states:
-        whole = found and found.frame is not None and (not cell.scores or found.scores)
-        state = None if whole else look(cell)
+        whole = found and found.frame is not None and (not entry.scores or found.scores)
+        state = None if whole else look(entry)
         states[key] = (state.word, _portable(state.line)) if state else ("done", "done")
     return states[key]
 

@@ -10,14 +10,14 @@ from omegaconf.errors import OmegaConfBaseException
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
 from bigain.experiments.configuration import explain
-from bigain.reporting.experiment import Cell, Experiment
+from bigain.experiments.experiment_files import Entry, Experiment
 from bigain.store.runs import Run
 from bigain.store.shards import Shard
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a cell is.
+    """How far an entry is.
 
     Attributes:
         wanted: images it must hold.
@@ -61,10 +61,10 @@ class State:
         return "; ".join(parts)
 
 
-def look(cell: Cell) -> State:
-    """The state of a cell; what hinders it is a part of that, not an error."""
+def look(entry: Entry) -> State:
+    """The state of an entry; what hinders it is a part of that, not an error."""
     try:
-        path, wanted = cell.run_path, cell.image_ids()
+        path, wanted = entry.run_path, entry.image_ids()
         if not path.exists():
             return State(len(wanted))
         run = Run.open(path)
@@ -75,7 +75,7 @@ def look(cell: Cell) -> State:
         return State(
             len(wanted),
             len(run.finished().intersection(wanted)),
-            cell.scores is None or run.read_record(cell.scores) is not None,
+            entry.scores is None or run.read_record(entry.scores) is not None,
             run.running(),
             failures,
         )
@@ -95,7 +95,7 @@ def status_of(given: Sequence[str], scale: str | None = None) -> Iterator[str]:
     """
     overrides = [g for g in given if "=" in g]
     chosen = [g for g in given if "=" not in g]
-    known: dict[tuple[str, ...], State] = {}  # experiments share cells, and each takes a moment
+    known: dict[tuple[str, ...], State] = {}  # experiments share entries, and each takes a moment
     for name in chosen or experiment_files.names(scale):
         try:
             experiment = experiment_files.load(name, scale or _scale(name), overrides)
@@ -114,7 +114,7 @@ def status(
 
     Args:
         overrides: those on top of every row's, for that command.
-        known: the states of cells by their overrides, which it adds to.
+        known: the states of entries by their overrides, which it adds to.
     """
     yield experiment.name + (f" ({experiment.scale})" if experiment.scale else "")
     yield f"  {experiment.title}"
@@ -122,17 +122,17 @@ def status(
     for group in experiment.groups:
         lines: dict[str, list[str]] = {}
         for row in group.rows:
-            for task, cell in row.cells.items():
-                key = tuple(cell.overrides)
-                known[key] = known[key] if key in known else look(cell)
+            for task, entry in row.entries.items():
+                key = tuple(entry.overrides)
+                known[key] = known[key] if key in known else look(entry)
                 states.append(known[key])
                 lines.setdefault(known[key].line, []).append(f"{row.title} ({task})")
         if group.title:
             yield f"  {group.title}"
-        yield from (f"    {line}: {', '.join(cells)}" for line, cells in lines.items())
+        yield from (f"    {line}: {', '.join(those)}" for line, those in lines.items())
     words = [state.word for state in states]
     counts = {word: words.count(word) for word in dict.fromkeys(words)}
-    yield f"  {len(words)} cells: " + ", ".join(f"{n} {word}" for word, n in counts.items())
+    yield f"  {len(words)} entries: " + ", ".join(f"{n} {word}" for word, n in counts.items())
     if any(word not in ("done", "running") for word in words):
         scale = [f"scale={experiment.scale}"] if experiment.scale else []
         given = [f"experiment={experiment.name}", *scale, *overrides]

@@ -36,27 +36,27 @@ TINY = [
     "~forwards.cases",
     "+forwards.cases.dit_fashion="
     "{model: dit_fashion, dtype: float32, batch_size: {cpu: 1}, methods: null, "
-    "whole: [lgtm_0.5]}",
+    "whole: [lgtm@0.5]}",
     "forwards.repeats=2",
     "forwards.repeats_of_blocks=3",
     "classification.dtypes=[float32]",
     "classification.models.cpu=[dit_fashion]",
     "classification.images.cpu=2",
     "classification.samples=[1,2]",
-    "classification.methods=[none,lgtm_0.5]",
+    "classification.methods=[none,lgtm@0.5]",
     "classification.compile=null",
     "classification.repeats=1",
     "generation.dtype=bfloat16",
     "generation.models.cpu=[sd_fashion]",
     "generation.images.cpu=2",
     "generation.steps=2",
-    "generation.methods=[none,iekvd_2]",
+    "generation.methods=[none,iekvd@2]",
     "generation.repeats=1",
     "generation.compile=null",
     "efficiency.models=[dit_fashion]",
     "efficiency.images=2",
     "efficiency.samples=[1,2]",
-    "efficiency.methods=[lgtm_0.5]",
+    "efficiency.methods=[lgtm@0.5]",
     "efficiency.batch_sizes=[2,4]",
     "efficiency.repeats=1",
     "scaling.models=[dit_fashion]",
@@ -109,8 +109,8 @@ def test_forwards(run):
 
 def test_a_whole_forward_is_of_a_method_of_the_case(run):
     case = "forwards.cases.dit_fashion"
-    with pytest.raises(BiGainError, match=r"whole names lgtm_0\.5, which methods lacks"):
-        run("suites=[forwards]", f"{case}.methods=[none,tome_0.5]")
+    with pytest.raises(BiGainError, match=r"whole names lgtm@0\.5, which methods lacks"):
+        run("suites=[forwards]", f"{case}.methods=[none,tome@0.5]")
 
 
 def test_a_method_is_beside_the_baseline_of_its_rounds():
@@ -123,7 +123,7 @@ def test_a_method_is_beside_the_baseline_of_its_rounds():
 
 
 @pytest.mark.parametrize("name", ["dit_fashion", "sd_fashion"])
-@pytest.mark.parametrize("method", ["none", "lgtm_cached_0.5"])
+@pytest.mark.parametrize("method", ["none", "lgtm_cached@0.5"])
 def test_all_but_the_blocks_repeats_itself(name, method):
     (chosen,) = methods([method])
     skeleton = configuration.build(chosen.configured(f"model={name}"), "model").skeleton()
@@ -255,7 +255,7 @@ def test_an_unknown_suite_is_refused(run):
 
 
 def test_an_unknown_method_is_refused(run):
-    with pytest.raises(BiGainError, match="no row fast; it has none"):
+    with pytest.raises(BiGainError, match="holds no method fast; it holds none, tome"):
         run("suites=[generation]", "generation.methods=[fast]")
 
 

@@ -5,7 +5,7 @@ import pytest
 from bigain.errors import BiGainError
 from bigain.experiments.archive import archive
 from bigain.experiments.configuration import settings_of
-from bigain.experiments.experiment_files import Cell
+from bigain.experiments.experiment_files import Entry
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.store.runs import Run
@@ -28,7 +28,7 @@ def test_scored_images_go_and_all_else_stays(overrides, run, capsys):
     first = run(overrides)
     rows, sheet = first.rows(), read_sheet(first.path / "sheet.png")
     assert len(list(first.path.glob("part-*"))) == 3
-    assert archive([Cell(overrides)]) == 1
+    assert archive([Entry(overrides)]) == 1
     assert not list(folder(first).iterdir()) and len(list(first.path.glob("part-*"))) == 1
     capsys.readouterr()
     again = run(overrides)
@@ -38,12 +38,12 @@ def test_scored_images_go_and_all_else_stays(overrides, run, capsys):
         (a == b).all() for a, b in zip(read_sheet(again.path / "sheet.png"), sheet, strict=True)
     )
     assert not list(folder(again).iterdir())
-    assert archive([Cell(overrides)]) == 1
+    assert archive([Entry(overrides)]) == 1
 
 
 def test_other_scores_need_the_images(overrides, run):
     first = run(overrides)
-    archive([Cell(overrides)])
+    archive([Entry(overrides)])
     with pytest.raises(BiGainError, match=r"archived its images.*remove its archived\.json"):
         run([*overrides, "evaluation.coverage_neighbours=4"])
     (first.path / "archived.json").unlink()
@@ -54,7 +54,7 @@ def test_other_scores_need_the_images(overrides, run):
 def test_a_run_goes_on_from_its_archived_images(overrides, run, shards):
     first = run(overrides)
     rows = first.rows()
-    archive([Cell(overrides)])
+    archive([Entry(overrides)])
     more = [*overrides, "limit=16", "features=none", f"shards={shards}"]
     for shard in range(shards):
         run([*more, f"shard={shard}"])
@@ -69,18 +69,18 @@ def test_a_run_goes_on_from_its_archived_images(overrides, run, shards):
 
 
 def test_what_is_not_finished_or_not_scored_stays(overrides, run, configure):
-    assert archive([Cell(overrides)]) == 0
+    assert archive([Entry(overrides)]) == 0
     unscored = run([*overrides, "features=none"])
-    assert archive([Cell(overrides)]) == 0 and len(list(folder(unscored).iterdir())) == 12
+    assert archive([Entry(overrides)]) == 0 and len(list(folder(unscored).iterdir())) == 12
     job = Job(settings_of(configure([*overrides, "limit=20"])))
-    assert archive([Cell([*overrides, "limit=20"])]) == 0
+    assert archive([Entry([*overrides, "limit=20"])]) == 0
     assert Run.open(job.run_path).records("archived") == []
 
 
 def test_images_beyond_the_scored_ones_stay(overrides, run):
     first = run(overrides)
     run([*overrides, "limit=16", "features=none"])
-    assert archive([Cell(overrides)]) == 1
+    assert archive([Entry(overrides)]) == 1
     assert sorted(p.stem for p in folder(first).iterdir()) == [f"{i:06d}" for i in range(12, 16)]
 
 

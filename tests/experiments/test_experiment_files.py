@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
 from bigain.errors import BiGainError
 from bigain.experiments import configuration, experiment_files
+from bigain.experiments.methods import method
 from bigain.reporting.build import FIGURES
 from bigain.utils.paths import REPOSITORY
 
@@ -25,7 +24,7 @@ def test_the_paper_s_tables_and_figures_are_there():
     more = {"destinations", "retention"}
     assert set(experiment_files.names("paper")) == {*figures, *tables, *more}
     # in miniature both kinds of model are in every one
-    ours = {"joint", "destinations", "retention", "texture"}
+    ours = {"destinations", "retention", "texture"}
     assert set(experiment_files.names("mini")) == {*figures, *tables, *ours} - {
         "table18",
         "figure4",
@@ -41,7 +40,7 @@ def test_the_miniature_is_of_both_kinds_of_model(name):
 def test_rows_of_another_experiment_less_some():
     names = [
         [row.name for row in experiment_files.load(name, "mini").groups[0].rows]
-        for name in ("joint", "retention")
+        for name in ("figure2", "retention")
     ]
     assert names[1] == [name for name in names[0] if name != "none"]
 
@@ -49,10 +48,10 @@ def test_rows_of_another_experiment_less_some():
 def test_without_names_rows(tmp_path, monkeypatch):
     text = (experiment_files.FOLDER / "retention.yaml").read_text().replace("[none]", "[nothing]")
     (tmp_path / "retention.yaml").write_text(text)
-    (tmp_path / "joint.yaml").write_text((experiment_files.FOLDER / "joint.yaml").read_text())
+    (tmp_path / "figure2.yaml").write_text((experiment_files.FOLDER / "figure2.yaml").read_text())
     monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
     with pytest.raises(BiGainError, match="without names nothing, which is no row"):
-        experiment_files.rows("retention")
+        experiment_files.methods_of("retention")
 
 
 def test_a_row_may_be_of_some_groups_alone():
@@ -60,9 +59,9 @@ def test_a_row_may_be_of_some_groups_alone():
     dit, unet = experiment_files.load("table6", "mini").groups
     names = [{row.name for row in group.rows} for group in (dit, unet)]
     assert names[1] - names[0] == {
-        f"{method}_{site}"
+        f"{method}_on@{parts}"
         for method in ("tome", "tome_first", "lgtm", "lgtm_official")
-        for site in ("cross", "all")
+        for parts in ("cross", "all")
     }
 
 
@@ -73,11 +72,11 @@ def test_every_experiment_loads(name, scale):
     assert set(experiment.figures) <= set(FIGURES)
     names = [row.name for group in experiment.groups for row in group.rows]
     assert len(names) == len(experiment.rows) and experiment.baseline in names
-    every = [cell for row in experiment.rows for cell in row.cells.values()]
+    every = [entry for row in experiment.rows for entry in row.entries.values()]
     assert len(every) == len(names) * len(experiment.tasks)
-    overrides = [tuple(cell.overrides) for cell in every]
+    overrides = [tuple(entry.overrides) for entry in every]
     assert len(set(overrides)) == len(overrides), "two rows are the same run"
-    assert all(cell.command.startswith("python run.py task=") for cell in every)
+    assert all(entry.command.startswith("python run.py task=") for entry in every)
 
 
 @pytest.mark.parametrize("name", ["demo", "table6", "table17", "table14", "figure6"])
@@ -86,27 +85,27 @@ def test_rows_compose(name):
     experiment = experiment_files.load(name)
     for group in experiment.groups:
         for task in experiment.tasks:
-            paths = {row.cells[task].run_path for row in group.rows}
+            paths = {row.entries[task].run_path for row in group.rows}
             assert len(paths) == len(group.rows), "two rows are the same run"
-    cells = experiment.cells
-    assert all(cell.image_ids() for cell in cells)
+    entries = experiment.entries
+    assert all(entry.image_ids() for entry in entries)
     if experiment.scale:
         folder = REPOSITORY / "results" / experiment.scale / "runs"
-        assert {cell.run_path.parent for cell in cells} == {folder}
+        assert {entry.run_path.parent for entry in entries} == {folder}
 
 
 @pytest.mark.parametrize("name", experiment_files.names("paper"))
 def test_rows_of_the_paper_s_scale_compose(name, configure):
     """Up to what needs data on disk."""
-    for cell in experiment_files.load(name, "paper").cells:
-        configuration.check(configure(cell.overrides))
+    for entry in experiment_files.load(name, "paper").entries:
+        configuration.check(configure(entry.overrides))
 
 
 def test_the_controls_stand_beside_their_methods():
     """Traps 1 and 2: deterministic ToMe beside ToMe, the official cells beside L-GTM."""
     for name in experiment_files.names("paper"):
         rows = experiment_files.load(name, "paper").groups[0].rows
-        every = [next(iter(row.cells.values())).overrides for row in rows]
+        every = [next(iter(row.entries.values())).overrides for row in rows]
         random = [o for o in every if "compressor=tome" in o and "destinations" not in str(o)]
         lowest = [
             o
@@ -127,18 +126,19 @@ def test_the_controls_stand_beside_their_methods():
 
 def test_groups_of_other_images_are_other_images():
     first, second, third = experiment_files.load("table14", "mini").groups[:3]
-    ids = [set(group.rows[0].cells["classify"].image_ids()) for group in (first, second, third)]
+    ids = [set(group.rows[0].entries["classify"].image_ids()) for group in (first, second, third)]
     assert [len(i) for i in ids] == [500] * 3
     assert not (ids[0] & ids[1] or ids[1] & ids[2] or ids[0] & ids[2])
     # the same run holds them all
-    paths = {group.rows[0].cells["classify"].run_path for group in (first, second, third)}
+    paths = {group.rows[0].entries["classify"].run_path for group in (first, second, third)}
     assert len(paths) == 1
 
 
 def test_extra_overrides_reach_every_row():
-    cells = [row.cells["classify"] for row in experiment_files.load("demo", extra=["limit=7"]).rows]
-    assert {len(cell.image_ids()) for cell in cells} == {7}
-    assert cells[0].run_path == experiment_files.load("demo").rows[0].cells["classify"].run_path
+    rows = experiment_files.load("demo", extra=["limit=7"]).rows
+    entries = [row.entries["classify"] for row in rows]
+    assert {len(entry.image_ids()) for entry in entries} == {7}
+    assert entries[0].run_path == experiment_files.load("demo").rows[0].entries["classify"].run_path
 
 
 def test_published_values_stand_beside_their_model_and_data():
@@ -147,9 +147,9 @@ def test_published_values_stand_beside_their_model_and_data():
         for group in experiment_files.load("table4", "paper").groups
         for row in group.rows
     }
-    assert rows["sd2_pets", "tome_0.7"] == {"acc1": 65.76, "fid": 38.35}
-    assert rows["sd2_coco2017", "lgtm_0.7"] == {"acc1": 61.44, "fid": 28.57}
-    assert rows["sd2_pets", "tome_0.3"] == {}
+    assert rows["sd2_pets", "tome@0.7"] == {"acc1": 65.76, "fid": 38.35}
+    assert rows["sd2_coco2017", "lgtm@0.7"] == {"acc1": 61.44, "fid": 28.57}
+    assert rows["sd2_pets", "tome@0.3"] == {}
     assert all(not row.published for row in experiment_files.load("table4", "mini").rows)
 
 
@@ -166,62 +166,20 @@ def test_every_published_value_is_used_or_not_ours():
     assert shown == (~left_out).sum()
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        [],
-        ["compressor=iekvd", "compressor.alpha={noise: 0.8, clean: 1.2}", "limit=7", "limit=9"],
-        ["seed=1", "task=generate", "protocol=adm", "model=sd2", "task.steps=5", "seed=1"],
-        ["compressor=lgtm_iekvd", "compressor._args_.0.ratio=0.3", "task.samples=[1,2]"],
-        ["task={name: x}", "+logger.extra=1", "~model.blocks", "blocks=all", "hydra.verbose=true"],
-    ],
-)
-def test_a_configuration_is_hydra_s(configure, overrides):
-    for _ in range(2):  # the second time from what the first one left
-        found, wanted = experiment_files.composed(overrides), configure(overrides)
-        assert found == wanted and list(found) == list(wanted)
-        assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found)
-        found.task.name = "other"
-
-
-@pytest.mark.parametrize("name", ["table4", "table16", "figure6"])
-def test_configurations_of_an_experiment_are_hydra_s(configure, name):
-    for cell in experiment_files.load(name, "paper").cells:
-        assert experiment_files.composed(cell.overrides) == configure(cell.overrides)
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "compressor=absent",
-        "absent=1",
-        "compressor.absent=1",
-        "limit=x",
-        "seed=1,2",
-        "seed@x=1",
-        "[",
-    ],
-)
-def test_what_cannot_be_composed_fails_in_hydra_s_words(configure, override):
-    with pytest.raises(HydraException) as wanted:
-        configure(["compressor=lgtm", override])
-    with pytest.raises(HydraException) as found:
-        experiment_files.composed(["compressor=lgtm", override])
-    assert configuration.explain(found.value) == configuration.explain(wanted.value)
-
-
-def test_the_axis_is_a_setting_of_the_rows():
+def test_the_axis_is_the_methods_strength():
     experiment = experiment_files.load("table15")
     assert experiment.axis.startswith("alpha")
     for row in experiment.rows:
-        assert row.x == (None if row.name == "none" else float(row.name.removeprefix("alpha_")))
+        alpha = row.name.removeprefix("iekvd_alpha@")
+        assert row.x == (None if row.name == "none" else float(alpha))
     assert experiment_files.load("table16").axis == ""
     assert all(row.x is None for row in experiment_files.load("table16").rows)
 
 
 def test_an_unknown_experiment_names_those_there_are():
-    with pytest.raises(BiGainError, match="demo"):
-        experiment_files.load("absent")
+    for name in ("absent", "methods"):
+        with pytest.raises(BiGainError, match=f"no experiment {name}; experiments/ holds: demo"):
+            experiment_files.load(name)
 
 
 def test_an_unknown_scale_names_those_there_are():
@@ -229,8 +187,42 @@ def test_an_unknown_scale_names_those_there_are():
         experiment_files.load("table18", "mini")
 
 
-GOOD = "title: x\nnote: y\nbaseline: a\ntasks: {classify: []}\n"
-ROW = "{name: a, title: A, overrides: []"
+def test_a_table_adds_what_is_its_own(tmp_path, monkeypatch):
+    text = """
+    title: x
+    note: y
+    baseline: none
+    tasks: {classify: [limit=1]}
+    rows:
+      - none
+      - {method: lgtm_official@0.5, title: "{series} at {strength}", overrides: [blocks=all]}
+      - methods: [iekvd_alpha@0.0, iekvd_alpha@2.0]
+        title: constant {strength}
+        series: constant
+    """
+    (tmp_path / "own.yaml").write_text(text)
+    monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
+    none, cells, *constants = experiment_files.load("own").rows
+    assert (none.name, none.title, none.series) == ("none", "Uncompressed", "Uncompressed")
+    # a title of its own is a series of its own
+    assert cells.title == cells.series == "L-GTM, official cells at 0.5"
+    assert cells.entries["classify"].overrides == [
+        "task=classify",
+        "limit=1",
+        *method("lgtm_official@0.5").overrides,
+        "blocks=all",
+    ]
+    assert [row.title for row in constants] == ["constant 0.0", "constant 2.0"]
+    assert {row.series for row in constants} == {"constant"}
+    assert [found.reference for found in experiment_files.methods_of("own")] == [
+        "none",
+        "lgtm_official@0.5",
+        "iekvd_alpha@0.0",
+        "iekvd_alpha@2.0",
+    ]
+
+
+GOOD = "title: x\nnote: y\nbaseline: none\ntasks: {classify: []}\n"
 
 
 @pytest.mark.parametrize(
@@ -238,16 +230,23 @@ ROW = "{name: a, title: A, overrides: []"
     [
         ("title: x\n", "must have the keys"),
         (GOOD + "rows: []\nrow: 1\n", "must have the keys"),
-        (GOOD.replace("baseline: a", "baseline: b") + f"rows: [{ROW}}}]", "baseline one of them"),
-        (GOOD + f"rows: [{ROW}}}, {ROW}}}]", "must be unique"),
-        (GOOD + f"groups: {{mini: [absent]}}\nrows: [{ROW}}}]", "has no group absent; it has dit"),
-        (GOOD + f"axis: {{setting: x}}\nrows: [{ROW}}}]", "axis takes setting"),
+        (GOOD.replace("none", "tome@0.5") + "rows: [none]", "baseline one of them"),
+        (GOOD + "rows: [none, none]", "must be unique"),
+        (GOOD + "rows: [none, tome@0.4]", r"bad.yaml: .* no method tome@0\.4; did you mean tome@0"),
+        (GOOD + "rows: [none, 5]", "a row is a method of methods.yaml, such as tome@0.5, or a map"),
         (
-            GOOD + "axis: {setting: x, label: X}\nrows: [{name: a, title: A, overrides: [x=b]}]",
-            "row a: x is the axis, so it takes a number",
+            GOOD + "rows: [{method: none, methods: [none]}]",
+            "a mapping of method or methods and any",
         ),
         (
-            GOOD + f"rows: [{ROW}, published: {{table: '4', method: none}}}}]",
+            GOOD + "rows: [{method: none, name: x}]",
+            "any of groups, overrides, published, series, t",
+        ),
+        (GOOD + 'rows: [{method: none, title: "{x}"}]', "'{x}' names a value that the method does"),
+        (GOOD + "groups: {mini: [absent]}\nrows: [none]", "has no group absent; it has dit"),
+        (GOOD + "axis: X\nrows: [none, keep@low]", "row keep@low: .* so it must be a number"),
+        (
+            GOOD + "rows: [{method: none, published: {table: '4', method: none}}]",
             "published.csv holds no",
         ),
     ],

@@ -61,7 +61,7 @@ def test_an_experiment_is_swept_by_rows_each_of_which_knows_it():
     assert sum("compressor=lgtm" in job for job in made) == 2
 
 
-def test_a_cell_of_two_experiments_runs_once_and_belongs_to_the_first():
+def test_an_entry_of_two_experiments_runs_once_and_belongs_to_the_first():
     both = jobs("experiment=table1,table4", "scale=mini")
     apart = [jobs(f"experiment={name}", "scale=mini") for name in ("table1", "table4")]
     assert both[: len(apart[0])] == apart[0]

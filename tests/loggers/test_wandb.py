@@ -20,7 +20,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from bigain.errors import BiGainError
 from bigain.experiments.archive import archive
 from bigain.experiments.configuration import settings_of
-from bigain.experiments.experiment_files import Cell
+from bigain.experiments.experiment_files import Entry
 from bigain.experiments.job import Job
 from bigain.experiments.logging import log, usable
 from bigain.experiments.runner import execute
@@ -250,7 +250,7 @@ def test_another_start_is_a_wandb_run_of_its_own(overrides, run, tmp_path):
 def test_an_archived_generation_shows_its_sheet(generation, run, tmp_path):
     chosen = unlogged(generation)
     sheet = run(chosen).path / "sheet.png"
-    assert archive([Cell(chosen)]) == 1 and not list(sheet.parent.glob("images/*"))
+    assert archive([Entry(chosen)]) == 1 and not list(sheet.parent.glob("images/*"))
     found = run(generation)
     run([*generation, "limit=5", "start=5", "features=none"])
     first, other = logged(tmp_path)

@@ -19,7 +19,7 @@ IDS = [f"{i:03d}" for i in range(20)]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     run_path: Path
     command: str
     scores: str | None = None
@@ -36,11 +36,13 @@ class Row:
         self.series = series or self.title
         self.published = {}
         self.x = None
-        self.cells = {}
+        self.entries = {}
         if run_path:
-            self.cells["classify"] = Cell(run_path, f"python run.py compressor={name}")
+            self.entries["classify"] = Entry(run_path, f"python run.py compressor={name}")
         if generate:
-            self.cells["generate"] = Cell(generate, f"python run.py task=generate {name}", "scores")
+            self.entries["generate"] = Entry(
+                generate, f"python run.py task=generate {name}", "scores"
+            )
 
 
 @dataclass(frozen=True)
@@ -347,7 +349,7 @@ def test_traces_are_figures_without_a_table(tmp_path, traced):
             ]
         )
         row = Row(name)
-        row.cells["trace"] = Cell(run.path, f"python run.py task=trace compressor={name}")
+        row.entries["trace"] = Entry(run.path, f"python run.py task=trace compressor={name}")
         rows.append(row)
     figures_of_it = ("maps", "retention")
     maps = {"block": 1, "timestep": 500}

@@ -40,8 +40,8 @@ def row(title: str, right: list[bool], noise: float = 0.0, fid: float | None = N
         replicates = list(fid + np.linspace(-0.1, 0.1, 9))
         same = {"features": "f", "network": "n", "reference": "r", "n": 8}
         scores = {"fid": fid, "fid_replicates": replicates, **same}
-    cells = {"classify": Found(frame=frame(right, noise)), "generate": Found(scores=scores)}
-    return Row(title, cells)
+    entries = {"classify": Found(frame=frame(right, noise)), "generate": Found(scores=scores)}
+    return Row(title, entries)
 
 
 ALL, HALF, NONE = [True] * 8, [True, False] * 4, [False] * 8
@@ -53,28 +53,28 @@ def lines(name: str, rows: dict[str, Row]) -> list[list[str]]:
 
 
 def test_a_pair_is_compared_on_its_images():
-    rows = {"lgtm_0.5": row("L-GTM", HALF), "tome_first_0.5": row("first", ALL)}
+    rows = {"lgtm@0.5": row("L-GTM", HALF), "tome_first@0.5": row("first", ALL)}
     (line,) = lines("gating", rows)
     assert line[:4] == ["L-GTM", "first", "50.0", "100.0"]
     assert line[4].startswith("−50.0 [") and line[5] == "0/4" and line[6] == "0.125"
-    assert lines("gating", {"lgtm_0.5": rows["lgtm_0.5"]}) == []
+    assert lines("gating", {"lgtm@0.5": rows["lgtm@0.5"]}) == []
 
 
 def test_fid_is_compared_by_replicates():
-    rows = {"lgtm_0.5": row("a", ALL, fid=5.0), "tome_0.5": row("b", ALL, fid=3.0)}
+    rows = {"lgtm@0.5": row("a", ALL, fid=5.0), "tome@0.5": row("b", ALL, fid=3.0)}
     assert lines("gating-fid", rows) == [["a", "b", "5.00", "3.00", "+2.00 [+2.00, +2.00]"]]
 
 
 def test_noise_is_over_the_noises_that_all_classes_saw():
-    rows = {"none": row("none", ALL), "tome_0.5": row("t", HALF, 0.0)}
-    rows["tome_unpaired_0.5"] = row("u", HALF, noise=1.0)
+    rows = {"none": row("none", ALL), "tome@0.5": row("t", HALF, 0.0)}
+    rows["tome_unpaired@0.5"] = row("u", HALF, noise=1.0)
     quiet, loud = lines("noise", rows)
     assert quiet == ["t", "50.0", "0.000 [0.000, 0.000]"]
     assert 0.3 < float(loud[2].split()[0]) < 3
 
 
 def test_what_is_lost_together():
-    names = ("none", "lgtm_0.5", "iekvd_2", "lgtm_iekvd")
+    names = ("none", "lgtm@0.5", "iekvd@2", "lgtm_iekvd@0.5+2")
     rights = (ALL, HALF, HALF, NONE)
     fids = (1.0, 2.0, 3.0, 5.0)
     rows = {n: row(n, r, fid=f) for n, r, f in zip(names, rights, fids, strict=True)}
@@ -92,8 +92,8 @@ def test_what_is_kept_is_above_chance():
 
 
 def test_scores_are_tested_twice():
-    rows = {"tome_first_0.7": row("first", HALF), "lgtm_0.7": row("Laplacian", NONE)}
-    rows["score_l1_norm"] = row("L1", ALL)
+    rows = {"tome_first@0.7": row("first", HALF), "lgtm@0.7": row("Laplacian", NONE)}
+    rows["lgtm_score@l1_norm"] = row("L1", ALL)
     own, other = lines("scores", rows)
     assert own[:2] == ["Laplacian", "0.0"] and own[2].startswith("−50.0 [")
     assert own[4:] == ["–", "–"]
@@ -101,8 +101,9 @@ def test_scores_are_tested_twice():
 
 
 def test_an_alpha_stands_against_the_paper_s_choice_for_each_task():
-    rows = {"alpha_0.9": row("0.9", HALF), "alpha_0.0": row("0", ALL)}
-    rows |= {"rising": row("r", ALL, fid=3.0), "constant_2.0": row("2", ALL, fid=5.0)}
+    rows = {"iekvd_alpha@0.9": row("0.9", HALF), "iekvd_alpha@0.0": row("0", ALL)}
+    rows["iekvd_schedule@rising"] = row("r", ALL, fid=3.0)
+    rows["iekvd_alpha@2.0"] = Row("2", {"generate": row("2", ALL, fid=5.0).entries["generate"]})
     least, chosen, most = lines("alpha", rows)
     assert least[0] == "0.0" and least[2].startswith("+50.0 [") and least[3:] == ["–", "–"]
     assert chosen[:3] == ["0.9", "50.0", "–"]
@@ -115,13 +116,13 @@ def test_methods_that_leave_less_lose_more(monkeypatch):
     for k in range(6):
         right = [True] * (7 - k) + [False] * (k + 1)
         trace = pd.DataFrame({"fields": [["queries"]], "left": [1 - 0.1 * k]})
-        cells = {"classify": Found(frame=frame(right)), "trace": Found(frame=trace)}
-        rows[f"m{k}"] = Row(f"m{k}", cells)
+        entries = {"classify": Found(frame=frame(right)), "trace": Found(frame=trace)}
+        rows[f"m{k}"] = Row(f"m{k}", entries)
     monkeypatch.setattr(findings, "spectra_at", lambda title, trace, t: (trace["left"][0],))
     monkeypatch.setattr(findings, "coherence", lambda left: np.full((1, 1, 1, 6), left))
     queries, every = lines("retention", rows)
     assert queries[:2] == ["queries", "6"] and every[0] == "all"
-    assert all(cell.startswith("−1.00 [") for cell in queries[2:])
+    assert all(text.startswith("−1.00 [") for text in queries[2:])
 
 
 def test_methods_rank_alike_or_not():
@@ -147,16 +148,16 @@ def test_the_page_shows_the_tables_of_the_runs(name):
     assert shown.strip() == written.strip()
 
 
-def test_a_row_of_two_experiments_has_the_cells_of_both():
+def test_a_row_of_two_experiments_has_the_entries_of_both():
     rows = {"x": row("x", ALL)}
     findings._merge(rows, {"x": Row("x", {"trace": Found()}), "y": row("y", HALF)})
-    assert rows["x"].cells.keys() == {"classify", "generate", "trace"}
+    assert rows["x"].entries.keys() == {"classify", "generate", "trace"}
     assert rows["x"].frame is not None and "y" in rows
 
 
 def test_tables_are_written(tmp_path, monkeypatch):
-    only = {"none": row("none", ALL), "tome_0.5": row("t", HALF)}
-    only["tome_0.7"] = Row("broken", {"classify": Found(problem="no data: make it")})
+    only = {"none": row("none", ALL), "tome@0.5": row("t", HALF)}
+    only["tome@0.7"] = Row("broken", {"classify": Found(problem="no data: make it")})
     monkeypatch.setattr(findings, "_rows", lambda name, scale: iter([("model", only)]))
     monkeypatch.setattr(findings, "TABLES", {"noise": TABLES["noise"]})
     found = findings.findings(tmp_path, "mini")

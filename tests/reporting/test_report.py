@@ -32,8 +32,8 @@ BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @dataclass
-class Cell:
-    """A stand-in for experiment_files.Cell."""
+class Entry:
+    """A stand-in for experiment_files.Entry."""
 
     run_path: Path
     overrides: list[str]
@@ -69,8 +69,8 @@ def experiment(rows: list[Row], name: str = "table4") -> Experiment:
 
 
 def row(name: str, path: Path) -> Row:
-    cell = Cell(path, [f"compressor={name}"])
-    return Row(name, f"{name} <method>", name, {"classify": cell})  # type: ignore[dict-item]
+    entry = Entry(path, [f"compressor={name}"])
+    return Row(name, f"{name} <method>", name, {"classify": entry})  # type: ignore[dict-item]
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_text_is_escaped(made, write):
 
 def test_a_row_says_how_it_was_made(made, write):
     text = unescape(write(made))
-    run = made.rows[1].cells["classify"].run_path.name
+    run = made.rows[1].entries["classify"].run_path.name
     for said in (
         f"<code>{run}</code>",
         "<pre>python run.py compressor=tome</pre>",
@@ -219,7 +219,7 @@ def test_figures_that_lag_or_lack_are_named(made, write, tmp_path):
 
 def test_an_unreadable_experiment_does_not_hide_the_others(made, write, tmp_path):
     other = row("todo", make(tmp_path / "other", "todo", 3, ["000", "777"]).path)
-    other.cells["classify"].ids = ["000", "777"]
+    other.entries["classify"].ids = ["000", "777"]
     broken = experiment([made.rows[0], other], "table5")
     text = unescape(write(made, broken))
     assert "Not shown: todo <method> and its baseline must cover the same images" in text
@@ -227,7 +227,7 @@ def test_an_unreadable_experiment_does_not_hide_the_others(made, write, tmp_path
 
 
 def test_what_cannot_run_here_says_why(made, write):
-    made.rows[4].cells["classify"].error = f"no data in {REPOSITORY}/data"
+    made.rows[4].entries["classify"].error = f"no data in {REPOSITORY}/data"
     text = write(made)
     assert "cannot run: no data in data" in text
     assert "1 cannot run" in text and str(REPOSITORY) not in text

@@ -1,4 +1,4 @@
-"""How far experiments are: every state a cell can be in, and the command that mends it."""
+"""How far experiments are: every state an entry can be in, and the command that mends it."""
 
 import subprocess
 import sys
@@ -15,8 +15,8 @@ from bigain.store.shards import Shard
 
 
 @dataclass
-class Cell:
-    """A stand-in for experiment_files.Cell: three images of a run that may be there."""
+class Entry:
+    """A stand-in for experiment_files.Entry: three images of a run that may be there."""
 
     path: Path
     overrides: list[str]
@@ -38,7 +38,7 @@ class Cell:
 @dataclass
 class Row:
     title: str
-    cells: dict[str, Cell]
+    entries: dict[str, Entry]
 
 
 @dataclass
@@ -62,65 +62,65 @@ def run(tmp_path) -> Run:
 
 
 @pytest.fixture
-def cell(run) -> Cell:
-    return Cell(run.path, ["compressor=lgtm"])
+def entry(run) -> Entry:
+    return Entry(run.path, ["compressor=lgtm"])
 
 
 def rows(*images: int) -> list[dict]:
     return [{"image_id": str(image), "label": 0} for image in images]
 
 
-def test_a_cell_without_a_run_is_missing(tmp_path):
-    state = look(Cell(tmp_path / "none", []))
+def test_an_entry_without_a_run_is_missing(tmp_path):
+    state = look(Entry(tmp_path / "none", []))
     assert (state.word, state.line) == ("missing", "missing, 0 of 3 images")
 
 
-def test_images_are_counted_only_if_they_are_wanted(run, cell):
+def test_images_are_counted_only_if_they_are_wanted(run, entry):
     run.append(rows(0, 7))
-    assert look(cell).line == "started, 1 of 3 images"
+    assert look(entry).line == "started, 1 of 3 images"
     run.append(rows(1, 2))
-    assert look(cell).line == "done, 3 of 3 images"
+    assert look(entry).line == "done, 3 of 3 images"
 
 
-def test_images_not_scored_are_not_done(run, cell):
+def test_images_not_scored_are_not_done(run, entry):
     run.append(rows(0, 1, 2))
-    cell.scores = "scores-inception"
-    assert look(cell).line == "started, 3 of 3 images; not scored"
+    entry.scores = "scores-inception"
+    assert look(entry).line == "started, 3 of 3 images; not scored"
     run.record("scores-inception", {})
-    assert look(cell).word == "done"
+    assert look(entry).word == "done"
 
 
-def test_shards_at_work_are_named(run, cell):
+def test_shards_at_work_are_named(run, entry):
     with run.lock(Shard(2, 1)):
-        assert look(cell).line == "running, 0 of 3 images; shard 1 of 2 at work"
-    assert look(cell).word == "missing"
+        assert look(entry).line == "running, 0 of 3 images; shard 1 of 2 at work"
+    assert look(entry).word == "missing"
 
 
-def test_a_failure_is_told_with_its_shard(run, cell):
+def test_a_failure_is_told_with_its_shard(run, entry):
     run.append(rows(0))
     run.record("failed-1-of-2", {"error": "no GPU", "shard": "shard 1 of 2"})
     run.record("failed", {"error": "no disk", "shard": None})
-    state = look(cell)
+    state = look(entry)
     assert state.word == "failed"
     assert "; shard 1 of 2 failed: no GPU" in state.line
     assert "; the whole run failed: no disk" in state.line
 
 
-def test_a_cell_that_cannot_be_built_or_read_says_why(run, cell, tmp_path):
-    assert look(Cell(tmp_path, [], error="no data; get it")).line == "cannot run: no data; get it"
+def test_an_entry_that_cannot_be_built_or_read_says_why(run, entry, tmp_path):
+    assert look(Entry(tmp_path, [], error="no data; get it")).line == "cannot run: no data; get it"
     (run.path / "part-x.parquet").write_bytes(b"")
-    assert look(cell).line.startswith("cannot run: ") and "part-x" in look(cell).line
+    assert look(entry).line.startswith("cannot run: ") and "part-x" in look(entry).line
 
 
 def test_the_lines_of_an_experiment(run, tmp_path):
     run.append(rows(0, 1, 2))
-    done, shared = Cell(run.path, ["a"]), Cell(tmp_path / "none", ["b"])
-    broken = Cell(tmp_path, ["c"], error="no data")
+    done, shared = Entry(run.path, ["a"]), Entry(tmp_path / "none", ["b"])
+    broken = Entry(tmp_path, ["c"], error="no data")
     group = Group(
         "DiT",
         [
             Row("Uncompressed", {"classify": done, "generate": shared}),
-            Row("L-GTM", {"classify": broken, "generate": Cell(tmp_path / "none", ["d"])}),
+            Row("L-GTM", {"classify": broken, "generate": Entry(tmp_path / "none", ["d"])}),
         ],
     )
     known: dict[tuple[str, ...], State] = {}
@@ -132,7 +132,7 @@ def test_the_lines_of_an_experiment(run, tmp_path):
         "    done, 3 of 3 images: Uncompressed (classify)",
         "    missing, 0 of 3 images: Uncompressed (generate), L-GTM (generate)",
         "    cannot run: no data: L-GTM (classify)",
-        "  4 cells: 1 done, 2 missing, 1 cannot run",
+        "  4 entries: 1 done, 2 missing, 1 cannot run",
         "  next: python run.py -m experiment=table4 scale=mini limit=3",
     ]
     list(status(Experiment([group]), [], known))
@@ -141,9 +141,9 @@ def test_the_lines_of_an_experiment(run, tmp_path):
 
 def test_nothing_is_next_where_all_is_done(run):
     run.append(rows(0, 1, 2))
-    group = Group("", [Row("Uncompressed", {"classify": Cell(run.path, [])})])
+    group = Group("", [Row("Uncompressed", {"classify": Entry(run.path, [])})])
     lines = list(status(Experiment([group], scale=None), [], {}))
-    assert lines[-1] == "  1 cells: 1 done" and lines[0] == "table4"
+    assert lines[-1] == "  1 entries: 1 done" and lines[0] == "table4"
 
 
 def test_one_bad_experiment_does_not_hide_the_others(tmp_path, monkeypatch):

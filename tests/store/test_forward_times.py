@@ -108,6 +108,6 @@ def test_rows_carry_the_time(tmp_path, monkeypatch):
     folder = measured(tmp_path / "b", "cpu")
     found = {"none": {}, "x": {"classify": build.Found(run=run_of(tmp_path, LGTM))}}
     row = type("Row", (), {"name": "x", "title": "x", "published": {}})
-    monkeypatch.setitem(build._PARTS, "classify", lambda title, cell, other: {"method": title})
+    monkeypatch.setitem(build._PARTS, "classify", lambda title, entry, other: {"method": title})
     line = build._row(row, found, "x", folder)
     assert [line[name] for name in tables.TIMES] == pytest.approx([0.9, 0.85, 0.95])
