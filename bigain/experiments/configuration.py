@@ -4,11 +4,9 @@ The four groups (model, compressor, dataset, task) each name a class and its arg
 accepted keys are the class's own and a new method needs no schema.
 """
 
-import dataclasses
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from bigain.compression.compilation import MODES
 from bigain.compression.hooks import SITES
 from bigain.errors import BiGainError
+from bigain.store.identity import plain as plain
 from bigain.store.reference_statistics import ADM
 from bigain.store.shards import Shard
 from bigain.tasks.evaluate import Evaluate
@@ -148,20 +147,6 @@ def shard(cfg: DictConfig) -> Shard:
     if index is not None and not 0 <= index < count:
         raise BiGainError(f"shard must be one of 0..{count - 1} (shards={count}), got {index}")
     return Shard(count, index or 0)
-
-
-def plain(value: Any) -> Any:
-    """Plain JSON values of a compressor or task: its class's name and its fields."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **fields}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items()}
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    raise TypeError(f"{value!r} has no plain form; make it a dataclass")
 
 
 def _check_keys(group: str, node: DictConfig, where: str, about: tuple[str, ...]) -> None:

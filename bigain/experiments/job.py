@@ -15,7 +15,8 @@ from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.profiling.flops import Flops, count
-from bigain.store.runs import Run, fingerprint
+from bigain.store.identity import fingerprint
+from bigain.store.runs import Run
 from bigain.tasks.base import Task
 from bigain.tasks.scoring import Scoring
 
@@ -101,13 +102,16 @@ class Job:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that can change a result; not the images asked for, nor how they are computed."""
+        """All that can change a result, less what stands at its default.
+
+        The images asked for are no part of it, nor is how they are computed.
+        """
         compression = None
         if self.compressor is not None:
             compression = {
                 "compressor": configuration.plain(self.compressor),
                 "blocks": self.blocks,
-                "sites": sorted(self.cfg.sites),
+                **_chosen({"sites": sorted(self.cfg.sites)}),
             }
         return {
             "protocol": PROTOCOL,
@@ -115,8 +119,7 @@ class Job:
             "compression": compression,
             "dataset": self.dataset.identity(),
             "task": configuration.plain(self.task),
-            "seed": self.cfg.seed,
-            "dtype": self.cfg.dtype,
+            **_chosen({"seed": self.cfg.seed, "dtype": self.cfg.dtype}),
         }
 
     @property
@@ -149,3 +152,9 @@ class Job:
         plain = self.cfg.copy()
         plain.compressor = {"name": "none", "_target_": None}
         return Job(plain)
+
+
+def _chosen(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``settings`` that differ from their defaults in `configuration.Config`."""
+    usual = configuration.Config()
+    return {key: value for key, value in settings.items() if value != getattr(usual, key)}

@@ -1,5 +1,6 @@
 """What there is to show of a finished run, in plain values that any service takes."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -10,7 +11,6 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from bigain.experiments import configuration
 from bigain.experiments.experiment_files import SCALES
 from bigain.experiments.job import Job
 from bigain.metrics.accuracy import hits
@@ -48,18 +48,19 @@ def description(job: Job, run: Run) -> dict[str, Any]:
 
 def strength(job: Job) -> dict[str, float]:
     """ "ratio" and "factor" of the job's compressor, those it has."""
-    fields = configuration.plain(job.compressor)
-    found = {key: _first(fields, key) for key in ("ratio", "factor")}
+    found = {key: _first(job.compressor, key) for key in ("ratio", "factor")}
     return {key: value for key, value in found.items() if value is not None}
 
 
 def _first(value: Any, key: str) -> Any:
     """The first value under ``key`` at any depth; None if there is none."""
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         if value.get(key) is not None:
             return value[key]
         value = list(value.values())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return next((f for v in value if (f := _first(v, key)) is not None), None)
     return None
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -12,7 +13,7 @@ from bigain.errors import BiGainError
 from bigain.store.shards import Shard
 
 # Newer versions replace the system's locks by files, which a killed process would leave behind.
-_SYSTEM = (
+_SYSTEM: dict[str, Any] = (
     {"fallback_to_soft": False} if "fallback_to_soft" in str(inspect.signature(FileLock)) else {}
 )
 
