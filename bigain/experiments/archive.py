@@ -33,7 +33,7 @@ def archive(cells: Iterable[Cell]) -> int:
                 continue
             run.compact()
             if job.scoring is not None:
-                if run.read_record(job.scoring.record(len(job.ids))) is None:
+                if not job.scoring.complete(run, len(job.ids)):
                     continue
                 before = (run.read_record(generate.ARCHIVED) or {"images": 0})["images"]
                 run.record(generate.ARCHIVED, {"images": max(before, len(job.ids))})

@@ -6,23 +6,26 @@ accepted keys are the class's own and a new method needs no schema.
 
 import importlib
 import inspect
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from bigain.compression.compilation import MODES
 from bigain.compression.hooks import SITES
 from bigain.errors import BiGainError
+from bigain.metrics.image_metric import ImageMetric
 from bigain.store.identity import plain as plain
 from bigain.store.reference_statistics import ADM
 from bigain.store.shards import Shard
-from bigain.tasks.evaluate import Evaluate
 from bigain.utils.paths import REPOSITORY
 
 GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
@@ -35,8 +38,6 @@ ABOUT = {
     "features": ("name",),
     "logger": ("name",),
 }
-# Keys of `evaluation` beside the settings of the metrics.
-EVALUATION = ("reference", "statistics", "clip")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -87,7 +88,7 @@ def check(cfg: DictConfig) -> None:
         )
     for group in GROUPS:
         _check_keys(group, cfg[group], group, ABOUT[group])
-    evaluation(cfg)
+    metrics(cfg)
     _check_reference(cfg)
     _check_choice("dtype", cfg.dtype, DTYPES)
     for site in cfg.sites:
@@ -118,16 +119,41 @@ def build(cfg: DictConfig, group: str) -> Any:
         raise BiGainError(f"{group}={node.get('name')}: {_one_line(cause)}") from error
 
 
-def evaluation(cfg: DictConfig) -> Evaluate:
-    """The settings of the metrics.
+def metrics(cfg: DictConfig) -> list[ImageMetric]:
+    """The metrics of generated images, with their settings.
 
     Raises:
-        BiGainError: if one is unknown or cannot be used.
+        BiGainError: if a setting is unknown or cannot be used.
     """
+    known = _evaluation()
+    if unknown := sorted(set(cfg.evaluation) - set(known)):
+        raise BiGainError(
+            f"evaluation.{unknown[0]} is not a key of evaluation; accepted: "
+            f"{', '.join(sorted(map(str, known)))}"
+        )
+    nodes: Any = OmegaConf.to_container(cfg.evaluation.metrics, resolve=True)
     try:
-        return Evaluate(**{k: v for k, v in cfg.evaluation.items() if k not in EVALUATION})
-    except (TypeError, ValueError) as error:
-        raise BiGainError(f"evaluation: {_one_line(error)}") from error
+        return list(_metrics(json.dumps([node for node in nodes.values() if node is not None])))
+    except InstantiationException as error:
+        raise BiGainError(f"evaluation: {_one_line(error.__cause__ or error)}") from error
+
+
+def metric_kinds() -> list[type[ImageMetric]]:
+    """The classes of the metrics that configs/config.yaml names, in its order."""
+    return [get_class(node["_target_"]) for node in _evaluation()["metrics"].values()]
+
+
+@cache
+def _evaluation() -> Mapping[str, Any]:
+    """The keys of `evaluation` as configs/config.yaml has them, with their interpolations."""
+    loaded: Any = OmegaConf.load(REPOSITORY / "configs" / "config.yaml")
+    found: Any = OmegaConf.to_container(loaded.evaluation)
+    return found
+
+
+@lru_cache(maxsize=64)  # as the jobs of a table share them, and Hydra takes its time
+def _metrics(nodes: str) -> tuple[ImageMetric, ...]:
+    return tuple(instantiate(node) for node in json.loads(nodes))
 
 
 def shard(cfg: DictConfig) -> Shard:

@@ -14,6 +14,7 @@ from bigain.compressors import Compressor
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
+from bigain.experiments.scores import scoring_of
 from bigain.profiling.flops import Flops, count
 from bigain.store.identity import fingerprint
 from bigain.store.runs import Run
@@ -56,7 +57,7 @@ class Job:
         self.backbone: Backbone = configuration.build(cfg, "model")
         self.scoring: Scoring | None = None
         if cfg.task.name == "generate" and cfg.features._target_ is not None:
-            self.scoring = Scoring(cfg)
+            self.scoring = scoring_of(cfg)
         if cfg.start < 0:
             raise BiGainError(f"start must be at least 0, got {cfg.start}")
         if cfg.start and self.scoring is not None:

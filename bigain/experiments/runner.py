@@ -22,6 +22,7 @@ from bigain.compression.hooks import attached
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.experiments.job import Job
+from bigain.experiments.scores import evaluate
 from bigain.profiling.memory import PeakMemory
 from bigain.profiling.timing import conditions
 from bigain.reporting.generation import fid_difference
@@ -30,7 +31,7 @@ from bigain.store.shards import Shard
 from bigain.tasks.base import Work
 from bigain.tasks.evaluate import TooFewImagesError
 from bigain.tasks.profile import profile
-from bigain.tasks.scoring import evaluate, summary
+from bigain.tasks.scoring import summary
 from bigain.utils.devices import device_of, keep_freed_memory
 from bigain.utils.paths import REPOSITORY
 
@@ -117,11 +118,13 @@ def _score(job: Job, run: Run) -> list[str]:
         scores = job.scoring.of_run(run, n)
     except TooFewImagesError as error:  # the images themselves were asked for, and are there
         return [f"not scored: {error}"]
-    lines = summary(scores)
+    lines = summary(scores, job.scoring.metrics)
+    if left_out := job.scoring.left_out(run, n):
+        lines.append(f"not scored by all metrics: {left_out}")
     if job.compressor is not None and scores["fid"] is not None:
         other = job.uncompressed().run_path
-        baseline = Run.open(other).read_record(job.scoring.record(n)) if other.exists() else None
-        if baseline is not None:
+        baseline = job.scoring.read(Run.open(other), n) if other.exists() else None
+        if baseline is not None and baseline["fid"] is not None:
             difference, low, high = fid_difference(job.cfg.compressor.name, scores, baseline)
             lines.append(
                 f"FID against uncompressed: {difference:+.2f} [{low:+.2f}, {high:+.2f}], paired"

@@ -109,7 +109,7 @@ def _uncompressed(job: Job) -> Run | None:
 
 
 def _scores(job: Job, run: Run | None) -> dict[str, Any] | None:
-    return run.read_record(job.scoring.record(len(job.ids))) if run and job.scoring else None
+    return job.scoring.read(run, len(job.ids)) if run and job.scoring else None
 
 
 def _rows(run: Run | None, ids: Sequence[str]) -> pd.DataFrame | None:

@@ -34,7 +34,7 @@ class Found:
 
     run: Run | None = None
     frame: pd.DataFrame | None = None
-    scores: dict[str, Any] | None = None
+    scores: Mapping[str, Any] | None = None
     problem: str | None = None
 
     @property
@@ -256,8 +256,7 @@ def _read(title: str, cell: Cell) -> Found:
         frame = run.require(cell.image_ids())
     except MissingImagesError as error:
         return Found(run, problem=f"{title}: {error}: {cell.command}")
-    scores = run.read_record(cell.scores) if cell.scores else None
     problem = None
-    if cell.scores and scores is None:
+    if not cell.scored(run):
         problem = f"{title}: its images are not scored yet: {cell.command}"
-    return Found(run, frame, scores, problem)
+    return Found(run, frame, cell.scores(run), problem)

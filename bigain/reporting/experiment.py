@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from bigain.store.runs import Run
 
 
 class Cell(Protocol):
     """A method under one task; two of equal ``overrides`` are the same, ``command`` completes it.
 
-    ``scores`` is the run's record of its images' scores; None if they are not to be scored.
+    ``scores`` are those of the run's images, None if there are none; ``scored`` tells whether it
+    has all that it is to have.
     """
 
     @property
@@ -16,10 +19,10 @@ class Cell(Protocol):
     @property
     def run_path(self) -> Path: ...
     @property
-    def scores(self) -> str | None: ...
-    @property
     def command(self) -> str: ...
     def image_ids(self) -> Sequence[str]: ...
+    def scores(self, run: Run) -> Mapping[str, Any] | None: ...
+    def scored(self, run: Run) -> bool: ...
 
 
 class Row(Protocol):

@@ -7,40 +7,36 @@ import numpy as np
 import pandas as pd
 
 from bigain.errors import BiGainError
+from bigain.experiments.configuration import metric_kinds
 from bigain.metrics.accuracy import Z
+from bigain.metrics.image_metric import MetricColumn
 from bigain.reporting.tables import Column, Kind, Row, check_cost, count, interval, number
 
-# scores of a run's images, as `bigain.tasks.evaluate` names them
-SCORES = (
-    "fid",
-    "fid_low",
-    "fid_high",
-    "sfid",
-    "kid",
-    "kid_error",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "inception_score",
-    "clip_score",
-)
-KEYS = (
-    "features",
-    "reference",
-    "reference_n",
-    "generated",
-    *SCORES,
-    "fid_difference",
-    "fid_diff_low",
-    "fid_diff_high",
-    "gflops",
-    "gflops_matching",
-    "generate_evaluations",
-    "generate_seconds",
-    "generate_peak_memory_mib",
-    "generate_fingerprint",
-)
+
+def score_keys() -> tuple[str, ...]:
+    """The values of the metrics of images that CSV files hold."""
+    values = (value for kind in metric_kinds() for value in kind.values)
+    return tuple(value.key for value in values if value.table)
+
+
+def keys() -> tuple[str, ...]:
+    """The columns of generation in CSV files."""
+    return (
+        "features",
+        "reference",
+        "reference_n",
+        "generated",
+        *score_keys(),
+        "fid_difference",
+        "fid_diff_low",
+        "fid_diff_high",
+        "gflops",
+        "gflops_matching",
+        "generate_evaluations",
+        "generate_seconds",
+        "generate_peak_memory_mib",
+        "generate_fingerprint",
+    )
 
 
 def generation_row(
@@ -62,13 +58,13 @@ def generation_row(
         fingerprint: of its run.
 
     Returns:
-        "method" and the `KEYS`. The FID difference's interval is paired: both methods' bootstrap
+        "method" and the `keys`. The FID difference's interval is paired: both methods' bootstrap
         replicates resample the same seeds.
 
     Raises:
         BiGainError: if the baseline was scored with other features, reference or images.
     """
-    row: Row = {"method": title, **dict.fromkeys(KEYS)}
+    row: Row = {"method": title, **dict.fromkeys(keys())}
     if frame is None:
         return row
     if cost is not None:
@@ -83,7 +79,7 @@ def generation_row(
     }
     if scores is None:
         return row
-    row |= {key: scores[key] for key in SCORES}
+    row |= {key: scores.get(key) for key in score_keys()}
     row |= {
         "features": scores["features"],
         "reference": scores["reference_name"],
@@ -134,18 +130,18 @@ def _kind(mark: str, legend: str, spent: bool) -> Kind:
     seconds = Column("Seconds, generating", lambda row: number(row["generate_seconds"]))
     columns = (
         Column("Generated", lambda row: count(row["generated"])),
-        Column(f"FID{mark}", lambda row: interval(row, "fid", "fid_low", "fid_high", ".2f")),
-        Column(
-            "FID difference",
-            lambda row: interval(row, "fid_difference", "fid_diff_low", "fid_diff_high", "+.2f"),
-        ),
-        Column("Precision", lambda row: number(row["precision"])),
-        Column("Recall", lambda row: number(row["recall"])),
-        Column("Density", lambda row: number(row["density"])),
-        Column("Coverage", lambda row: number(row["coverage"])),
+        *(_column(column, mark) for kind in metric_kinds() for column in kind.columns),
         *([seconds] if spent else []),
     )
-    return Kind(KEYS, columns, legend)
+    return Kind(keys(), columns, legend)
+
+
+def _column(column: MetricColumn, mark: str) -> Column:
+    title = f"{column.title}{mark}" if column.features else column.title
+    if column.interval is None:
+        return Column(title, lambda row: number(row[column.key]))
+    low, high = column.interval
+    return Column(title, lambda row: interval(row, column.key, low, high, column.format))
 
 
 def fid_difference(

@@ -345,7 +345,7 @@ def _part(task: str, cell: Cell, found: Found, states: States) -> Part:
     records = {"Configuration": run.config, "Identity": run.identity}
     if found.scores:
         scores = {k: v for k, v in found.scores.items() if k != "fid_replicates"}
-        records[f"Scores ({cell.scores}.json)"] = scores
+        records["Scores (scores-*.json)"] = scores
     texts = {heading: _readable(record) for heading, record in records.items()}
     return Part(task, word, detail, cell.command, run.path.name, _cost(found), texts, sessions)
 
@@ -365,7 +365,7 @@ def _state(cell: Cell, found: Found | None, states: States) -> tuple[str, str]:
     """How far a cell is, as a word and in full; of equal cells it is found out once."""
     key = tuple(cell.overrides)
     if key not in states:
-        whole = found and found.frame is not None and (not cell.scores or found.scores)
+        whole = found and found.frame is not None and (found.run and cell.scored(found.run))
         state = None if whole else look(cell)
         states[key] = (state.word, _portable(state.line)) if state else ("done", "done")
     return states[key]

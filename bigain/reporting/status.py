@@ -75,7 +75,7 @@ def look(cell: Cell) -> State:
         return State(
             len(wanted),
             len(run.finished().intersection(wanted)),
-            cell.scores is None or run.read_record(cell.scores) is not None,
+            cell.scored(run),
             run.running(),
             failures,
         )

@@ -10,7 +10,7 @@ from PIL import Image
 from bigain.errors import BiGainError
 from bigain.reporting.build import build
 from bigain.reporting.figures import PANELS, _draw
-from bigain.reporting.generation import SCORES
+from bigain.reporting.generation import score_keys
 from bigain.store.runs import Run
 from bigain.utils.images import write_sheet
 
@@ -21,7 +21,13 @@ IDS = [f"{i:03d}" for i in range(20)]
 class Cell:
     run_path: Path
     command: str
-    scores: str | None = None
+    record: str | None = None
+
+    def scores(self, run):
+        return run.read_record(self.record) if self.record else None
+
+    def scored(self, run):
+        return self.record is None or self.scores(run) is not None
 
     def image_ids(self):
         return IDS
@@ -170,7 +176,7 @@ def draw(root, name, evaluations=20, scores=None, ids=IDS):
 
 def scored(fid, replicates, **changes):
     return {
-        **dict.fromkeys(SCORES),
+        **dict.fromkeys(score_keys()),
         "features": "fashion",
         "network": "n",
         "reference": "r",
