@@ -73,8 +73,8 @@ class ImageNet(ImageFiles):
         return None if self.subset is None else [file.path for file in self.files]
 
     def identity(self) -> dict[str, Any]:
-        drawn = {} if self.subset is None else {"subset_seed": self.subset_seed}
-        return super().identity() | drawn
+        drawn = self.subset is not None and self.subset_seed != 0  # which is the default
+        return super().identity() | ({"subset_seed": self.subset_seed} if drawn else {})
 
 
 def _find(root: Path, split: str, wnids: list[str]) -> Path:

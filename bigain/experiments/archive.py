@@ -33,7 +33,7 @@ def archive(entries: Iterable[Entry]) -> int:
                 continue
             run.compact()
             if job.scoring is not None:
-                if run.read_record(job.scoring.record(len(job.ids))) is None:
+                if not job.scoring.complete(run, len(job.ids)):
                     continue
                 before = (run.read_record(run_images.ARCHIVED) or {"images": 0})["images"]
                 run.record(run_images.ARCHIVED, {"images": max(before, len(job.ids))})

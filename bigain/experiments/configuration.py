@@ -6,15 +6,18 @@ accepted keys are the class's own and a new method needs no schema.
 
 import importlib
 import inspect
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from bigain.compression import SITES
@@ -22,12 +25,13 @@ from bigain.compression.compilation import MODES
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 from bigain.experiments.logging import Logger
+from bigain.metrics.image_metric import ImageMetric
 from bigain.store.reference_statistics import ADM
 from bigain.store.shards import Shard
 from bigain.tasks import TASKS, Task
 from bigain.tasks.base import Setup
-from bigain.tasks.evaluate import Evaluate
-from bigain.tasks.scoring import Scoring
+from bigain.tasks.scoring import PromptNetwork, Scoring, open_reference
+from bigain.utils.devices import device_of
 from bigain.utils.paths import REPOSITORY
 
 GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
@@ -40,8 +44,6 @@ ABOUT = {
     "features": ("name",),
     "logger": ("name",),
 }
-# Keys of `evaluation` beside the settings of the metrics.
-EVALUATION = ("reference", "statistics", "clip")
 # Keys of the configuration that cannot change a row: where, how and for what a command ran.
 PASSING = {
     "results", "device", "batch_size", "compile", "start", "limit", "features", "evaluation",
@@ -187,7 +189,7 @@ def check(cfg: DictConfig) -> None:
         )
     for group in GROUPS:
         _check_keys(group, cfg[group], group, ABOUT[group])
-    evaluation(cfg)
+    metrics(cfg)
     _check_reference(cfg)
     _check_choice("dtype", cfg.dtype, DTYPES)
     for site in cfg.sites:
@@ -218,34 +220,74 @@ def build(cfg: DictConfig, group: str) -> Any:
         raise BiGainError(f"{group}={node.get('name')}: {_one_line(cause)}") from error
 
 
-def evaluation(cfg: DictConfig) -> Evaluate:
-    """The settings of the metrics.
+def metrics(cfg: DictConfig) -> list[ImageMetric]:
+    """The metrics of generated images, with their settings.
 
     Raises:
-        BiGainError: if one is unknown or cannot be used.
+        BiGainError: if a setting is unknown or cannot be used.
     """
+    known = _evaluation()
+    if unknown := sorted(set(cfg.evaluation) - set(known)):
+        raise BiGainError(
+            f"evaluation.{unknown[0]} is not a key of evaluation; accepted: "
+            f"{', '.join(sorted(map(str, known)))}"
+        )
+    nodes: Any = OmegaConf.to_container(cfg.evaluation.metrics, resolve=True)
     try:
-        return Evaluate(**{k: v for k, v in cfg.evaluation.items() if k not in EVALUATION})
-    except (TypeError, ValueError) as error:
-        raise BiGainError(f"evaluation: {_one_line(error)}") from error
+        return list(_metrics(json.dumps([node for node in nodes.values() if node is not None])))
+    except InstantiationException as error:
+        raise BiGainError(f"evaluation: {_one_line(error.__cause__ or error)}") from error
+
+
+def metric_kinds() -> list[type[ImageMetric]]:
+    """The classes of the metrics that configs/config.yaml names, in its order."""
+    return [get_class(node["_target_"]) for node in _evaluation()["metrics"].values()]
+
+
+@cache
+def _evaluation() -> Mapping[str, Any]:
+    """The keys of `evaluation` as configs/config.yaml has them, with their interpolations."""
+    loaded: Any = OmegaConf.load(REPOSITORY / "configs" / "config.yaml")
+    found: Any = OmegaConf.to_container(loaded.evaluation)
+    return found
+
+
+@lru_cache(maxsize=64)  # as the jobs of a table share them, and Hydra takes its time
+def _metrics(nodes: str) -> tuple[ImageMetric, ...]:
+    return tuple(instantiate(node) for node in json.loads(nodes))
 
 
 def scoring_of(cfg: DictConfig) -> Scoring:
-    """What scores generated images.
+    """The feature network, the reference and the metrics of a configuration.
 
     Raises:
         BiGainError: if a setting, the network's weights or the reference cannot be used.
     """
+    network = build(cfg, "features")
+    where = cfg.evaluation.reference
+    if where is None:
+        raise BiGainError(
+            f"dataset={cfg.dataset.name} names no reference; set evaluation.reference to a "
+            "folder of images or an .npz of scripts/make_reference_statistics.py, or "
+            "features=none"
+        )
     return Scoring(
-        build(cfg, "features"),
-        evaluation(cfg),
-        where=cfg.evaluation.reference,
-        statistics=Path(cfg.evaluation.statistics),
-        clip=cfg.evaluation.clip,
-        device=cfg.device,
-        batch_size=cfg.batch_size,
-        dataset=cfg.dataset.name,
+        network,
+        metrics(cfg),
+        open_reference(where, Path(cfg.evaluation.statistics), network),
+        device_of(cfg.device),
+        cfg.batch_size,
+        _clip(cfg.evaluation.clip),
+        cfg.evaluation.allow_few,
     )
+
+
+def _clip(path: str | None) -> PromptNetwork | None:
+    if path is None:
+        return None
+    from bigain.features.clip import ClipScore  # only here: transformers is slow to import
+
+    return ClipScore(path)
 
 
 def shard(cfg: DictConfig) -> Shard:

@@ -24,6 +24,7 @@ from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.methods import FILE as METHODS
 from bigain.experiments.methods import Method, method
+from bigain.store.runs import Run
 from bigain.utils.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "experiments"
@@ -58,10 +59,15 @@ class Entry:
     def run_path(self) -> Path:
         return self.job.run_path
 
-    @property
-    def scores(self) -> str | None:
-        """The run's record that holds its images' scores; None if they are not to be scored."""
-        return self.job.scores
+    def scores(self, run: Run) -> dict[str, Any] | None:
+        """The scores of the images it must hold; None if there are none."""
+        scoring = self.job.scoring
+        return scoring.read(run, len(self.job.ids)) if scoring else None
+
+    def scored(self, run: Run) -> bool:
+        """Whether the run has all the scores that it is to have and can have."""
+        scoring = self.job.scoring
+        return scoring is None or scoring.complete(run, len(self.job.ids))
 
     def image_ids(self) -> list[str]:
         """The images it must hold."""

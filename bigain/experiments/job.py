@@ -8,10 +8,10 @@ from typing import Any
 
 from bigain.compression import select_blocks
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import Settings
+from bigain.experiments.configuration import Config, Settings, metric_kinds
 from bigain.profiling.flops import Flops, count
-from bigain.store.identity import plain
-from bigain.store.runs import Run, fingerprint
+from bigain.store.identity import fingerprint, plain
+from bigain.store.runs import Run
 from bigain.tasks.columns import COST, Results
 
 # Raised when the same configuration starts to give other numbers.
@@ -75,13 +75,16 @@ class Job:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that can change a result; not the images asked for, nor how they are computed."""
+        """All that can change a result, less what stands at its default.
+
+        The images asked for are no part of it, nor is how they are computed.
+        """
         compression = None
         if self.compressor is not None:
             compression = {
                 "compressor": plain(self.compressor),
                 "blocks": self.blocks,
-                "sites": sorted(self.setup.sites),
+                **_chosen({"sites": sorted(self.setup.sites)}),
             }
         return {
             "protocol": PROTOCOL,
@@ -89,8 +92,12 @@ class Job:
             "compression": compression,
             "dataset": self.dataset.identity(),
             "task": plain(self.task),
-            "seed": self.setup.seed,
-            "dtype": str(self.setup.dtype).removeprefix("torch."),
+            **_chosen(
+                {
+                    "seed": self.setup.seed,
+                    "dtype": str(self.setup.dtype).removeprefix("torch."),
+                }
+            ),
         }
 
     @property
@@ -105,11 +112,6 @@ class Job:
     def run_path(self) -> Path:
         """The run's folder, there or not."""
         return self._root / f"{self._prefix}-{fingerprint(self.identity)}"
-
-    @property
-    def scores(self) -> str | None:
-        """The run's record of its images' scores; None if they are not to be scored."""
-        return self.scoring.record(len(self.ids)) if self.scoring else None
 
     def run(self) -> Run:
         """The run, its folder made if it is new.
@@ -131,11 +133,18 @@ class Job:
         cost = run.read_record("cost")
         return Results(
             run.require(self.ids),
-            run.read_record(self.scores) if self.scores else None,
+            self.scoring.read(run, len(self.ids)) if self.scoring else None,
             cost and {key: cost[key] for key in COST},
             run.fingerprint,
+            metric_kinds(),
         )
 
     def uncompressed(self) -> "Job":
         """The same without a compressor."""
         return Job(self.settings.uncompressed())
+
+
+def _chosen(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``settings`` that differ from their defaults in `configuration.Config`."""
+    usual = Config()
+    return {key: value for key, value in settings.items() if value != getattr(usual, key)}

@@ -113,11 +113,13 @@ def _score(job: Job, run: Run) -> list[str]:
         scores = job.scoring.of_run(run, n)
     except TooFewImagesError as error:  # the images themselves were asked for, and are there
         return [f"not scored: {error}"]
-    lines = summary(scores)
+    lines = summary(scores, job.scoring.metrics)
+    if left_out := job.scoring.left_out(run, n):
+        lines.append(f"not scored by all metrics: {left_out}")
     if job.compressor is not None and scores["fid"] is not None:
         other = job.uncompressed().run_path
-        baseline = Run.open(other).read_record(job.scoring.record(n)) if other.exists() else None
-        if baseline is not None:
+        baseline = job.scoring.read(Run.open(other), n) if other.exists() else None
+        if baseline is not None and baseline["fid"] is not None:
             name = job.setup.names["compressor"]
             difference, low, high = fid_difference(name, scores, baseline)
             lines.append(

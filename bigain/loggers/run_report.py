@@ -1,5 +1,6 @@
 """What there is to show of a finished run, in plain values that any service takes."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,7 +12,6 @@ import pandas as pd
 
 from bigain.experiments.experiment_files import SCALES
 from bigain.experiments.job import Job
-from bigain.store.identity import plain
 from bigain.store.runs import MissingImagesError, Run
 from bigain.tasks.columns import Results
 from bigain.utils.paths import REPOSITORY
@@ -42,18 +42,19 @@ def description(job: Job, run: Run) -> dict[str, Any]:
 
 def strength(job: Job) -> dict[str, float]:
     """The "ratio" and "factor" of the job's compressor, those that it has."""
-    fields = plain(job.compressor)
-    found = {key: _first(fields, key) for key in ("ratio", "factor")}
+    found = {key: _first(job.compressor, key) for key in ("ratio", "factor")}
     return {key: value for key, value in found.items() if value is not None}
 
 
 def _first(value: Any, key: str) -> Any:
     """The first value under ``key`` at any depth; None if there is none."""
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         if value.get(key) is not None:
             return value[key]
         value = list(value.values())
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return next((f for v in value if (f := _first(v, key)) is not None), None)
     return None
 

@@ -7,12 +7,22 @@ equal n alone. Intervals are the spread over samples of this n and leave that bi
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, eigvalsh
 from torch import Tensor
 
+from bigain.metrics.accuracy import Z
+from bigain.metrics.image_metric import (
+    Generated,
+    ImageMetric,
+    MetricColumn,
+    Real,
+    Value,
+    check_whole,
+)
 from bigain.utils.randomness import KeyedStream
 
 Array = NDArray[np.float64]
@@ -110,3 +120,63 @@ def _draws(seed: int, n: int, replicates: int) -> Iterator[Array]:
 def _root_trace(product: Array) -> float:
     """Sum of the roots of a symmetric matrix's eigenvalues, none of which is truly negative."""
     return float(np.sqrt(eigvalsh(product, overwrite_a=True).clip(min=0)).sum())
+
+
+@dataclass(frozen=True)
+class FID(ImageMetric):
+    """The Fréchet distance of pooled features, with a bootstrap's 95% interval.
+
+    Args:
+        replicates: of the bootstrap.
+    """
+
+    name: ClassVar = "fid"
+    values: ClassVar = (
+        Value("fid", "FID"),
+        Value("fid_low"),
+        Value("fid_high"),
+        Value("fid_replicates", table=False),
+    )
+    # reporting adds the difference to a table's baseline, paired by the replicates
+    columns: ClassVar = (
+        MetricColumn("FID", "fid", ("fid_low", "fid_high"), features=True),
+        MetricColumn("FID difference", "fid_difference", ("fid_diff_low", "fid_diff_high"), "+.2f"),
+    )
+
+    replicates: int = 200
+
+    def __post_init__(self) -> None:
+        check_whole(self, {"replicates": 2})
+
+    def needs(self, real: Real) -> dict[str, tuple[int, int | None]]:
+        return {"fid": (len(real.pooled.mean) + 1, real.n)}
+
+    def compute(self, generated: Generated, real: Real, seed: int) -> dict[str, Any]:
+        if generated.pooled is None or generated.n < 2:
+            return self.nothing()
+        fid = frechet_distance(Moments.of(generated.pooled), real.pooled)
+        replicates = bootstrap(generated.pooled, real.pooled, self.replicates, seed)
+        half = Z * float(replicates.std(ddof=1))
+        return {
+            "fid": fid,
+            "fid_low": max(fid - half, 0.0),
+            "fid_high": fid + half,
+            "fid_replicates": replicates.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class SpatialFID(ImageMetric):
+    """sFID: the Fréchet distance of spatial features (Nash et al. 2021, arXiv 2103.03841)."""
+
+    name: ClassVar = "sfid"
+    reads: ClassVar = frozenset({"spatial"})
+    values: ClassVar = (Value("sfid", "sFID"),)
+
+    def needs(self, real: Real) -> dict[str, tuple[int, int | None]]:
+        return {} if real.spatial is None else {"sfid": (len(real.spatial.mean) + 1, real.n)}
+
+    def compute(self, generated: Generated, real: Real, seed: int) -> dict[str, Any]:
+        if generated.spatial is None or real.spatial is None or generated.n < 2:
+            return self.nothing()
+        return {"sfid": frechet_distance(Moments.of(generated.spatial), real.spatial)}

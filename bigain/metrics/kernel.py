@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch_fidelity.metric_kid import (
@@ -10,6 +11,7 @@ from torch_fidelity.metric_kid import (
     kid_features_to_metric,
 )
 
+from bigain.metrics.image_metric import Generated, ImageMetric, Real, Value, check_whole
 from bigain.utils.randomness import key_of
 
 
@@ -49,3 +51,32 @@ def kernel_distance(
     return KernelDistance(
         found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD] / sqrt(max(subsets - 1, 1))
     )
+
+
+@dataclass(frozen=True)
+class KID(ImageMetric):
+    """The kernel distance of pooled features.
+
+    Args:
+        subsets: KID is averaged over.
+        subset_size: images in each.
+    """
+
+    name: ClassVar = "kid"
+    values: ClassVar = (Value("kid", "KID"), Value("kid_error"))
+
+    subsets: int = 100
+    subset_size: int = 1000
+
+    def __post_init__(self) -> None:
+        check_whole(self, {"subsets": 1, "subset_size": 2})
+
+    def needs(self, real: Real) -> dict[str, tuple[int, int | None]]:
+        return {"kid": (self.subset_size, len(real.features))}
+
+    def compute(self, generated: Generated, real: Real, seed: int) -> dict[str, Any]:
+        if generated.pooled is None or min(generated.n, len(real.features)) < self.subset_size:
+            return self.nothing()
+        settings = (self.subsets, self.subset_size, seed)
+        found = kernel_distance(generated.pooled, real.features, *settings)
+        return {"kid": found.value, "kid_error": found.error}

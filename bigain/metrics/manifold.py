@@ -6,6 +6,7 @@ four change with the numbers of images: compare them at equal numbers.
 """
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,15 @@ from torch_fidelity.metric_prc import (
     KEY_METRIC_PRECISION,
     KEY_METRIC_RECALL,
     prc_features_to_metric,
+)
+
+from bigain.metrics.image_metric import (
+    Generated,
+    ImageMetric,
+    MetricColumn,
+    Real,
+    Value,
+    check_whole,
 )
 
 BLOCK = 1024  # rows of distances held at once
@@ -86,3 +96,57 @@ def _check(neighbours: int, *sets: Tensor) -> None:
     fewest = min(map(len, sets))
     if not 1 <= neighbours < fewest:
         raise ValueError(f"neighbours must lie in 1..{fewest - 1} here, got {neighbours}")
+
+
+@dataclass(frozen=True)
+class PrecisionRecallMetric(ImageMetric):
+    """Precision and recall of pooled features.
+
+    Args:
+        neighbours: k, 3 as in Kynkäänniemi et al. 2019 and in the tables of ADM and DiT.
+    """
+
+    name: ClassVar = "precision_recall"
+    values: ClassVar = (Value("precision", "precision"), Value("recall", "recall"))
+    columns: ClassVar = (MetricColumn("Precision", "precision"), MetricColumn("Recall", "recall"))
+
+    neighbours: int = 3
+
+    def __post_init__(self) -> None:
+        check_whole(self, {"neighbours": 1})
+
+    def needs(self, real: Real) -> dict[str, tuple[int, int | None]]:
+        return {"precision and recall": (self.neighbours + 1, len(real.features))}
+
+    def compute(self, generated: Generated, real: Real, seed: int) -> dict[str, Any]:
+        if generated.pooled is None or min(generated.n, len(real.features)) <= self.neighbours:
+            return self.nothing()
+        found = precision_recall(generated.pooled, real.features, self.neighbours)
+        return {"precision": found.precision, "recall": found.recall}
+
+
+@dataclass(frozen=True)
+class DensityCoverageMetric(ImageMetric):
+    """Density and coverage of pooled features.
+
+    Args:
+        neighbours: k, 5 as in Naeem et al. 2020.
+    """
+
+    name: ClassVar = "density_coverage"
+    values: ClassVar = (Value("density", "density"), Value("coverage", "coverage"))
+    columns: ClassVar = (MetricColumn("Density", "density"), MetricColumn("Coverage", "coverage"))
+
+    neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        check_whole(self, {"neighbours": 1})
+
+    def needs(self, real: Real) -> dict[str, tuple[int, int | None]]:
+        return {"density and coverage": (self.neighbours + 1, len(real.features))}
+
+    def compute(self, generated: Generated, real: Real, seed: int) -> dict[str, Any]:
+        if generated.pooled is None or len(real.features) <= self.neighbours:
+            return self.nothing()
+        found = density_coverage(generated.pooled, real.features, self.neighbours)
+        return {"density": found.density, "coverage": found.coverage}

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from bigain.errors import BiGainError
+from bigain.experiments.configuration import metric_kinds
 from bigain.experiments.experiment_files import Entry, Experiment, Group
 from bigain.experiments.experiment_files import Row as ExperimentRow
 from bigain.reporting import figures, samples, tables
@@ -34,7 +35,7 @@ class Found:
 
     run: Run | None = None
     frame: pd.DataFrame | None = None
-    scores: dict[str, Any] | None = None
+    scores: Mapping[str, Any] | None = None
     problem: str | None = None
 
     @property
@@ -46,6 +47,7 @@ class Found:
             self.scores,
             cost and {key: cost[key] for key in COST},
             self.run.fingerprint if self.run else None,
+            metric_kinds(),
         )
 
 
@@ -89,7 +91,9 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
         found = _read_group(group)
         section = None
         rows = [_row(row, found, experiment.baseline, benchmarks) for row in group.rows]
-        columns = [TASKS[task].columns(rows, experiment.spent) for task in experiment.tasks]
+        columns = [
+            TASKS[task].columns(rows, metric_kinds(), experiment.spent) for task in experiment.tasks
+        ]
         if parts := [part for part in columns if part is not None]:
             section = tables.Section(group.title, rows, [*parts, *published(rows)])
         collected.append(Collected(group, found, section))
@@ -245,8 +249,7 @@ def _read(title: str, entry: Entry) -> Found:
         frame = run.require(entry.image_ids())
     except MissingImagesError as error:
         return Found(run, problem=f"{title}: {error}: {entry.command}")
-    scores = run.read_record(entry.scores) if entry.scores else None
     problem = None
-    if entry.scores and scores is None:
+    if not entry.scored(run):
         problem = f"{title}: its images are not scored yet: {entry.command}"
-    return Found(run, frame, scores, problem)
+    return Found(run, frame, entry.scores(run), problem)

@@ -43,10 +43,10 @@ class Row(NamedTuple):
         return found.frame if found else None
 
     @property
-    def scores(self) -> dict[str, Any] | None:
-        """Of its generated images."""
+    def scores(self) -> Mapping[str, Any] | None:
+        """Of its generated images; None also if they lack FID."""
         found = self.entries.get("generate")
-        return found.scores if found else None
+        return found.scores if found and found.scores and found.scores["fid"] is not None else None
 
 
 Rows = Mapping[str, Row]

@@ -323,7 +323,7 @@ def _part(task: str, entry: Entry, found: Found, states: States) -> Part:
     records = {"Configuration": run.config, "Identity": run.identity}
     if found.scores:
         scores = {k: v for k, v in found.scores.items() if k != "fid_replicates"}
-        records[f"Scores ({entry.scores}.json)"] = scores
+        records["Scores (scores-*.json)"] = scores
     texts = {heading: _readable(record) for heading, record in records.items()}
     return Part(task, word, detail, entry.command, run.path.name, _cost(found), texts, sessions)
 
@@ -343,7 +343,7 @@ def _state(entry: Entry, found: Found | None, states: States) -> tuple[str, str]
     """How far an entry is, as a word and in full; of equal entries it is found out once."""
     key = tuple(entry.overrides)
     if key not in states:
-        whole = found and found.frame is not None and (not entry.scores or found.scores)
+        whole = found and found.frame is not None and (found.run and entry.scored(found.run))
         state = None if whole else look(entry)
         states[key] = (state.word, _portable(state.line)) if state else ("done", "done")
     return states[key]

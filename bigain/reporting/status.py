@@ -75,7 +75,7 @@ def look(entry: Entry) -> State:
         return State(
             len(wanted),
             len(run.finished().intersection(wanted)),
-            entry.scores is None or run.read_record(entry.scores) is not None,
+            entry.scored(run),
             run.running(),
             failures,
         )

@@ -25,7 +25,8 @@ def time_of(run: Run, benchmarks: Path) -> Ratio | None:
     if model is None:
         return None
     compression = key(model["name"], run.identity["compression"])
-    return _times(benchmarks).get((compression, run.identity["dtype"]))
+    dtype = run.identity.get("dtype", "float32")  # which leaves out the default
+    return _times(benchmarks).get((compression, dtype))
 
 
 def conditions_of(benchmarks: Path) -> str | None:

@@ -1,16 +1,21 @@
 """Locks of a run's folder, which the system frees when a process ends, however it ends."""
 
-import fcntl
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from bigain.errors import BiGainError
 from bigain.store.shards import Shard
-from bigain.utils import files
 
-_SHARDS = ".lock-*-of-*"
+# Newer versions replace the system's locks by files, which a killed process would leave behind.
+_SYSTEM: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in str(inspect.signature(FileLock)) else {}
+)
 
 
 class LockedError(BiGainError):
@@ -18,17 +23,17 @@ class LockedError(BiGainError):
 
 
 class Locks:
-    """What holds a run, in ``folder``, against other processes; each lock is a file there."""
+    """What protects the run in ``folder`` from other processes; each lock is a file there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @contextmanager
     def shard(self, shard: Shard, sweep: str) -> Iterator[None]:
-        """Hold a shard; those of other counts overlap it.
+        """Hold a shard; shards of other counts overlap it.
 
         Args:
-            sweep: a process of the same one is waited for; "" waits for none.
+            sweep: its own processes are waited for; "" waits for nobody.
 
         Raises:
             LockedError: at once, if another process holds the shard or one that overlaps.
@@ -41,26 +46,19 @@ class Locks:
     def _enter(self, held: ExitStack, shard: Shard, sweep: str) -> bool:
         """Lock a shard; False if a process of the same sweep is in the way."""
         with self._entry():
-            free = True
-            for other in self._held():
-                if other != shard and other.count == shard.count:
-                    continue
-                path = self._path(other)
-                if not sweep or path.read_text() != sweep:
-                    join = "" if other.count == shard.count else f" or use shards={other.count},"
-                    raise LockedError(
-                        f"{self.folder} is being worked on by another process ({other}): wait for "
-                        f"it,{join} or see which with `fuser -v {path}` and end it"
-                    )
-                free = False
-            if free:
-                held.enter_context(_flock(self._path(shard)))
-                self._path(shard).write_text(sweep)
-            return free
+            others = [o for o in self._held() if o == shard or o.count != shard.count]
+            for other in others:
+                if not sweep or self._sweep(other).read_text() != sweep:
+                    join = "" if other == shard else f", or use shards={other.count}"
+                    raise _locked(self._path(other), f" ({other})", join)
+            if not others:
+                held.enter_context(_lock(self._path(shard)))
+                self._sweep(shard).write_text(sweep)
+            return not others
 
     def held(self) -> list[Shard]:
         """The shards that processes hold at this moment."""
-        if not any(self.folder.glob(_SHARDS)):
+        if not any(self.folder.glob(".lock-*-of-*")):
             return []
         with self._entry():
             return self._held()
@@ -71,22 +69,22 @@ class Locks:
         Raises:
             LockedError: at once, if another process holds it.
         """
-        return _flock(self.folder / ".lock-finish")
+        return _lock(self.folder / ".lock-finish")
 
     def records(self) -> AbstractContextManager[None]:
         """Take a turn at changing a record."""
-        return _flock(self.folder / ".lock-records", wait=True)
+        return _lock(self.folder / ".lock-records", wait=True)
 
     def _entry(self) -> AbstractContextManager[None]:
-        """Locks of shards are taken and looked at by one process at a time, for a moment."""
-        return _flock(self.folder / ".lock-entry", wait=True)
+        """Processes take and look at the locks of shards one at a time, for a moment each."""
+        return _lock(self.folder / ".lock-entry", wait=True)
 
     def _held(self) -> list[Shard]:
         held = []
-        for path in self.folder.glob(_SHARDS):
+        for path in self.folder.glob(".lock-*-of-*"):
             index, count = path.name.removeprefix(".lock-").split("-of-")
             try:
-                with _flock(path):
+                with _lock(path):
                     continue
             except LockedError:
                 held.append(Shard(int(count), int(index)))
@@ -95,25 +93,31 @@ class Locks:
     def _path(self, shard: Shard) -> Path:
         return self.folder / f".lock-{shard.index}-of-{shard.count}"
 
+    def _sweep(self, shard: Shard) -> Path:
+        """Names the sweep of the shard's holder; not its lock, which filelock may empty."""
+        return self.folder / f".sweep-{shard.index}-of-{shard.count}"
+
 
 @contextmanager
-def _flock(path: Path, wait: bool = False) -> Iterator[None]:
-    with files.explained(path):
-        file = path.open("a+b")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise LockedError(
-                f"{path.parent} is being worked on by another process: wait for it, or see which "
-                f"with `fuser -v {path}` and end it"
-            ) from None
-        except OSError as error:
-            raise BiGainError(
-                f"{path} cannot be locked ({error.strerror}); set results= to a folder on a file "
-                "system that knows flock"
-            ) from error
-        try:
-            yield
-        finally:  # closing alone would leave it to forked children, such as loader workers
-            fcntl.flock(file, fcntl.LOCK_UN)
+def _lock(path: Path, wait: bool = False) -> Iterator[None]:
+    lock = FileLock(path, timeout=-1 if wait else 0, **_SYSTEM)
+    try:
+        lock.acquire(poll_interval=0.01)
+    except Timeout:
+        raise _locked(path) from None
+    except (OSError, NotImplementedError) as error:
+        raise BiGainError(
+            f"{path} cannot be locked ({getattr(error, 'strerror', None) or error}); set results= "
+            "to a folder that can be written, on a file system that knows flock"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _locked(path: Path, what: str = "", more: str = "") -> LockedError:
+    return LockedError(
+        f"{path.parent} is being worked on by another process{what}: wait for it{more}, or see "
+        f"which with `fuser -v {path}` and end it"
+    )

@@ -16,7 +16,7 @@ from torch import Tensor
 from bigain.errors import BiGainError
 from bigain.features.base import FeatureNetwork, Features
 from bigain.metrics.frechet import Moments
-from bigain.store.runs import fingerprint
+from bigain.store.identity import fingerprint
 from bigain.utils.files import atomic
 
 KEPT = 10_000  # images whose features are kept, for what moments do not give

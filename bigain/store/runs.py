@@ -1,6 +1,5 @@
 """One folder a run, one row an image; a finished image is never lost nor computed twice."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bigain.errors import BiGainError, some
+from bigain.store.identity import canonical
+from bigain.store.identity import fingerprint as fingerprint
 from bigain.store.locks import LockedError as LockedError  # raised here, so caught from here
 from bigain.store.locks import Locks
 from bigain.store.shards import WHOLE, Shard
@@ -37,18 +38,6 @@ class MissingImagesError(BiGainError):
     def __init__(self, message: str, missing: list[str]) -> None:
         super().__init__(message)
         self.missing = missing
-
-
-def fingerprint(identity: dict[str, Any]) -> str:
-    """The first 16 hex digits of the SHA-256 of ``identity`` as canonical JSON.
-
-    Args:
-        identity: all that can change a result, and nothing else; plain JSON values without NaN.
-
-    Raises:
-        BiGainError: if it holds anything else.
-    """
-    return hashlib.sha256(_canonical(identity).encode()).hexdigest()[:16]
 
 
 class Run:
@@ -85,7 +74,7 @@ class Run:
         path = Path(root) / f"{name_prefix}-{fingerprint(identity)}"
         if (path / _RUN).exists():
             run = cls.open(path)
-            if _canonical(run.identity) != _canonical(identity):
+            if canonical(run.identity) != canonical(identity):
                 keys = sorted(
                     key
                     for key in {*run.identity, *identity}
@@ -387,21 +376,8 @@ def runs(root: Path | str) -> Iterator[Run]:
         yield Run.open(about.parent)
 
 
-def _canonical(data: dict[str, Any], indent: int | None = None) -> str:
-    separators = (",", ":") if indent is None else None
-    try:
-        return json.dumps(
-            data, sort_keys=True, allow_nan=False, separators=separators, indent=indent
-        )
-    except (TypeError, ValueError) as error:
-        raise BiGainError(
-            f"expected plain JSON values (str, int, float, bool, None, list, dict) without NaN or "
-            f"infinity: {error}"
-        ) from error
-
-
 def _readable(data: dict[str, Any]) -> str:
-    return _canonical(data, indent=2) + "\n"
+    return canonical(data, indent=2) + "\n"
 
 
 def _check_name(what: str, name: str) -> None:

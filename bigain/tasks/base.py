@@ -14,7 +14,7 @@ from bigain.compression import Attachment
 from bigain.compressors import Compressor
 from bigain.datasets.base import Dataset
 from bigain.store.runs import Run
-from bigain.tasks.columns import Columns, Panel, Results, Row
+from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.scoring import Scoring
 
 
@@ -180,10 +180,11 @@ class Task(ABC):
         return {"method": title}
 
     @classmethod
-    def columns(cls, rows: Sequence[Row], spent: bool = True) -> Columns | None:
+    def columns(cls, rows: Sequence[Row], metrics: Metrics, spent: bool = True) -> Columns | None:
         """The columns of ``rows``; None if the task has no table.
 
         Args:
+            metrics: of images, in the order of their columns.
             spent: print the runs' time and memory, which depend on what else their machines did.
         """
         return None

@@ -27,7 +27,7 @@ from bigain.metrics.accuracy import hits, paired, top1
 from bigain.metrics.ranking import average_precision, finalists_first, mean
 from bigain.tasks.base import Task, Work
 from bigain.tasks.classify_columns import PANEL, accuracy_columns, accuracy_row
-from bigain.tasks.columns import Columns, Panel, Results, Row
+from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.utils.prefetch import ahead
 from bigain.utils.randomness import KeyedStream
 
@@ -203,7 +203,7 @@ class Classify(Task):
         return accuracy_row(title, found.frame, other, found.cost, found.fingerprint)
 
     @classmethod
-    def columns(cls, rows: Sequence[Row], spent: bool = True) -> Columns:
+    def columns(cls, rows: Sequence[Row], metrics: Metrics, spent: bool = True) -> Columns:
         return accuracy_columns(rows, spent)
 
     def numbers(self, found: Results, baseline: Results | None) -> Row:

@@ -1,14 +1,18 @@
 """What a task contributes to tables and figures: typed values, and how they are printed."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from bigain.metrics.image_metric import ImageMetric
+
 # Values of a table's row by key, at full precision; None for what is not known.
 Row = dict[str, Any]
+
+Metrics = Sequence[type[ImageMetric]]
 
 COST = frozenset({"gflops", "gflops_matching", "peak_memory_mib"})
 
@@ -77,12 +81,14 @@ class Results:
         scores: of the images that the run generated.
         cost: of one evaluation: "gflops", of which "gflops_matching", and "peak_memory_mib".
         fingerprint: of the run.
+        metrics: of images, those that there are, whether the run was scored by them or not.
     """
 
     frame: pd.DataFrame | None = None
     scores: Mapping[str, Any] | None = None
     cost: Mapping[str, float | None] | None = None
     fingerprint: str | None = None
+    metrics: Metrics = ()
 
 
 def check_cost(cost: Mapping[str, float | None]) -> None:

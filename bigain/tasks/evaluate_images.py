@@ -8,6 +8,7 @@ from typing import ClassVar
 import pandas as pd
 
 from bigain.errors import BiGainError
+from bigain.store.identity import fingerprint
 from bigain.store.run_images import contiguous
 from bigain.store.runs import Run
 from bigain.tasks.base import Setup, Task
@@ -49,16 +50,18 @@ class EvaluateImages(Task):
         if (path / "run.json").is_file():
             run = Run.open(path)
             n = contiguous(run) if setup.limit is None else setup.limit
-            scores, kept = scoring.of_run(run, n), run.path / f"{scoring.record(n)}.json"
+            scores, kept = scoring.of_run(run, n), run.path
         else:
             images = open_folder(path, setup.limit)
             scores = scoring.of_images(images)
-            name = f"{path.resolve().name}-{images.sha256()[:8]}-{scoring.record(len(images))}.json"
+            records = [scoring.record(metric, len(images)) for metric in scoring.chosen]
+            key = fingerprint({"records": records})[:8]
+            name = f"{path.resolve().name}-{images.sha256()[:8]}-scores-{key}.json"
             kept = setup.results / "scores" / name
             with explained(kept.parent):
                 kept.parent.mkdir(parents=True, exist_ok=True)
             write_text(kept, json.dumps(scores, indent=2, sort_keys=True) + "\n")
-        print("\n  ".join([f"{path}:", *summary(scores), str(kept)]))
+        print("\n  ".join([f"{path}:", *summary(scores, scoring.metrics), str(kept)]))
         return run
 
     def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:

@@ -25,7 +25,7 @@ from bigain.errors import BiGainError, NotFiniteError
 from bigain.store.run_images import ARCHIVED, files, first_ids, folder
 from bigain.store.runs import Run
 from bigain.tasks.base import Task, Work
-from bigain.tasks.columns import Columns, Panel, Results, Row
+from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.generate_columns import PANEL, generation_columns, generation_row
 from bigain.utils.images import (
     FINGERPRINT,
@@ -165,12 +165,12 @@ class Generate(Task):
     def row(cls, title: str, found: Results, baseline: Results | None) -> Row:
         other = baseline.scores if baseline else None
         return generation_row(
-            title, found.frame, found.scores, other, found.cost, found.fingerprint
+            title, found.metrics, found.frame, found.scores, other, found.cost, found.fingerprint
         )
 
     @classmethod
-    def columns(cls, rows: Sequence[Row], spent: bool = True) -> Columns:
-        return generation_columns(rows, spent)
+    def columns(cls, rows: Sequence[Row], metrics: Metrics, spent: bool = True) -> Columns:
+        return generation_columns(rows, metrics, spent)
 
     def numbers(self, found: Results, baseline: Results | None) -> Row:
         row = self.row(self.name, found, baseline)

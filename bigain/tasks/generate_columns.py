@@ -8,39 +8,45 @@ import pandas as pd
 
 from bigain.errors import BiGainError
 from bigain.metrics.accuracy import Z
-from bigain.tasks.columns import Columns, Panel, Row, check_cost, counted, ranged, valued
+from bigain.metrics.image_metric import MetricColumn
+from bigain.tasks.columns import (
+    Column,
+    Columns,
+    Metrics,
+    Panel,
+    Row,
+    check_cost,
+    counted,
+    ranged,
+    valued,
+)
 
-# scores of a run's images, as `bigain.tasks.evaluate` names them
-SCORES = (
-    "fid",
-    "fid_low",
-    "fid_high",
-    "sfid",
-    "kid",
-    "kid_error",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "inception_score",
-    "clip_score",
-)
-KEYS = (
-    "features",
-    "reference",
-    "reference_n",
-    "generated",
-    *SCORES,
-    "fid_difference",
-    "fid_diff_low",
-    "fid_diff_high",
-    "gflops",
-    "gflops_matching",
-    "generate_evaluations",
-    "generate_seconds",
-    "generate_peak_memory_mib",
-    "generate_fingerprint",
-)
+
+def score_keys(metrics: Metrics) -> tuple[str, ...]:
+    """The values of the metrics of images that CSV files hold."""
+    values = (value for kind in metrics for value in kind.values)
+    return tuple(value.key for value in values if value.table)
+
+
+def keys(metrics: Metrics) -> tuple[str, ...]:
+    """The columns of generation in CSV files."""
+    return (
+        "features",
+        "reference",
+        "reference_n",
+        "generated",
+        *score_keys(metrics),
+        "fid_difference",
+        "fid_diff_low",
+        "fid_diff_high",
+        "gflops",
+        "gflops_matching",
+        "generate_evaluations",
+        "generate_seconds",
+        "generate_peak_memory_mib",
+        "generate_fingerprint",
+    )
+
 
 PANEL = Panel(
     "fid",
@@ -54,6 +60,7 @@ PANEL = Panel(
 
 def generation_row(
     title: str,
+    metrics: Metrics,
     frame: pd.DataFrame | None = None,
     scores: Mapping[str, Any] | None = None,
     baseline: Mapping[str, Any] | None = None,
@@ -64,6 +71,7 @@ def generation_row(
 
     Args:
         title: the method's name.
+        metrics: of images, whose values the row has.
         frame: its images, with the columns evaluations and seconds; None if it has not run.
         scores: of these images; None if they are not scored.
         baseline: the baseline's scores; None if this is the baseline, or that has none.
@@ -71,13 +79,13 @@ def generation_row(
         fingerprint: of its run.
 
     Returns:
-        "method" and the `KEYS`. The FID difference's interval is paired: both methods' bootstrap
+        "method" and the `keys`. The FID difference's interval is paired: both methods' bootstrap
         replicates resample the same seeds.
 
     Raises:
         BiGainError: if the baseline was scored with other features, reference or images.
     """
-    row: Row = {"method": title, **dict.fromkeys(KEYS)}
+    row: Row = {"method": title, **dict.fromkeys(keys(metrics))}
     if frame is None:
         return row
     if cost is not None:
@@ -92,7 +100,7 @@ def generation_row(
     }
     if scores is None:
         return row
-    row |= {key: scores[key] for key in SCORES}
+    row |= {key: scores.get(key) for key in score_keys(metrics)}
     row |= {
         "features": scores["features"],
         "reference": scores["reference_name"],
@@ -104,10 +112,11 @@ def generation_row(
     return row
 
 
-def generation_columns(rows: Sequence[Row], spent: bool = True) -> Columns:
+def generation_columns(rows: Sequence[Row], metrics: Metrics, spent: bool = True) -> Columns:
     """The columns of ``rows``, which say the features they come from.
 
     Args:
+        metrics: of images, in the order of their columns.
         spent: print the runs' time, which depends on what else their machines did.
 
     Raises:
@@ -124,9 +133,10 @@ def generation_columns(rows: Sequence[Row], spent: bool = True) -> Columns:
             f"{' and '.join(f'{f} against {r}' for f, r, _ in sorted(scored))}; score them alike"
         )
     if not scored:
-        return _columns("", "Images have not been scored.", spent)
+        return _columns(metrics, "", "Images have not been scored.", spent)
     ((features, reference, n),) = scored
     return _columns(
+        metrics,
         f" ({features})",
         f"FID and all scores beside it use the features '{features}' and compare the generated "
         f"images with {n:,} of {reference}; "
@@ -139,19 +149,21 @@ def generation_columns(rows: Sequence[Row], spent: bool = True) -> Columns:
     )
 
 
-def _columns(mark: str, legend: str, spent: bool) -> Columns:
+def _columns(metrics: Metrics, mark: str, legend: str, spent: bool) -> Columns:
     seconds = valued("Seconds, generating", "generate_seconds")
     columns = (
         counted("Generated", "generated"),
-        ranged(f"FID{mark}", "fid", "fid_low", "fid_high", ".2f"),
-        ranged("FID difference", "fid_difference", "fid_diff_low", "fid_diff_high", "+.2f"),
-        valued("Precision", "precision"),
-        valued("Recall", "recall"),
-        valued("Density", "density"),
-        valued("Coverage", "coverage"),
+        *(_column(column, mark) for kind in metrics for column in kind.columns),
         *([seconds] if spent else []),
     )
-    return Columns(KEYS, columns, legend)
+    return Columns(keys(metrics), columns, legend)
+
+
+def _column(column: MetricColumn, mark: str) -> Column:
+    title = f"{column.title}{mark}" if column.features else column.title
+    if column.interval is None:
+        return valued(title, column.key)
+    return ranged(title, column.key, *column.interval, column.format)
 
 
 def fid_difference(

@@ -1,134 +1,194 @@
-"""From a configuration to scores of generated images, kept beside them."""
+"""Scores of generated images, kept beside them: a record for each metric."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
+
+import torch
 
 from bigain.errors import BiGainError
 from bigain.features.base import FeatureNetwork, extract
+from bigain.metrics.image_metric import ImageMetric
 from bigain.store import run_images
-from bigain.store.identity import plain
+from bigain.store.identity import fingerprint, plain
 from bigain.store.reference_statistics import ReferenceStatistics
-from bigain.store.runs import Run, fingerprint
-from bigain.tasks.evaluate import Evaluate
-from bigain.utils.devices import device_of
+from bigain.store.runs import Run
+from bigain.tasks.evaluate import NETWORK, PROMPTS, Evaluate, PromptScorer
 from bigain.utils.images import ImageFolder, open_folder
 
-if TYPE_CHECKING:
-    from bigain.features.clip import ClipScore
-
 SEED = 0  # of the bootstrap and of random subsets; fixed, so that methods stay paired
+Reference = ImageFolder | ReferenceStatistics
+ABOUT = ("features", "network", "reference", "reference_name", "reference_n", "n")
 
 
-class Scoring:
-    """The feature network, the reference and the metrics of a configuration.
+class PromptNetwork(PromptScorer, Protocol):
+    """A `PromptScorer` that can be named before its weights are loaded."""
 
-    Attributes:
-        network: not loaded.
-        settings: of the metrics.
+    def identity(self) -> dict[str, Any]:
+        """What tells its scores from others'."""
+
+    def load(self, device: torch.device) -> Self:
+        """Load the weights; returns itself."""
+
+
+def open_reference(where: str, statistics: Path, network: FeatureNetwork) -> Reference:
+    """The real images to compare with.
+
+    Args:
+        where: a folder of images, an .npz of statistics, or the name of one in ``statistics``.
+        statistics: the folder of those that have names.
+        network: that scores the images; not loaded.
 
     Raises:
-        BiGainError: if a setting, the network's weights or the reference cannot be used.
+        BiGainError: if there are none, or they were made with another network.
+    """
+    if Path(where).is_dir():
+        return open_folder(where, mixed=True)
+    named = statistics / f"{where}-{network.name}.npz"
+    found = ReferenceStatistics.load(Path(where) if where.endswith(".npz") else named)
+    found.check(network)
+    return found
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the images of runs and folders are scored.
+
+    Args:
+        network: not loaded.
+        metrics: to compute; those that read prompts are left out without ``clip``.
+        reference: real images, or what is known of them.
+        clip: scores images by their prompts; not loaded, None for none.
+        allow_few: as `Evaluate` takes it.
     """
 
-    def __init__(
-        self,
-        network: FeatureNetwork,
-        settings: Evaluate,
-        *,
-        where: str | None,
-        statistics: Path,
-        clip: str | None,
-        device: str,
-        batch_size: int,
-        dataset: str,
-    ) -> None:
-        self.network, self.settings = network, settings
-        self.clip, self.device, self.batch_size = clip, device, batch_size
-        if where is None:
-            raise BiGainError(
-                f"dataset={dataset} names no reference; set evaluation.reference to a "
-                "folder of images or an .npz of scripts/make_reference_statistics.py, or "
-                "features=none"
-            )
-        self._reference: ImageFolder | ReferenceStatistics
-        if Path(where).is_dir():
-            self._reference = open_folder(where, mixed=True)
-            return
-        named = statistics / f"{where}-{self.network.name}.npz"
-        path = Path(where) if where.endswith(".npz") else named
-        self._reference = ReferenceStatistics.load(path)
-        self._reference.check(self.network)
+    network: FeatureNetwork
+    metrics: Sequence[ImageMetric]
+    reference: Reference
+    device: torch.device
+    batch_size: int
+    clip: PromptNetwork | None = None
+    allow_few: bool = False
+
+    @property
+    def chosen(self) -> list[ImageMetric]:
+        """The metrics that can be computed."""
+        return [m for m in self.metrics if self.clip is not None or PROMPTS not in m.reads]
+
+    def record(self, metric: ImageMetric, n: int) -> str:
+        """The name under which a metric's values of a run's first n images are kept."""
+        key: dict[str, Any] = {
+            "metric": metric.name,
+            "version": metric.version,
+            "settings": {k: v for k, v in plain(metric).items() if k != "class"},
+            "n": n,
+            "seed": SEED,
+        }
+        if metric.reads & NETWORK:
+            key["network"] = self._identities["network"]
+        if metric.compares:
+            key["reference"] = self._identities["reference"]
+        if PROMPTS in metric.reads:
+            key["clip"] = self._identities["clip"]
+        if self.allow_few:
+            key["allow_few"] = True
+        return f"scores-{metric.name}-{fingerprint(key)[:8]}"
 
     @cached_property
-    def _identity(self) -> dict[str, Any]:
-        real = self._reference
+    def _identities(self) -> dict[str, Any]:
+        real = self.reference
         return {
             "network": self.network.identity(),
             "reference": real.sha256() if isinstance(real, ImageFolder) else real.fingerprint,
-            "settings": plain(self.settings),
-            "clip": self._clip.identity() if self._clip else None,
-            "seed": SEED,
+            "clip": self.clip.identity() if self.clip else None,
         }
 
-    def record(self, n: int) -> str:
-        """The name under which the scores of a run's first n images are kept."""
-        key = fingerprint({**self._identity, "n": n})
-        return f"scores-{self.network.name}-{key[:8]}"
+    def read(self, run: Run, n: int) -> dict[str, Any] | None:
+        """All scores there are of a run's first n images; None if there are none.
+
+        Returns:
+            The values of all metrics, None for those that are missing, and `ABOUT`.
+        """
+        found = self._found(run, n)
+        return self._merged(found) if found else None
+
+    def complete(self, run: Run, n: int) -> bool:
+        """Whether the run has all scores of its first n images that it can still be given."""
+        found = self._found(run, n)
+        archived = run.read_record(run_images.ARCHIVED) is not None
+        return len(found) == len(self.chosen) or bool(found and archived)
 
     def of_run(self, run: Run, n: int) -> dict[str, Any]:
-        """Scores of a run's first n images, computed once and kept as a record of it.
+        """Scores of a run's first n images, each computed once and kept as a record of the run.
+
+        What an archived run lacks stays None as long as there are other scores.
 
         Raises:
             BiGainError: if they cannot be scored; `TooFewImagesError` if they are too few.
         """
-        name = self.record(n)
-        found = run.read_record(name)
-        if found is None:
-            if run.read_record(run_images.ARCHIVED) is not None:
-                raise BiGainError(
-                    f"{run.path} has archived its images, which other scores need; remove its "
-                    f"{run_images.ARCHIVED}.json and run its command again to draw them"
-                )
-            paths = run_images.files(run, run_images.first_ids(n))
-            if missing := [path.name for path in paths if not path.exists()]:
-                raise BiGainError(
-                    f"{run.path} lacks {len(missing)} of its first {n} images, {missing[0]} first; "
-                    "scores are of the first: run its command again, without start or shard"
-                )
-            images = open_folder(run_images.folder(run), n)
-            if images.fingerprint != run.fingerprint:
-                raise BiGainError(
-                    f"{images.path} holds images of run {images.fingerprint}, not of its own "
-                    f"{run.fingerprint}; move them away and run the run's command again"
-                )
-            found = self.of_images(images)
-            run.record(name, found)
-        return found
+        found = self._found(run, n)
+        missing = [m for m in self.chosen if m.name not in found]
+        archived = run.read_record(run_images.ARCHIVED) is not None
+        if missing and archived and not found:
+            raise BiGainError(f"{run.path} {_archived(missing)}")
+        if missing and not archived:
+            made = self._of(self._images(run, n), missing)
+            for metric in missing:
+                run.record(self.record(metric, n), made[metric.name])
+            found |= made
+        return self._merged(found)
 
     def of_images(self, images: ImageFolder) -> dict[str, Any]:
-        """Scores of a folder's images; see `Evaluate.score`."""
-        device = device_of(self.device)
-        network = self.network.load(device)
-        reference = self._reference
+        """Scores of a folder's images, in the shape that `read` returns."""
+        return self._merged(self._of(images, self.chosen))
+
+    def left_out(self, run: Run, n: int) -> str | None:
+        """Why the run lacks some of its scores and what would give them; None if it has all."""
+        found = self._found(run, n)
+        missing = [m for m in self.chosen if m.name not in found]
+        return f"the run {_archived(missing)}" if missing else None
+
+    def _found(self, run: Run, n: int) -> dict[str, dict[str, Any]]:
+        records = {m.name: run.read_record(self.record(m, n)) for m in self.chosen}
+        return {name: record for name, record in records.items() if record is not None}
+
+    def _merged(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        merged: dict[str, Any] = dict.fromkeys(ABOUT)
+        for metric in self.metrics:
+            merged |= found.get(metric.name) or metric.nothing()
+        return merged
+
+    def _images(self, run: Run, n: int) -> ImageFolder:
+        paths = run_images.files(run, run_images.first_ids(n))
+        if missing := [path.name for path in paths if not path.exists()]:
+            raise BiGainError(
+                f"{run.path} lacks {len(missing)} of its first {n} images, {missing[0]} first; "
+                "scores are of the first: run its command again, without start or shard"
+            )
+        images = open_folder(run_images.folder(run), n)
+        if images.fingerprint != run.fingerprint:
+            raise BiGainError(
+                f"{images.path} holds images of run {images.fingerprint}, not of its own "
+                f"{run.fingerprint}; move them away and run the run's command again"
+            )
+        return images
+
+    def _of(self, images: ImageFolder, metrics: Sequence[ImageMetric]) -> dict[str, dict[str, Any]]:
+        network = self.network.load(self.device)
+        reference = self.reference
         if isinstance(reference, ImageFolder):
             reference = self._extracted(network, reference)
-        return self.settings.score(
+        prompted = any(PROMPTS in metric.reads for metric in metrics)
+        return Evaluate(metrics, self.allow_few).score(
             images,
             network,
             reference,
             batch_size=self.batch_size,
             seed=SEED,
-            clip=self._clip.load(device) if self._clip else None,
+            clip=self.clip.load(self.device) if self.clip and prompted else None,
         )
-
-    @cached_property
-    def _clip(self) -> "ClipScore | None":
-        if self.clip is None:
-            return None
-        from bigain.features.clip import ClipScore  # only here: transformers is slow to import
-
-        return ClipScore(self.clip)
 
     def _extracted(self, network: FeatureNetwork, images: ImageFolder) -> ReferenceStatistics:
         features = extract(network, images, self.batch_size, len(images))
@@ -136,26 +196,26 @@ class Scoring:
         return ReferenceStatistics.of(images.path.name, network, data, features)
 
 
-_LABELS = {
-    "sfid": "sFID",
-    "kid": "KID",
-    "precision": "precision",
-    "recall": "recall",
-    "density": "density",
-    "coverage": "coverage",
-    "inception_score": "Inception Score",
-    "clip_score": "CLIP score",
-}
+def _archived(missing: Sequence[ImageMetric]) -> str:
+    return (
+        f"has archived its images, which {', '.join(m.name for m in missing)} would need; remove "
+        f"its {run_images.ARCHIVED}.json and run its command again to draw them"
+    )
 
 
-def summary(scores: dict[str, Any]) -> list[str]:
+def summary(scores: Mapping[str, Any], metrics: Sequence[ImageMetric]) -> list[str]:
     """Scores in lines for people."""
-    lines = []
-    if scores["fid"] is not None:
-        lines.append(
-            f"FID ({scores['features']}) {scores['fid']:.2f} [{scores['fid_low']:.2f}, "
-            f"{scores['fid_high']:.2f}], {scores['n']} images against {scores['reference_n']} of "
-            f"{scores['reference_name']}"
-        )
-    rest = [f"{name} {scores[key]:.4g}" for key, name in _LABELS.items() if scores[key] is not None]
+    lines, rest = [], []
+    for value in (value for metric in metrics for value in metric.values if value.label):
+        number = scores[value.key]
+        if number is None:
+            continue
+        if value.key == "fid":
+            lines.append(
+                f"FID ({scores['features']}) {number:.2f} [{scores['fid_low']:.2f}, "
+                f"{scores['fid_high']:.2f}], {scores['n']} images against "
+                f"{scores['reference_n']} of {scores['reference_name']}"
+            )
+        else:
+            rest.append(f"{value.label} {number:.4g}")
     return [*lines, ", ".join(rest)] if rest else lines

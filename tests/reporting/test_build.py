@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bigain.errors import BiGainError
+from bigain.experiments.configuration import metric_kinds
 from bigain.reporting.build import build
 from bigain.reporting.figures import Drawn, _draw
 from bigain.store.runs import Run
 from bigain.tasks.classify_columns import PANEL
-from bigain.tasks.generate_columns import SCORES
+from bigain.tasks.generate_columns import score_keys
 from bigain.utils.images import write_sheet
 
 IDS = [f"{i:03d}" for i in range(20)]
@@ -22,7 +23,13 @@ IDS = [f"{i:03d}" for i in range(20)]
 class Entry:
     run_path: Path
     command: str
-    scores: str | None = None
+    record: str | None = None
+
+    def scores(self, run):
+        return run.read_record(self.record) if self.record else None
+
+    def scored(self, run):
+        return self.record is None or self.scores(run) is not None
 
     def image_ids(self):
         return IDS
@@ -173,7 +180,7 @@ def draw(root, name, evaluations=20, scores=None, ids=IDS):
 
 def scored(fid, replicates, **changes):
     return {
-        **dict.fromkeys(SCORES),
+        **dict.fromkeys(score_keys(metric_kinds())),
         "features": "fashion",
         "network": "n",
         "reference": "r",

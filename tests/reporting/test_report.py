@@ -37,13 +37,19 @@ class Entry:
 
     run_path: Path
     overrides: list[str]
-    scores: str | None = None
+    record: str | None = None
     error: str | None = None
     ids: list[str] = field(default_factory=lambda: IDS)
 
     @property
     def command(self) -> str:
         return f"python run.py {' '.join(self.overrides)}"
+
+    def scores(self, run):
+        return run.read_record(self.record) if self.record else None
+
+    def scored(self, run):
+        return self.record is None or self.scores(run) is not None
 
     def image_ids(self) -> list[str]:
         if self.error:

@@ -20,7 +20,7 @@ class Entry:
 
     path: Path
     overrides: list[str]
-    scores: str | None = None
+    record: str | None = None
     error: str | None = None
     looked: int = 0
 
@@ -30,6 +30,12 @@ class Entry:
         if self.error:
             raise BiGainError(self.error)
         return self.path
+
+    def scores(self, run):
+        return run.read_record(self.record) if self.record else None
+
+    def scored(self, run):
+        return self.record is None or self.scores(run) is not None
 
     def image_ids(self) -> list[str]:
         return ["0", "1", "2"]
@@ -84,7 +90,7 @@ def test_images_are_counted_only_if_they_are_wanted(run, entry):
 
 def test_images_not_scored_are_not_done(run, entry):
     run.append(rows(0, 1, 2))
-    entry.scores = "scores-inception"
+    entry.record = "scores-inception"
     assert look(entry).line == "started, 3 of 3 images; not scored"
     run.record("scores-inception", {})
     assert look(entry).word == "done"

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from bigain.errors import BiGainError
+from bigain.experiments.configuration import metric_kinds
 from bigain.reporting import build, figures, tables
 from bigain.store.forward_times import conditions_of, key, time_of
 from bigain.store.runs import Run
@@ -10,6 +11,8 @@ from bigain.tasks.classify_columns import accuracy_columns
 from bigain.tasks.generate_columns import generation_columns, generation_row
 
 LGTM = {"compressor": {"class": "LGTM", "ratio": 0.5}, "blocks": [0], "sites": ["mlp"]}
+
+METRICS = metric_kinds()
 
 
 def measured(folder, kind, model="toy", seconds=(0.8, 0.9, 1.0)):
@@ -68,9 +71,9 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_the_table_prints_times_and_where_they_come_from(tmp_path):
     times = [dict(zip(tables.TIMES, time, strict=True)) for time in ((0.9, 0.8, 1.0), (1, 1, 1))]
-    rows = [{**generation_row("a"), **time} for time in times]
+    rows = [{**generation_row("a", METRICS), **time} for time in times]
     section = tables.Section(
-        "", [*rows, generation_row("b")], [generation_columns(rows, spent=False)]
+        "", [*rows, generation_row("b", METRICS)], [generation_columns(rows, METRICS, spent=False)]
     )
     text = tables.write([section], tmp_path / "t", "T", "", "two cores")
     assert "0.90 [0.80, 1.00]" in text and "timed in turn on two cores" in text
@@ -79,14 +82,14 @@ def test_the_table_prints_times_and_where_they_come_from(tmp_path):
 
 
 def test_the_baseline_s_time_alone_is_no_column(tmp_path):
-    row = {**generation_row("a"), **dict.fromkeys(tables.TIMES, 1.0)}
-    assert not tables.Section("", [row, generation_row("b")], []).timed
+    row = {**generation_row("a", METRICS), **dict.fromkeys(tables.TIMES, 1.0)}
+    assert not tables.Section("", [row, generation_row("b", METRICS)], []).timed
 
 
 def test_a_table_without_times_has_no_column_of_them(tmp_path):
-    row = generation_row("a")
+    row = generation_row("a", METRICS)
     text = tables.write(
-        [tables.Section("", [row], [generation_columns([row])])], tmp_path / "t", "T", ""
+        [tables.Section("", [row], [generation_columns([row], METRICS)])], tmp_path / "t", "T", ""
     )
     assert "Time" not in text and "Seconds, generating" in text
 

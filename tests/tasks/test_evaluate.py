@@ -15,17 +15,40 @@ from torch import Tensor
 from bigain.datasets import FashionMNIST
 from bigain.errors import BiGainError
 from bigain.features import FashionFeatures, Features, extract
-from bigain.metrics.frechet import Moments, frechet_distance
-from bigain.metrics.inception_score import inception_score
-from bigain.metrics.kernel import kernel_distance
-from bigain.metrics.manifold import density_coverage, precision_recall
+from bigain.metrics.frechet import FID, Moments, SpatialFID, frechet_distance
+from bigain.metrics.image_metric import ImageMetric
+from bigain.metrics.inception_score import InceptionScoreMetric, inception_score
+from bigain.metrics.kernel import KID, kernel_distance
+from bigain.metrics.manifold import (
+    DensityCoverageMetric,
+    PrecisionRecallMetric,
+    density_coverage,
+    precision_recall,
+)
+from bigain.metrics.prompt_score import ClipScoreMetric
 from bigain.store.reference_statistics import ReferenceStatistics
 from bigain.store.runs import Run
 from bigain.tasks.evaluate import Evaluate
 from bigain.utils.images import ImageFolder, open_folder, pixels, write_png
 
 D = 6
-FEW = Evaluate(replicates=20, kid_subsets=5, kid_subset_size=20)
+
+
+def metrics(
+    replicates: int = 200, neighbours: int = 3, subsets: int = 100, subset_size: int = 1000
+) -> list[ImageMetric]:
+    return [
+        FID(replicates),
+        SpatialFID(),
+        KID(subsets, subset_size),
+        PrecisionRecallMetric(neighbours),
+        DensityCoverageMetric(),
+        InceptionScoreMetric(),
+        ClipScoreMetric(),
+    ]
+
+
+FEW = Evaluate(metrics(20, subsets=5, subset_size=20))
 
 
 class Toy:
@@ -92,7 +115,8 @@ def score(
 ) -> dict[str, Any]:
     settings: dict[str, Any] = {"network": Toy(), "batch_size": 16, "seed": 3} | changes
     network = settings.pop("network")
-    return task.score(folder, network, reference, **settings)
+    found = task.score(folder, network, reference, **settings)
+    return {key: value for values in found.values() for key, value in values.items()}
 
 
 def refusal(*arguments: Any, **changes: Any) -> str:
@@ -136,7 +160,7 @@ def test_worse_images_score_worse(tmp_path: Path) -> None:
     images = torch.stack([dataset[i].image for i in range(300)])
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     sets = (images, F.avg_pool2d(images, 5, 1, 2, count_include_pad=False), noise)
-    task = Evaluate(replicates=50, kid_subset_size=100, kid_subsets=10)
+    task = Evaluate(metrics(50, subset_size=100, subsets=10))
     found = []
     for name, batch in zip("abc", sets, strict=True):
         (tmp_path / name).mkdir()
@@ -249,9 +273,9 @@ def test_too_few_images_are_refused(folder: ImageFolder, reference: ReferenceSta
     assert "evaluation.allow_few=true" in message
     assert f"fid {D + 1}" in message
     assert "kid 20" in message
-    assert "kid" in refusal(folder, reference, Evaluate())  # its subsets are of 1000
-    assert "recall" in refusal(few, reference, Evaluate(precision_neighbours=6, replicates=2))
-    enough = Evaluate(replicates=2, kid_subset_size=5, kid_subsets=1)
+    assert "kid" in refusal(folder, reference, Evaluate(metrics()))  # its subsets are of 1000
+    assert "recall" in refusal(few, reference, Evaluate(metrics(2, neighbours=6)))
+    enough = Evaluate(metrics(2, subset_size=5, subsets=1))
     assert score(open_folder(folder.path, 10), reference, enough)["kid"] is not None
 
 
@@ -274,7 +298,7 @@ def test_a_small_reference_is_refused(folder: ImageFolder) -> None:
 def test_few_images_by_name(
     folder: ImageFolder, reference: ReferenceStatistics, n: int, missing: str
 ) -> None:
-    task = Evaluate(replicates=20, kid_subsets=5, kid_subset_size=20, allow_few=True)
+    task = Evaluate(FEW.metrics, allow_few=True)
     found = score(open_folder(folder.path, n), reference, task)
     json.dumps(found, allow_nan=False)
     metrics = ("fid", "sfid", "kid", "precision", "recall", "density", "coverage")
@@ -291,14 +315,28 @@ def test_clip_needs_prompts(
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("kind", "wrong"),
     [
-        {"replicates": 1},
-        {"coverage_neighbours": 0},
-        {"kid_subset_size": 1.5},
-        {"kid_subsets": True},
+        (FID, {"replicates": 1}),
+        (DensityCoverageMetric, {"neighbours": 0}),
+        (PrecisionRecallMetric, {"neighbours": 0}),
+        (KID, {"subset_size": 1.5}),
+        (KID, {"subsets": True}),
     ],
 )
-def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+def test_settings_are_checked(kind: type[ImageMetric], wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Evaluate(**wrong)
+        kind(**wrong)
+
+
+def test_only_what_a_metric_reads_is_computed(
+    folder: ImageFolder, reference: ReferenceStatistics
+) -> None:
+    class Asleep(Toy):
+        def __call__(self, batch: Tensor) -> Features:
+            raise AssertionError("nothing reads features")
+
+    found = score(folder, reference, Evaluate([ClipScoreMetric()]), network=Asleep(), clip=Clip())
+    assert found["clip_score"] is not None and "fid" not in found
+    found = score(folder, reference, Evaluate([KID(5, 20)]))
+    assert found["kid"] is not None and "clip_score" not in found

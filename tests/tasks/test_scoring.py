@@ -2,15 +2,28 @@
 
 import json
 import shutil
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bigain.errors import BiGainError
+from bigain.experiments import configuration
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
-from bigain.tasks.generate import files, folder
+from bigain.metrics.frechet import FID, SpatialFID
+from bigain.metrics.image_metric import Generated, ImageMetric, MetricColumn, Real, Value
+from bigain.metrics.inception_score import InceptionScoreMetric
+from bigain.metrics.kernel import KID
+from bigain.metrics.manifold import PrecisionRecallMetric
+from bigain.reporting.tables import Section
+from bigain.store.run_images import files, folder
+from bigain.tasks.generate_columns import generation_columns, generation_row, score_keys
 from bigain.utils.images import write_png
 from bigain.utils.paths import REPOSITORY
 
@@ -40,13 +53,14 @@ def run(configure):
 
 
 @pytest.fixture
-def evaluate(run, tmp_path):
+def evaluate(run, job, overrides, tmp_path):
     """Scores of a folder, read back from where they are kept."""
 
     def scored(path, *more):
         here = [f"task.path={path}", f"results={tmp_path}/results", *more]
-        found = run(["task=evaluate", *here])
-        place = found.path if found else tmp_path / "results" / "scores"
+        if found := run(["task=evaluate", *here]):
+            return job([*overrides, *more]).scoring.read(found, 12)
+        place = tmp_path / "results" / "scores"
         newest = max(place.glob("*scores-*.json"), key=lambda p: p.stat().st_mtime_ns)
         return json.loads(newest.read_text())
 
@@ -63,7 +77,12 @@ def paint(path, count=12, side=32, start=0, about=None):
 
 
 def scores_of(run):
-    return [json.loads(path.read_text()) for path in run.path.glob("scores-*.json")]
+    """The records of every count of images, merged."""
+    found: dict[int, dict] = {}
+    for path in sorted(run.path.glob("scores-*.json")):
+        record = json.loads(path.read_text())
+        found.setdefault(record["n"], {}).update(record)
+    return list(found.values())
 
 
 def test_a_run_is_scored_against_its_data_sets_statistics(overrides, run):
@@ -80,10 +99,11 @@ def test_a_run_is_scored_once_at_its_end(overrides, run, reference, capsys):
     assert scores["reference_name"] == "real" and scores["reference_n"] == 80
     assert scores["fid"] > 1 and len(scores["fid_replicates"]) == 5
     assert f"FID (fashion) {scores['fid']:.2f}" in capsys.readouterr().out
-    (kept,) = found.path.glob("scores-*.json")
-    before = kept.stat().st_mtime_ns
+    kept = {path: path.stat().st_mtime_ns for path in found.path.glob("scores-*.json")}
+    names = "fid sfid kid precision_recall density_coverage inception_score"
+    assert {path.name.split("-")[1] for path in kept} == set(names.split())
     run([*overrides, *FEW])
-    assert kept.stat().st_mtime_ns == before
+    assert kept == {path: path.stat().st_mtime_ns for path in found.path.glob("scores-*.json")}
     run([*overrides, *FEW, "limit=9"])  # other images, other scores
     assert sorted(s["n"] for s in scores_of(found)) == [9, 12]
 
@@ -110,7 +130,8 @@ def test_a_run_and_its_folder_score_alike(overrides, run, evaluate, reference):
     found = run([*overrides, "features=none"])
     whole = evaluate(found.path, *FEW, reference)
     assert evaluate(folder(found), *FEW, reference) == whole
-    assert scores_of(found) == [whole]
+    (scores,) = scores_of(found)
+    assert {key: whole[key] for key in scores} == scores
     batched = evaluate(folder(found), *FEW, reference, "batch_size=5")
     assert batched["fid"] == pytest.approx(whole["fid"])
 
@@ -187,5 +208,68 @@ def test_statistics_that_are_missing_are_said_before_anything_is_drawn(overrides
 
 def test_the_record_is_known_without_weights_in_memory(overrides, run, configure, reference):
     found = run([*overrides, *FEW, reference])
-    job = Job(settings_of(configure([*overrides, *FEW, reference])))
-    assert job.scoring.record(12) in {path.stem for path in found.path.glob("scores-*.json")}
+    scoring = Job(settings_of(configure([*overrides, *FEW, reference]))).scoring
+    names = {scoring.record(metric, 12) for metric in scoring.chosen}
+    assert names == {path.stem for path in found.path.glob("scores-*.json")}
+
+
+@dataclass(frozen=True)
+class Brightness(ImageMetric):
+    """A metric that did not exist when the runs were scored."""
+
+    name: ClassVar = "brightness"
+    values: ClassVar = (Value("brightness", "brightness"),)
+    columns: ClassVar = (MetricColumn("Brightness", "brightness"),)
+
+    def compute(self, generated: Generated, real: Real, seed: int) -> dict[str, float]:
+        return {"brightness": float(generated.pooled.mean())}
+
+
+def test_a_new_metric_is_computed_alone(overrides, run, job, reference, monkeypatch, capsys):
+    chosen = [*overrides, *FEW, reference]
+    first = run(chosen)
+    kept = {path: path.stat().st_mtime_ns for path in first.path.glob("scores-*.json")}
+    before = job(chosen).scoring.read(first, 12)
+    module = ModuleType("brightness_metric")
+    module.Brightness = Brightness
+    monkeypatch.setitem(sys.modules, "brightness_metric", module)
+    more = [*chosen, "+evaluation.metrics.brightness={_target_: brightness_metric.Brightness}"]
+    assert job(more).scoring.read(first, 12) == before | {"brightness": None}
+    assert not job(more).scoring.complete(first, 12)
+
+    def refuse(*arguments, **settings):
+        raise AssertionError("the others are there")
+
+    for kind in (FID, SpatialFID, KID, PrecisionRecallMetric, InceptionScoreMetric):
+        monkeypatch.setattr(kind, "compute", refuse)
+    capsys.readouterr()
+    run(more)
+    assert "nothing to compute" in capsys.readouterr().out
+    after = job(more).scoring.read(first, 12)
+    assert after == before | {"brightness": after["brightness"]}
+    assert after["brightness"] is not None and job(more).scoring.complete(first, 12)
+    new = [path for path in first.path.glob("scores-*.json") if path not in kept]
+    assert [path.name.split("-")[1] for path in new] == ["brightness"]
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+def test_a_setting_of_one_metric_leaves_the_others_as_they_are(overrides, run, reference):
+    chosen = [*overrides, *FEW, reference]
+    first = run(chosen)
+    names = {path.name for path in first.path.glob("scores-*.json")}
+    run([*chosen, "evaluation.coverage_neighbours=4"])
+    new = {path.name for path in first.path.glob("scores-*.json")} - names
+    assert [name.split("-")[1] for name in new] == ["density_coverage"]
+
+
+def test_a_new_metric_has_a_column_and_a_missing_score_is_a_dash():
+    kinds = [*configuration.metric_kinds(), Brightness]
+    frame = pd.DataFrame({"evaluations": [2.0], "seconds": [0.5]})
+    known: dict[str, Any] = {key: 1.0 for key in score_keys(kinds)} | {"brightness": 0.25}
+    known |= {"features": "f", "reference_name": "r", "reference_n": 9}
+    lacking = known | {"fid": None, "brightness": None}
+    rows = [generation_row("a", kinds, frame, s) for s in (known, lacking)]
+    header, *lines = Section("", rows, [generation_columns(rows, kinds)]).texts
+    shown = [dict(zip(header, line, strict=True)) for line in lines]
+    assert [line["Brightness"] for line in shown] == ["0.250", "–"]
+    assert [line["FID (f)"] for line in shown] == ["1.00 [1.00, 1.00]", "–"]

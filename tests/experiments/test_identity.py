@@ -1,0 +1,113 @@
+"""Which options a run's fingerprint holds, so that growing code still finds finished runs."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from omegaconf import OmegaConf
+
+from bigain import compressors
+from bigain.compressors import LGTM, Compose, Compressor, ToDo, ToMe
+from bigain.compressors.iekvd import IEKVD, LinearAlpha
+from bigain.experiments import configuration
+from bigain.store.identity import plain
+from bigain.tasks.classify import Classify
+from bigain.tasks.generate import Generate
+from bigain.tasks.trace import Trace
+from bigain.utils.paths import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Grown(ToMe):
+    """ToMe with an option that it did not have."""
+
+    depth: int = 3
+
+
+Grown.__name__ = "ToMe"
+
+
+def test_what_stands_at_its_default_is_left_out():
+    assert plain(LGTM(0.5)) == {"class": "LGTM", "ratio": 0.5}
+    assert plain(LGTM(0.5, cells="official")) == {
+        "class": "LGTM",
+        "ratio": 0.5,
+        "cells": "official",
+    }
+    assert plain(Classify()) == {"class": "Classify"}
+    assert plain(Classify([5, 20])) == {"class": "Classify"}  # whose default is a tuple
+    assert plain(Generate(guidance=4)) == {"class": "Generate"}
+    both = plain(Compose(ToMe(0.5), IEKVD(2, LinearAlpha(clean=2.0))))
+    alpha = {"class": "LinearAlpha", "clean": 2.0}
+    parts = [{"class": "ToMe", "ratio": 0.5}, {"class": "IEKVD", "factor": 2, "alpha": alpha}]
+    assert both == {"class": "Compose", "parts": parts}
+
+
+@dataclass(frozen=True)
+class Listed:
+    values: list[int] = dataclasses.field(default_factory=lambda: [1, 2])
+
+
+def test_a_default_may_come_from_a_factory():
+    assert plain(Listed()) == {"class": "Listed"}
+    assert plain(Listed([2])) == {"class": "Listed", "values": [2]}
+
+
+def test_a_new_option_of_a_compressor_orphans_no_run(overrides, run, job, monkeypatch):
+    chosen = [*overrides, "compressor=tome"]
+    before = run(chosen)
+    monkeypatch.setattr(compressors, "ToMe", Grown)
+    assert isinstance(job(chosen).compressor, Grown)
+    assert job(chosen).run_path == before.path
+    assert run(chosen).finished() == before.finished()
+    assert len(list(before.path.parent.iterdir())) == 1
+    assert job([*chosen, "+compressor.depth=4"]).run_path != before.path
+
+
+def test_settings_at_their_defaults_are_left_out(job):
+    identity = job(["compressor=tome"]).identity
+    assert identity.keys() == {"protocol", "model", "compression", "dataset", "task"}
+    assert identity["compression"].keys() == {"compressor", "blocks"}
+    other = job(["compressor=tome", "seed=1", "dtype=bfloat16", "sites=[self_attention,mlp]"])
+    assert (other.identity["seed"], other.identity["dtype"]) == (1, "bfloat16")
+    assert other.identity["compression"]["sites"] == ["mlp", "self_attention"]
+
+
+def test_the_schema_and_the_file_agree_about_these_defaults():
+    written = OmegaConf.load(REPOSITORY / "configs" / "config.yaml")
+    usual = configuration.Config()
+    for key in ("seed", "dtype", "sites"):
+        assert written[key] == getattr(usual, key)
+
+
+def defaults(kind: type) -> dict[str, object]:
+    fields = dataclasses.fields(kind)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+
+
+# A default that changes gives old fingerprints another meaning. Add new options here, with the
+# default that keeps results as they were; to change one, raise bigain.experiments.job.PROTOCOL.
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (compressors.ABM, {"ratio": None, "threshold": None, "stride": 2}),
+        (
+            LGTM,
+            {"stride": 2, "cells": "paper", "destinations": "lowest", "score": "laplacian_l1"},
+        ),
+        (ToMe, {"stride": 2, "destinations": "random"}),
+        (ToDo, {"pool": "nearest"}),
+        (IEKVD, {"alpha": 0.9}),
+        (LinearAlpha, {"noise": 0.8, "clean": 1.2, "timesteps": 1000}),
+        (compressors.SiTo, {"stride": 2, "sim_beta": 1.0, "noise_alpha": 0.1}),
+        (compressors.FrequencyFilter, {"factor": 2, "domain": "spectrum"}),
+        (Compose, {}),
+        (compressors.Cached, {}),
+        (Classify, {"samples": (5, 20), "keep": (5, 1), "loss": "l2"}),
+        (Generate, {"sampler": "ddim", "steps": 50, "guidance": 4.0, "spacing": None}),
+        (Trace, {"timesteps": (125, 525, 925), "bands": 8}),
+    ],
+)
+def test_defaults_stay(kind: type[Compressor] | Callable[..., object], expected):
+    assert defaults(kind) == expected
