@@ -83,11 +83,12 @@ status: $(STAMP) ## what is done, running, missing and failed, and what would co
 benchmark: $(STAMP) ## time everything against its peers: results/benchmarks; stop other work first
 	$(PY) scripts/benchmark.py $(ARGS)
 
-test: $(STAMP) ## lint, check types and run the tests
+test: $(STAMP) ## lint, check layers and types, and run the tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports
 	$(PY) -m mypy
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --durations=10
 
 format: $(STAMP) ## mend what ruff can and format the code
 	$(PY) -m ruff check --fix .
