@@ -11,10 +11,11 @@ from bigain.errors import BiGainError
 from bigain.experiments.archive import archive
 from bigain.experiments.configuration import explain
 from bigain.experiments.experiment_files import SCALES, load, names
-from bigain.reporting.build import build
+from bigain.reporting.build import build, collect
 from bigain.reporting.findings import findings
 from bigain.reporting.report import report
 from bigain.reporting.status import status_of
+from bigain.reporting.verdict import verdict
 from bigain.utils.paths import REPOSITORY
 
 
@@ -69,7 +70,10 @@ def main() -> int:
             return 0
         experiment = load(arguments.name, arguments.scale, arguments.overrides)
         out = arguments.out or REPOSITORY / "results" / (experiment.scale or "")
-        print(build(experiment, out), end="")
+        collected = collect(experiment)
+        print(build(experiment, out, collected), end="")
+        if said := verdict([part.section for part in collected if part.section]):
+            print(f"\n{said}")
         if experiment.next:
             print(f"\nnext: {experiment.next}")
     except (BiGainError, HydraException, OmegaConfBaseException) as error:

@@ -100,17 +100,21 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
     return collected
 
 
-def build(experiment: Experiment, out: Path) -> str:
+def build(experiment: Experiment, out: Path, collected: Sequence[Collected] | None = None) -> str:
     """Write ``<out>/<name>.{csv,md,tex}`` and the experiment's figures; return the Markdown.
 
     An entry whose run has not started or not finished is dashes; for the latter a line on stderr
     says what is missing and how to complete it. A run's costs come from its record "cost".
 
+    Args:
+        collected: what `collect` found, if that is known already.
+
     Raises:
         BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
             other images.
     """
-    collected = collect(experiment)
+    if collected is None:
+        collected = collect(experiment)
     for part in collected:
         for found in (found for entries in part.entries.values() for found in entries.values()):
             if found.problem:

@@ -56,7 +56,7 @@ def test_an_experiment_is_swept_by_rows_each_of_which_knows_it():
     made = jobs("experiment=demo", "limit=3", "seed=0,1")
     assert len(made) == 2 * len(experiment_files.load("demo").rows)
     for job in made:
-        assert job[0] == "sweep=demo" and "limit=3" in job and "limit=64" not in job
+        assert job[0] == "sweep=demo" and "limit=3" in job and "limit=100" not in job
         assert not any(o.startswith("experiment=") for o in job)
     assert sum("compressor=lgtm" in job for job in made) == 2
 

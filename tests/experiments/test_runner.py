@@ -242,7 +242,7 @@ def test_an_experiment_sweeps_its_rows(overrides, tmp_path):
     abouts = [p.read_text() for p in (tmp_path / "runs").glob("*/run.json")]
     assert not any('"sweep"' in about or '"shard"' in about for about in abouts)
     names = sorted(p.name.rsplit("-", 2)[1] for p in (tmp_path / "runs").iterdir())
-    assert names == sorted(["none", "tome", "sito", "todo", "lgtm", "iekvd"])
+    assert names == sorted(["none", "tome", "tome", "sito", "todo", "lgtm", "iekvd"])
 
 
 def test_a_session_s_command_holds_no_path_of_the_repository(overrides, tmp_path):
