@@ -19,6 +19,7 @@ from bigain.metrics.accuracy import Paired, hits, paired, top1
 from bigain.metrics.effects import class_spread, correlation, interaction, kept_above
 from bigain.metrics.spectrum import coherence
 from bigain.reporting.build import Found, collect
+from bigain.tasks import Classify, Generate, Trace
 from bigain.tasks.classify_columns import p_value, same_images
 from bigain.tasks.generate_columns import fid_contrast, fid_difference, fid_ratio
 from bigain.tasks.trace_rows import spectra_at
@@ -39,13 +40,13 @@ class Row(NamedTuple):
     @property
     def frame(self) -> pd.DataFrame | None:
         """Its classified images."""
-        found = self.entries.get("classify")
+        found = self.entries.get(Classify.name)
         return found.frame if found else None
 
     @property
     def scores(self) -> Mapping[str, Any] | None:
         """Of its generated images; None also if they lack FID."""
-        found = self.entries.get("generate")
+        found = self.entries.get(Generate.name)
         return found.scores if found and found.scores and found.scores["fid"] is not None else None
 
 
@@ -228,7 +229,7 @@ def _retention(rows: Rows) -> Iterator[Line]:
     plain = rows["none"]
     kinds: dict[str, list[tuple[float, NDArray[np.float64]]]] = {}
     for name, row in rows.items():
-        trace = row.entries.get("trace")
+        trace = row.entries.get(Trace.name)
         if name == "none" or row.frame is None or plain.frame is None:
             continue
         if trace is None or trace.frame is None:
