@@ -1,24 +1,68 @@
-"""The README's own code runs."""
+"""The README and the pages of docs/ say what the code and the results say."""
 
 import re
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 import torch
 
 from bigain.compressors import TokenGrid
+from bigain.utils.tables import markdown
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+REPOSITORY = Path(__file__).parents[1]
+RESULTS = REPOSITORY / "docs" / "results.md"
+README = (REPOSITORY / "README.md").read_text()
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("results", "reproducing", "extending", "performance")),
+]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.S)
+]
+# written by runs or put there by scripts, and not kept in the repository
+MADE = ("data/", "outputs/", "results/runs", "results/paper", "results/mini/report.html")
+TABLE = re.compile(r"(?:^\|.*\|$\n?)+", re.M)
+GROUPS = {"DiT": "DiT, Fashion-MNIST", "U-Net": "U-Net, Fashion-MNIST"}
+
+
+def the_block(part: str) -> str:
+    """The one block of Python code that holds ``part``."""
+    (found,) = [block for block in BLOCKS if part in block]
+    return found
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The cells of each Markdown table, the header first, without the line of dashes."""
+    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    return [
+        [
+            [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for number, line in enumerate(table.splitlines())
+            if number != 1
+        ]
+        for table in TABLE.findall(text)
+    ]
+
+
+def marked(text: str, name: str) -> str:
+    (found,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", text, re.S)
+    return found
+
+
+# Code
 
 
 def test_the_example_compressor_merges_pairs(monkeypatch):
-    (source,) = [block for block in BLOCKS if "class Checkerboard" in block]
     module = ModuleType("checkerboard")
     monkeypatch.setitem(sys.modules, "checkerboard", module)
-    exec(source, module.__dict__)
+    exec(the_block("class Checkerboard"), module.__dict__)
     x = torch.arange(15.0).view(1, 15, 1)
     queries = module.Checkerboard().plan(x, TokenGrid(3, 5)).queries
     assert queries.apply(x).flatten().tolist() == [0.5, 2.5, 4, 5.5, 7.5, 9, 10.5, 12.5, 14]
@@ -26,8 +70,6 @@ def test_the_example_compressor_merges_pairs(monkeypatch):
 
 
 def test_the_example_on_a_pipeline(unet):
-    (source,) = [block for block in BLOCKS if "bigain.compress(pipe" in block]
-
     class Output:
         images = (torch.zeros(1),)
 
@@ -41,25 +83,181 @@ def test_the_example_on_a_pipeline(unet):
 
     pipe = Pipe(unet)
     plain = unet()
-    exec(source, {"pipe": pipe})
+    exec(the_block("with compress(pipe"), {"pipe": pipe})
     assert (pipe.output - plain).abs().max() > 1e-3
     assert torch.equal(unet(), plain)
 
 
 def test_the_example_on_tensors():
-    (source,) = [block for block in BLOCKS if "TokenGrid(64, 64)" in block]
     names = {"x": torch.randn(1, 4096, 8)}
-    exec(source, names)
+    exec(the_block("TokenGrid(64, 64)"), names)
     assert names["z"].shape == (1, 2048, 8) and names["y"].shape == (1, 4096, 8)
 
 
-def table(text: str) -> list[str]:
-    """Markdown rows, without their padding."""
-    return [re.sub(r" +|-{3,}", " ", line) for line in text.splitlines() if line.startswith("|")]
+def test_the_example_metric_counts_images(monkeypatch):
+    module = ModuleType("brightness")
+    monkeypatch.setitem(sys.modules, "brightness", module)
+    exec(the_block("class FeatureNorm"), module.__dict__)
+    from bigain.metrics.image_metric import Generated
+
+    generated = Generated(n=2, pooled=torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    assert module.FeatureNorm().compute(generated, None, 0) == {"feature_norm": 3.0}
 
 
-@pytest.mark.parametrize(("name", "file"), [("demo", "demo.md"), ("joint", "mini/figure2.md")])
-def test_its_tables_are_those_of_the_runs(name, file):
-    (shown,) = re.findall(rf"<!-- {name} -->(.*?)<!-- /{name} -->", README, re.S)
-    written = (Path(__file__).parent.parent / "results" / file).read_text()
-    assert table(shown) == table(written) != []
+# Numbers
+
+
+def test_its_results_are_those_of_the_runs():
+    """Every number of the README's table, and every word of its verdicts."""
+    (shown,) = tables(marked(README, "results"))
+    header, *lines = shown
+    runs = pd.read_csv(REPOSITORY / "results" / "mini" / "figure2.csv")
+    assert len(lines) > 8 and {line[1] for line in lines} == set(GROUPS)
+    for line in lines:
+        found = dict(zip(header, line, strict=True))
+        chosen = (runs["group"] == GROUPS[found["Model"]]) & (runs["method"] == found["Method"])
+        (row,) = runs[chosen].to_dict("records")
+        assert found == {
+            "Method": row["method"],
+            "Model": found["Model"],
+            "GFLOPs": f"{row['gflops']:.3f}",
+            "Time": f"{row['time']:.2f}",
+            "Accuracy (%)": f"{row['acc1']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
+            "FID": f"{row['fid']:.2f} [{row['fid_low']:.2f}, {row['fid_high']:.2f}]",
+            "Verdict": found["Verdict"],
+        }
+        assert re.split("[:,] ", found["Verdict"])[0] in verdicts(row)
+
+
+def verdicts(row: dict[str, float | str]) -> tuple[str, ...]:
+    """What the verdict on a row may begin with, up to its first comma or colon."""
+    if row["method"] == "Uncompressed":
+        return ("the reference",)
+    accuracy, fid = row["diff_high"] < 0, row["fid_diff_low"] > 0  # whether it is worse
+    if accuracy == fid:
+        return ("both worse",) if accuracy else ("both kept",)
+    return ("FID kept",) if accuracy else ("accuracy kept",)
+
+
+def test_what_it_says_of_randomness_is_what_the_runs_say():
+    runs = pd.read_csv(REPOSITORY / "results" / "mini" / "destinations.csv")
+    accuracy = runs.set_index(["group", "method"])["acc1"]
+    lost = [
+        accuracy[GROUPS["DiT"], f"ToMe {ratio}"] - accuracy[GROUPS["DiT"], f"ToMe, unpaired {ratio}"]
+        for ratio in (0.3, 0.5, 0.7)
+    ]
+    assert f"costs {min(lost):.0f} to {max(lost):.0f} points on the DiT" in " ".join(README.split())
+
+
+def test_what_it_says_of_lgtm_is_what_the_runs_say():
+    runs = pd.read_csv(REPOSITORY / "results" / "mini" / "table14.csv")
+    accuracy = runs.pivot(index="group", columns="method", values="acc1")
+    lost = accuracy["ToMe 0.7"] - accuracy["L-GTM 0.7"]
+    assert len(lost) == 6  # three sets of images on each model
+    said = f"at 0.7 it is {min(lost):.0f} to {max(lost):.0f} points less accurate"
+    assert said in " ".join(README.split())
+
+
+def filled() -> str:
+    """docs/results.md with its marked tables made anew: the same columns, the rows of the runs.
+
+    PYTHONPATH=tests python -c "from test_readme import *; RESULTS.write_text(filled())" writes it.
+    """
+    text = RESULTS.read_text()
+    for name, file in (("demo", "demo.md"), ("figure2", "mini/figure2.md")):
+        written = tables((REPOSITORY / "results" / file).read_text())
+        shown = marked(text, name)
+        assert len(tables(shown)) == len(written)
+        text = text.replace(shown, TABLE.sub(partial(anew, iter(written)), shown + "\n")[:-1])
+    return text
+
+
+def anew(written: Iterator[list[list[str]]], old: re.Match[str]) -> str:
+    """The next of the tables ``written``, with the columns of the old one."""
+    ((columns, *_),) = tables(old[0])
+    header, *rows = next(written)
+    places = [header.index(column) for column in columns]
+    return markdown([[row[place] for place in places] for row in (header, *rows)]) + "\n"
+
+
+def test_its_tables_are_those_of_the_runs():
+    assert RESULTS.read_text() == filled()
+
+
+def test_hours_are_those_of_the_experiments():
+    """Hours and needs that docs/reproducing.md states stand at the head of each experiment."""
+    text = (REPOSITORY / "docs" / "reproducing.md").read_text()
+    (_, *lines) = tables(marked(text, "hours"))[0]
+    stated = {name.strip("`"): hours for name, *_, hours in lines}
+    heads = {path.stem: path.read_text() for path in (REPOSITORY / "experiments").glob("*.yaml")}
+    wanted = {
+        name: found[0].replace(" H100", "")
+        for name, head in heads.items()
+        if (found := re.findall(r"needs .*; (?:about )?((?:\d+ H100 )?(?:hours|minutes))", head))
+    }
+    assert stated == wanted
+
+
+# Form
+
+
+def test_it_is_short():
+    assert len(README.encode()) <= 8192
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_are_narrow(page):
+    for header, *_ in tables((REPOSITORY / page).read_text()):
+        assert len(header) <= 7, header
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted(f"docs/{p.name}" for p in (REPOSITORY / "docs").glob("*.md"))]
+)
+def test_links_lead_somewhere(page):
+    path = REPOSITORY / page
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if link.startswith(("http:", "https:")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            assert anchor in {slug(heading) for heading in headings}, link
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_exist(page):
+    text = (REPOSITORY / page).read_text()
+    top = {path.name for path in REPOSITORY.iterdir()}
+    named = [name.rstrip("/") for name in re.findall(r"`([\w.@*-]+(?:/[\w.@*{},-]+)*/?)`", text)]
+    for name in named:
+        first, *rest = name.split("/")
+        known = first in top and (rest or "." in first)
+        if not known or "checkerboard" in name or name.startswith(MADE):
+            continue
+        for path in alternatives(name):
+            assert any(REPOSITORY.glob(path)), path
+
+
+def alternatives(path: str) -> list[str]:
+    """The paths that one with {one,other} stands for."""
+    if (found := re.search(r"\{([^}]*)\}", path)) is None:
+        return [path]
+    before, after = path[: found.start()], path[found.end() :]
+    return [p for one in found[1].split(",") for p in alternatives(f"{before}{one}{after}")]
+
+
+def test_the_tree_is_that_of_the_repository():
+    (tree,) = re.findall(r"## Where things are\n\n```\n(.*?)```", README, re.S)
+    named = {line.split()[0] for line in tree.splitlines() if not line.startswith(" ")}
+    inside = set(re.findall(r"(?<=  )(\w+)/", tree))
+    packages = {path.parent.name for path in (REPOSITORY / "bigain").glob("*/__init__.py")}
+    assert inside == packages
+    assert all((REPOSITORY / name).exists() for name in named)
