@@ -95,7 +95,10 @@ class WandB:
 
 
 def problem(mode: str | None = None) -> str | None:
-    """Why wandb cannot log in ``mode``, in one line; None if it can. Asks neither user nor server."""
+    """Why wandb cannot log in ``mode``, in one line; None if it can.
+
+    It neither prompts the user nor contacts the server.
+    """
     try:
         import wandb
         from wandb.sdk.lib import wbauth

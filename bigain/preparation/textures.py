@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from bigain.errors import BiGainError
 from bigain.utils.randomness import KeyedStream
 
-# Cycles per pixel. A token of both reference models is two pixels wide, so this is a quarter to half
-# a cycle per token: from the frequency at which experiments/table12.yaml separates low from high, up
-# to the highest that tokens can represent.
+# Cycles per pixel. A token of both reference models is two pixels wide, so the band lies between a
+# quarter of a cycle per token, where experiments/table12.yaml separates low from high frequencies,
+# and half a cycle, the highest frequency that tokens can represent.
 BAND = (1 / 8, 1 / 4)
 # Number of waves per kind. "flat" is the mean grey of the others, to separate the effect of texture
 # from that of brightness.

@@ -17,7 +17,7 @@ MEASURED = 2048  # images whose latents give their mean and scale
 
 
 class KLAutoencoder:
-    """Images [1, 32, 32] to latents [4, 16, 16] and back, trained by squared error and a little KL."""
+    """Images [1, 32, 32] to latents [4, 16, 16] and back, by squared error and a small KL term."""
 
     loss_name = "squared error + KL"
     panel = Panel("val_psnr", "held-out PSNR (dB)", 1)

@@ -43,7 +43,7 @@ class DiffusionTransformer:
         return muon_and_adam(self.cfg, hidden, rest)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Images, stratified timesteps in 0..999, noise and classes, as `Objective` takes them."""
+        """Images, stratified timesteps, noise and classes, as `Objective` takes them."""
         cfg, images = self.cfg, self.garments.images
         g, size = generator(cfg.seed, step), cfg.batch_size
         index = torch.randint(len(images), (size,), generator=g)

@@ -29,7 +29,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(g: Tensor) -> Tensor:
-    """The semi-orthogonal matrix nearest to ``g`` [rows, columns]; singular values within about 0.3 of 1."""
+    """The semi-orthogonal matrix nearest to ``g`` [rows, columns].
+
+    The iteration is approximate: singular values come within about 0.3 of 1.
+    """
     x = g.T if g.shape[0] > g.shape[1] else g
     x = x / (x.norm() + 1e-7)
     for _ in range(5):

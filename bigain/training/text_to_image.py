@@ -81,7 +81,7 @@ class TextToImage:
         return muon_and_adam(self.cfg, hidden, rest)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Latents, stratified timesteps in 0..999, noise and captions, as `Objective` takes them."""
+        """Latents, stratified timesteps, noise and captions, as `Objective` takes them."""
         cfg, g = self.cfg, generator(self.cfg.seed, step)
         size = cfg.batch_size
         index = torch.randint(len(self.latents), (size,), generator=g)
