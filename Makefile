@@ -4,18 +4,18 @@ VENV ?= .venv
 
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-# present while `make` is creating VENV, so that one left by a killed install is known and redone
+# exists while VENV is being created, so that an interrupted installation is recognised and redone
 MAKING := $(VENV)/.making
 
-# of `make table4`: paper or mini; ARGS are more overrides, such as hydra/launcher=ray shards=8
+# SCALE of `make table4`: paper or mini; ARGS: more overrides, such as hydra/launcher=ray shards=8
 SCALE ?= paper
 ARGS ?=
-# of `make test`: processes of one thread each
+# number of processes of `make test`, with one thread each
 JOBS ?= 2
 EXPERIMENTS := $(filter-out demo methods,$(basename $(notdir $(wildcard experiments/*.yaml))))
-# made by a script, this file last
+# the file that the script writes last
 TEXTURED := data/fashion_textured/t10k-labels-idx1-ubyte.gz
-# those that the scale has
+# the experiments that exist at SCALE
 HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -s .yaml)
 
 .DEFAULT_GOAL := help
@@ -25,7 +25,7 @@ HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-venv: $(STAMP) ## create the virtual environment; again only when pyproject.toml changes
+venv: $(STAMP) ## create the virtual environment; redone only when pyproject.toml changes
 
 $(STAMP): pyproject.toml
 	@if [ -e $(MAKING) ]; then rm -rf $(VENV); fi
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml
 	fi
 	@if [ ! -e $(VENV) ]; then mkdir -p $(VENV) && touch $(MAKING); fi
 	@if [ ! -x $(PY) ]; then echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); fi
-	@echo "installing into $(VENV) (the first time takes some minutes)"
+	@echo "installing into $(VENV) (the first time takes a few minutes)"
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@rm -f $(MAKING) && touch $@
 
@@ -69,12 +69,12 @@ tables: $(filter table%,$(HERE)) ## every table at SCALE=paper or mini; one alon
 
 figures: $(filter figure%,$(HERE)) ## every figure at SCALE=paper or mini; one alone: make figure2
 
-findings: $(STAMP) ## the tables of docs/findings.md, and the runs that they need
+findings: $(STAMP) ## the tables of docs/findings.md and the runs that they need
 	for name in figure2 destinations table14 texture table8 table15 table16 retention; do \
 		$(PY) run.py -m experiment=$$name scale=mini $(ARGS) || exit 1; done
 	$(PY) -m bigain.reporting findings
 
-report: $(STAMP) ## one page of all tables and figures at SCALE: results/SCALE/report.html
+report: $(STAMP) ## one page with all tables and figures at SCALE: results/SCALE/report.html
 	$(PY) -m bigain.reporting report --scale $(SCALE)
 
 status: $(STAMP) ## what is done, running, missing and failed, and what would complete it
@@ -90,7 +90,7 @@ test: $(STAMP) ## lint, check layers and types, and run the tests
 	$(PY) -m mypy
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --durations=10
 
-format: $(STAMP) ## mend what ruff can and format the code
+format: $(STAMP) ## fix what ruff can fix, and format the code
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 

@@ -1,11 +1,13 @@
-"""The one entry point: ``python run.py compressor=lgtm task=classify``; see ``--help``."""
+"""The entry point: ``python run.py compressor=lgtm task=classify``; see ``--help``."""
 
 import os
 import signal
 import sys
 import traceback
 
-os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be said in one line
+os.environ.setdefault(
+    "HYDRA_FULL_ERROR", "1"
+)  # lets errors reach this file, which reports them in one line
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,9 +28,11 @@ def main(cfg: DictConfig) -> None:
     try:
         execute(cfg)
     except BiGainError as error:
-        if alone:  # here, so that Hydra adds nothing of its own
+        if alone:  # caught here, before Hydra adds to it
             sys.exit(f"error: {error}")
-        raise BiGainError(str(error)) from None  # of any subclass: it travels between processes
+        raise BiGainError(
+            str(error)
+        ) from None  # the base class alone, which pickles between processes
     except Exception as error:
         if not alone:
             traceback.print_exc()

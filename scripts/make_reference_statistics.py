@@ -5,88 +5,18 @@
     python scripts/make_reference_statistics.py dataset=pets model=sd2 features=inception
     python scripts/make_reference_statistics.py folder=/path/to/images name=coco-val
 
-The model is there for its image size alone, to which a data set of photographs brings its images.
-The file is the same, byte for byte, whenever the same command runs on the same machine.
+The model only sets the image size to which a data set of photographs is brought.
+The same command on the same machine always writes the same file, byte for byte.
 Settings: configs/make_reference_statistics.yaml.
 """
 
-import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
 
-import numpy as np
-from omegaconf import DictConfig
-
-from bigain.datasets import Dataset
-from bigain.errors import BiGainError
-from bigain.experiments import configuration
 from bigain.experiments.command_line import command
-from bigain.features import FeatureNetwork, extract
-from bigain.store.reference_statistics import ReferenceStatistics
-from bigain.utils.devices import device_of
-from bigain.utils.files import explained
-from bigain.utils.images import open_folder, pixels
-
-configuration.register()
-
-
-def make(cfg: DictConfig) -> Path:
-    """Compute and write the statistics; returns their file.
-
-    Raises:
-        BiGainError: if the images, the network or a setting cannot be used.
-    """
-    network: FeatureNetwork | None = configuration.build(cfg, "features")
-    if network is None:
-        raise BiGainError("choose the feature network: features=fashion, inception or dinov2")
-    name, data, count, images = _folder(cfg) if cfg.folder else _dataset(cfg)
-    name = f"{name}-{network.name}"
-    features = extract(network.load(device_of(cfg.device)), images, cfg.batch_size, count)
-    statistics = ReferenceStatistics.of(name, network, data, features)
-    path = Path(cfg.output) / f"{name}.npz"
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    statistics.save(path)
-    print(f"{path}: {statistics.n} images, fingerprint {statistics.fingerprint}")
-    return path
-
-
-Source = tuple[str, dict[str, Any], int, Iterable[np.ndarray]]  # name, identity, number, images
-
-
-def _dataset(cfg: DictConfig) -> Source:
-    if cfg.name is not None:
-        raise BiGainError("name= goes with folder=; a data set's name is its own with its split")
-    if "size" in list(cfg.dataset) and cfg.get("model") is None:  # `in` alone would resolve it
-        raise BiGainError(
-            f"dataset={cfg.dataset.name} needs the size of the generated images; choose the model "
-            "that draws them: model=sd2, dit_xl2_256, ..."
-        )
-    if (subset := cfg.dataset.get("subset")) is not None:
-        raise BiGainError(
-            f"a subset is scored against its whole split; got dataset.subset={subset}, remove it"
-        )
-    dataset: Dataset = configuration.build(cfg, "dataset")
-    data = dataset.identity()
-    # as generated images are written
-    images = (pixels(dataset[i].image) for i in range(len(dataset)))
-    # a reference fits the size that the model draws, so its name says it
-    parts = [data["name"], data["split"], *([data["size"]] if "size" in data else [])]
-    return "-".join(map(str, parts)), data, len(dataset), images
-
-
-def _folder(cfg: DictConfig) -> Source:
-    if cfg.name is None or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", cfg.name):
-        raise BiGainError(
-            f"folder= needs a name for its images, of letters, digits and _ . -; got {cfg.name}"
-        )
-    folder = open_folder(cfg.folder, mixed=True)
-    return cfg.name, {"name": cfg.name, "sha256": folder.sha256()}, len(folder), folder
-
+from bigain.preparation.reference_statistics import make
 
 if __name__ == "__main__":
     command(make, "make_reference_statistics", "nothing is written")

@@ -2,7 +2,7 @@
 
     python scripts/prepare_coco2017.py [--root data/coco2017]
 
-Goes on where it was stopped. An archive is removed once it is unpacked.
+The script resumes where it was stopped, and removes each archive once it is unpacked.
 """
 
 import sys
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from torchvision.datasets import utils
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
 
 from bigain.datasets import COCO2017
 from bigain.errors import BiGainError
 from bigain.preparation.checks import check
 from bigain.preparation.command import command, downloading
 
-ARCHIVES = {  # the folder each holds: where it is, and its MD5
+ARCHIVES = {  # by the folder that an archive holds: its address and MD5
     "val2017": (
         "http://images.cocodataset.org/zips/val2017.zip",
         "442b8da7639aecaf257c1dceb8ba8c80",
@@ -33,10 +33,11 @@ LABELLED = 4952  # images with at least one object
 
 
 def prepare(root: Path) -> str:
-    """Leave val2017/ and annotations/ in ``root``, and say what they hold.
+    """Download val2017/ and annotations/ into ``root``, check them and say what they hold.
 
     Raises:
-        BiGainError: if an archive cannot be had, or images or annotations are missing or damaged.
+        BiGainError: if an archive cannot be downloaded, or images or annotations are missing or
+            damaged.
     """
     for folder, (url, md5) in ARCHIVES.items():
         archive = root / url.rpartition("/")[2]

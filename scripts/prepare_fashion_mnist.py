@@ -2,7 +2,8 @@
 
     python scripts/prepare_fashion_mnist.py [--root data/fashion_mnist]
 
-Goes on where it was stopped. The repository ships the test split alone; training needs this.
+The script resumes where it was stopped. The repository ships only the test split; training needs
+both.
 """
 
 import argparse
@@ -22,10 +23,10 @@ SOURCE = "https://github.com/zalandoresearch/fashion-mnist"
 
 
 def prepare(root: Path) -> None:
-    """Leave the four files in ``root``/FashionMNIST/raw, with torchvision's checksums.
+    """Download the four files into ``root``/FashionMNIST/raw and check them.
 
     Raises:
-        BiGainError: if a file cannot be had, or is not the published one.
+        BiGainError: if a file cannot be downloaded, or is not the published one.
     """
     raw = root / "FashionMNIST" / "raw"
     published = torchvision.datasets.FashionMNIST.resources

@@ -2,7 +2,7 @@
 
     python scripts/prepare_pets.py [--root data/pets]
 
-Goes on where it was stopped: an archive that is there and whole is not downloaded again.
+The script resumes where it was stopped: an archive that is already complete is kept.
 """
 
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torchvision.datasets
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
 
 from bigain.datasets import Pets
 from bigain.preparation.checks import check
@@ -21,12 +21,12 @@ SIZES = {"test": 3669, "trainval": 3680}
 
 
 def prepare(root: Path) -> str:
-    """Leave images/ and annotations/ in ``root``/oxford-iiit-pet, and say what they hold.
+    """Download images/ and annotations/ into ``root``/oxford-iiit-pet, and say what they hold.
 
     Torchvision checks the archives.
 
     Raises:
-        BiGainError: if an archive cannot be had, or images are missing or damaged.
+        BiGainError: if an archive cannot be downloaded, or images are missing or damaged.
     """
     folder = root / "oxford-iiit-pet"
     images, annotations = folder / "images", folder / "annotations"

@@ -5,16 +5,16 @@
     python scripts/train_reference.py reference=sd_fashion_vae data=/path/to/fashion-mnist
     python scripts/train_reference.py reference=sd_fashion data=/path/to/fashion-mnist
 
-The last two are one model: the autoencoder comes first, and sd_fashion denoises its latents.
-Every step draws from a generator keyed by (seed, step), so a run that is killed and started again
-with the same command ends as one that was not.
+The last two train one model: the autoencoder comes first, and sd_fashion denoises its latents.
+Every step draws from a generator keyed by (seed, step), so a training that is killed and restarted
+with the same command gives the same model as an uninterrupted one.
 Settings: configs/train_reference.yaml and configs/reference; recipes: bigain/training.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python puts scripts/ there alone
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
 
 from hydra.utils import get_class
 from omegaconf import DictConfig
@@ -24,12 +24,12 @@ from bigain.training.loop import Trainer
 
 
 def train(cfg: DictConfig) -> None:
-    """Train the model that ``reference=`` names, or go on."""
+    """Train the model that ``reference=`` names, or resume its training."""
     Trainer(cfg, get_class(cfg.recipe)(cfg)).run()
 
 
 def main() -> None:
-    command(train, "train_reference", "the same command goes on from the last checkpoint")
+    command(train, "train_reference", "the same command resumes from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Timing this code against its peers and against itself."""
+"""Benchmarks: this code timed against its peers and against itself."""

@@ -1,4 +1,4 @@
-"""Classification against the plain loop of the published classifier, at equal results."""
+"""Classification timed against the plain loop of the published classifier, at equal results."""
 
 from functools import partial
 from statistics import median
@@ -19,7 +19,7 @@ from bigain.profiling.timing import Side, fused_attention, in_turn, peak
 from bigain.tasks.classify import Classify
 
 WANTED = 1.5
-# the share of images that rounding may put into another class
+# the share of images whose class may change by rounding
 TIES = {torch.float32: 0.0, torch.float16: 1 / 8, torch.bfloat16: 1 / 8}
 HEADER = [
     "",
@@ -112,30 +112,38 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
 
 
 class Difference(NamedTuple):
-    """From the plain loop: the largest of an error, relative to their mean, and other classes."""
+    """How far a way's results are from the plain loop's.
+
+    Attributes:
+        errors: largest difference of a trial's error, relative to the mean error.
+        predictions: number of images that get another class.
+    """
 
     errors: float
     predictions: int
 
 
 def _compare(sides: dict[str, Side], dtype: torch.dtype) -> dict[str, Difference]:
-    """Each way's difference from the plain loop, over the trials that both made.
+    """Each way's difference from the plain loop, over the trials that both computed.
 
     Raises:
-        BiGainError: if more images get another class than `TIES`, for that is another result.
+        BiGainError: if more images get another class than `TIES` allows, because rounding alone
+            does not explain that.
     """
     scores: dict[str, Any] = {}
     for name, chosen in sides.items():
         with chosen() as work:
-            work()  # warms up; a compiler compiles
+            work()  # warms up, and compiles if asked to
             scores[name] = work()
     plain = scores.pop("plain")
     found = {}
     for name, ours in scores.items():
         changed = int((ours.predictions.cpu() != plain.predictions).sum())
         if changed > TIES[dtype] * len(plain.predictions):
-            raise BiGainError(f"{name}: {changed} images are classified otherwise than plainly")
+            raise BiGainError(
+                f"{name}: {changed} images are classified otherwise than by the plain loop"
+            )
         apart = (ours.trials.cpu() - plain.trials).abs()
-        apart = apart[apart.isfinite()]  # the others only one of both made
+        apart = apart[apart.isfinite()]  # the others were computed by only one of the two
         found[name] = Difference(float(apart.max() / plain.trials.nanmean()), changed)
     return found

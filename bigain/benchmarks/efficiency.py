@@ -1,4 +1,4 @@
-"""How much of a run's time the model itself takes, at its best."""
+"""The share of a run's time that the model itself would take in its best batches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,9 +23,9 @@ from bigain.tasks.classify import Classify
 WANTED = 0.95
 NOTE = (
     "A whole run of task=classify, from images to rows on disk, and as many evaluations of the "
-    "model alone, in batches of the size that was fastest a cell in rounds before. Efficiency is "
-    "the latter's time over the former's; a U-Net's exceeds 1 where classes share work. Bare MiB "
-    "are of the forwards alone. Brackets hold quartiles over the rounds."
+    "model alone, in batches of the size that earlier rounds found fastest per evaluation. "
+    "Efficiency is the latter's time over the former's; a U-Net's exceeds 1 where classes share "
+    "work. Bare MiB are of the forwards alone. Brackets hold quartiles over the rounds."
 )
 
 
@@ -40,13 +40,13 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             assert isinstance(whole.job.task, Classify)  # see `configured`
             each = whole.job.task.evaluations(len(whole.job.dataset.classes))
             evaluations = each * own.images
-            cells = max(own.batch_sizes)
+            samples = max(own.batch_sizes)  # the same number at every batch size
             batches: dict[str, Side] = {
-                str(size): partial(_forwards, whole, size, cells // size, device)
+                str(size): partial(_forwards, whole, size, samples // size, device)
                 for size in own.batch_sizes
             }
             with fused_attention(device, getattr(torch, own.dtype)):
-                # chosen in rounds of their own, or luck would choose, and be reported
+                # in rounds of their own: the luckiest rounds would otherwise be chosen and reported
                 sizes = in_turn(batches, device, warmup=1, repeats=own.repeats)
                 best = min(sizes, key=lambda size: median(sizes[size]))
                 size, times = int(best), ceil(evaluations / int(best))
@@ -79,7 +79,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
 def _forwards(
     whole: Whole, size: int, times: int, device: torch.device
 ) -> Iterator[Callable[[], None]]:
-    """``times`` batches of the model alone."""
+    """Runs ``times`` batches through the model alone."""
     backbone: Any = whole.backbone
     condition = backbone.condition(whole.job.dataset)
     x = torch.randn(size, *backbone.latent_shape, device=device)

@@ -1,4 +1,4 @@
-"""A forward of the published architectures under every method, beside what its FLOPs promise."""
+"""A forward of the published architectures under every method, beside its saving of FLOPs."""
 
 from collections.abc import Mapping
 from statistics import median
@@ -28,7 +28,7 @@ from bigain.profiling.timing import (
 from bigain.utils.tables import DASH
 
 REALISED = 0.9
-TOGETHER = 6  # methods that are timed in turn with the baseline, before the next ones are
+TOGETHER = 6  # methods that alternate with one baseline, before the next group starts
 NOTE = (
     "One forward with random weights under methods of experiments/figure2.yaml, in the model's "
     f"default blocks, {TOGETHER} at a time in turn with the uncompressed model, so that each "
@@ -129,7 +129,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
 def _timed(
     sides: Mapping[str, Side], base: str, device: torch.device, repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """By side, its seconds and those of the baseline in the same rounds."""
+    """The seconds of each side, and the baseline's in the same rounds."""
     others = [title for title in sides if title != base]
     seconds: dict[str, list[float]] = {base: []}
     beside: dict[str, list[float]] = {}

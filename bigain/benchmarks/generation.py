@@ -1,4 +1,4 @@
-"""Drawing images with and without a compressor, compiled or not, and with and without sharing."""
+"""Generation with and without a compressor, compiled or not, and with and without sharing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,8 +33,9 @@ NOTE = (
     "ones are no further than their like, beyond chance, or the suite fails. Brackets hold "
     "quartiles over the rounds."
 )
-SHARED = 1.0  # levels of 255 in the mean of an image, where half precision rounds otherwise
-FURTHER, LEVELS = 1.25, 0.25  # what chance may add to compiled: a factor, and levels of 255
+SHARED = 1.0  # levels of 255 by which sharing may change an image on average, by rounding alone
+# by how much chance may add to the rounding of compiled images: a factor, and levels of 255
+FURTHER, LEVELS = 1.25, 0.25
 GUIDED, ALONE, COMPILE = ", guided", ", nothing shared", ", compile"
 
 
@@ -51,7 +52,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             subject(name, images, device, kind, cfg.seed) for kind in (dtype, torch.float32)
         )
         sides: dict[str, Side] = {}
-        wanted: dict[str, Side] = {}  # in float32, by the title of the plain way
+        wanted: dict[str, Side] = {}  # in float32, by the title of the eager way
         flops: dict[str, float] = {}
         for method in methods(own.methods):
             compressor = method.compressor(f"model={name}", "task=generate")
@@ -59,7 +60,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             counted = count(model.backbone.denoiser, compressor, **where)
             assert counted is not None
             compiled = None
-            if own.compile is not None:  # one for each method, whose hooks are compiled with it
+            if own.compile is not None:  # one per method, because its hooks are compiled with it
                 compiled = subject(name, images, device, dtype, cfg.seed)
                 compile_denoiser(compiled.backbone.denoiser, own.compile)
             for guidance, kind in ((1.0, ""), (own.guidance, GUIDED)):
@@ -128,21 +129,22 @@ def _side(
 
 
 def _rounding(sides: dict[str, Side], wanted: dict[str, Side]) -> dict[str, float]:
-    """By title, the mean distance of a side's images from the wanted, in levels.
+    """By title, the mean distance of a side's images from those in float32, in levels.
 
     Args:
-        sides: each after its like, the title without `ALONE` or `COMPILE`.
-        wanted: by the likes' titles.
+        sides: the sides to compare. A title with `ALONE` or `COMPILE` comes after its counterpart,
+            whose title is the same without it.
+        wanted: the sides in float32, by the titles of the counterparts.
 
     Raises:
-        BiGainError: if sharing changes an image, or a compiler takes images further, for that is
-            another result.
+        BiGainError: if sharing changes an image, or compiled images are further off than rounding
+            explains.
     """
     found: dict[str, float] = {}
     images: dict[str, np.ndarray] = {}
     exact: dict[str, np.ndarray] = {}
     for title, side in sides.items():
-        images[title] = _images(side)  # warms up too; a compiler compiles
+        images[title] = _images(side)  # also warms up, and compiles if asked to
         like = title.removesuffix(ALONE).removesuffix(COMPILE)
         if title == like:
             exact[like] = _images(wanted[like])
@@ -153,14 +155,14 @@ def _rounding(sides: dict[str, Side], wanted: dict[str, Side]) -> dict[str, floa
                 raise BiGainError(f"sharing changes a guided image by {changed:.2f} of 255 levels")
         elif found[title] > FURTHER * found[like] + LEVELS:
             raise BiGainError(
-                f"{title}: images are {found[title]:.2f} of 255 levels off, its like's "
-                f"{found[like]:.2f}"
+                f"{title}: images are {found[title]:.2f} of 255 levels off, {found[like]:.2f} "
+                "without compiling"
             )
     return found
 
 
 def _apart(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Of each image the mean distance over its pixels, in levels."""
+    """Each image's distance, the mean over its pixels, in levels."""
     each: np.ndarray = np.abs(np.subtract(ours, theirs, dtype=np.int64)).mean((1, 2, 3))
     return each
 

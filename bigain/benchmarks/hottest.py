@@ -1,4 +1,4 @@
-"""A profile: which kernels take how much of the time."""
+"""A profile: the kernels that take the most time."""
 
 import torch
 from torch.autograd import DeviceType
@@ -10,7 +10,7 @@ ROWS = 8
 
 
 def hottest(side: Side, device: torch.device) -> list[list[str]]:
-    """The kernels (on a CPU: operations) of one round that take most, lines of a table."""
+    """A table of the kernels (on a CPU, operations) that take the most time of one round."""
     activities = [ProfilerActivity.CPU]
     kind = DeviceType.CPU
     if device.type == "cuda":

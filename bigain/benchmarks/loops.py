@@ -1,4 +1,4 @@
-"""Two ways through the same classification: this project's, and a plain one like the published."""
+"""Two ways through one classification: this project's, and a plain loop like the published one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ from bigain.tasks.generate import first_ids
 
 @dataclass(frozen=True)
 class Loop:
-    """What both ways are given.
+    """One classification, which either way can carry out.
 
     Attributes:
-        noise, keys: as `bigain.tasks.classify.keyed_noise` gives them.
+        noise, keys: as `bigain.tasks.classify.keyed_noise` returns them.
     """
 
     model: Subject
@@ -32,7 +32,7 @@ class Loop:
     batch_size: int
 
     def ours(self) -> Scores:
-        """Cells of all images packed into batches, shared work done once."""
+        """Pack the evaluations of all images into batches, and do shared work once."""
         with Sharing(self.model.backbone.denoiser, self.attachment) as sharing:
             sharing.conditions(self.model.condition)
             return classify(
@@ -47,7 +47,7 @@ class Loop:
 
     @torch.inference_mode()
     def plain(self) -> Scores:
-        """Image by image, batch by batch, nothing shared, every error fetched."""
+        """Go image by image and batch by batch, share nothing, and fetch every error."""
         model, protocol = self.model, self.protocol
         backbone, loss = model.backbone, LOSSES[protocol.loss]
         times = protocol.timesteps(len(backbone.alphas_cumprod))
@@ -57,10 +57,11 @@ class Loop:
             alive = list(range(len(model.condition)))
             first = 0
             for stage, keep in zip(protocol.stages(), protocol.keep, strict=True):
-                cells = [(first + s, times[p], k) for s, p in enumerate(stage) for k in alive]
+                evaluations = [(first + s, times[p], k) for s, p in enumerate(stage) for k in alive]
                 first += len(stage)
-                for start in range(0, len(cells), self.batch_size):
-                    tried, ts, classes = zip(*cells[start : start + self.batch_size], strict=True)
+                for start in range(0, len(evaluations), self.batch_size):
+                    batch = evaluations[start : start + self.batch_size]
+                    tried, ts, classes = zip(*batch, strict=True)
                     t = torch.tensor(ts, device=latent.device)
                     eps = self.noise[i, list(tried)]
                     a = backbone.alphas_cumprod[t].view(-1, 1, 1, 1)
@@ -86,7 +87,7 @@ def side(
     batch_size: int,
     seed: int,
 ) -> Iterator[Callable[[], Scores]]:
-    """A way through, ``Loop.ours`` or ``Loop.plain``, to be timed."""
+    """A side to time: the classification by ``Loop.ours`` or ``Loop.plain``."""
     noise, keys = keyed_noise(protocol, model.latents, first_ids(len(model.latents)), seed)
     with attached(model.backbone.denoiser, compressor, seed=seed) as attachment:
         yield partial(how, Loop(model, protocol, noise, keys, attachment, batch_size))

@@ -1,4 +1,4 @@
-"""The methods that are timed: those of experiments/methods.yaml, by their references."""
+"""The methods to time, found in experiments/methods.yaml by their references."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from bigain.experiments.configuration import settings_of
 from bigain.experiments.methods import method
 
 BASELINE = "none"
-PROFILED = (BASELINE, "lgtm@0.5")  # beside the times of models
-ALL = "figure2"  # the experiment whose methods are all of them
+PROFILED = (BASELINE, "lgtm@0.5")  # methods whose hottest kernels a report lists
+ALL = "figure2"  # the experiment that has every method
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Method:
 
     Attributes:
         name: its reference, such as ``lgtm@0.5``.
-        overrides: what chooses it.
+        overrides: the overrides that choose it on the command line.
     """
 
     name: str
@@ -40,7 +40,7 @@ def methods(names: Sequence[str] | None = None) -> list[Method]:
     """The methods of the given references, or all of experiments/figure2.yaml.
 
     Raises:
-        BiGainError: if experiments/methods.yaml holds no method of a name.
+        BiGainError: if experiments/methods.yaml lacks one of them.
     """
     chosen = experiment_files.methods_of(ALL) if names is None else map(method, names)
     return [Method(found.reference, found.title, found.overrides) for found in chosen]

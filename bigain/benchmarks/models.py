@@ -1,4 +1,4 @@
-"""Models to time whole tasks on: those that ship with their weights, others with random ones."""
+"""Models to time whole tasks on: with their weights if those ship, else with random ones."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +19,12 @@ CLASSES = 10
 
 @dataclass
 class Subject:
-    """A model with the classes that it is asked about.
+    """A model with the classes and the latents to time it on.
 
     Attributes:
-        condition: one row per class, [K, ...].
-        latents: float32 [I, c, h, w], of images if the model ships with its weights.
+        condition: the classes' conditioning, [K, ...].
+        latents: float32 [I, c, h, w]; encoded images if the model ships with its weights, else
+            noise.
     """
 
     backbone: Any
@@ -32,7 +33,7 @@ class Subject:
 
 
 def subject(name: str, images: int, device: torch.device, dtype: torch.dtype, seed: int) -> Subject:
-    """A model of configs/model on ``images`` images."""
+    """A model of configs/model with ``images`` latents."""
     cfg = experiment_files.composed([f"model={name}", "dataset=fashion_mnist"])
     backbone: Backbone = configuration.build(cfg, "model")
     if not str(cfg.model.path).startswith(str(REPOSITORY)):
@@ -48,7 +49,7 @@ def subject(name: str, images: int, device: torch.device, dtype: torch.dtype, se
 
 @dataclass
 class RandomBackbone:
-    """What tasks need of a backbone (`bigain.backbones.Backbone`), around random weights."""
+    """A denoiser of random weights, with as much of a `bigain.backbones.Backbone` as tasks use."""
 
     denoiser: Any
     noise_schedule: dict[str, Any] = field(init=False)
@@ -65,7 +66,7 @@ class RandomBackbone:
         return self._architecture.latent_shape
 
     def condition(self, classes: int) -> Tensor:
-        """Class numbers, or random text."""
+        """Class indices, or random text embeddings."""
         return self._architecture.random_condition(classes)
 
     def unconditional(self) -> Tensor:

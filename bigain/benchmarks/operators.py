@@ -1,4 +1,4 @@
-"""Each operator: plan, apply and undo, beside tomesd's ToMe and the attention that it shortens."""
+"""Plan, apply and undo of each operator, beside tomesd's ToMe and the attention it shortens."""
 
 from functools import partial
 from math import isqrt
@@ -23,7 +23,7 @@ from bigain.utils.tables import DASH
 
 TOMESD = "tomesd 0.1.3, ToMe 0.5"
 ATTENTION = "self-attention"
-HEAD = 64  # channels
+HEAD = 64  # channels per attention head
 BARRED = {"tokens": 4096, "channels": 320, "batch": 8}
 NOTE = (
     "Plan, apply and undo of random tokens at ratio 0.5 (or factor 2). Attention is diffusers' own "
@@ -63,7 +63,8 @@ class _Case:
     """Everything that is timed at one shape.
 
     Attributes:
-        sides: of `in_turn`: the operators, whole attention, and what each operator leaves of it.
+        sides: the sides for `in_turn`: the operators, the whole attention, and the attention that
+            each operator leaves.
         left: by method, the name of the attention that it leaves.
     """
 
@@ -140,14 +141,14 @@ class _Case:
 def _operate(
     compressor: Compressor, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream
 ) -> Tensor:
-    """What a block does beside attention itself."""
+    """What a compressor adds to a block's attention."""
     plan = compressor.plan(x, grid, t, stream)
     short, keys = _shorten(plan, x)
     return plan.queries.undo(short) if plan.queries else keys
 
 
 def _shorten(plan: Plan, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens that attend, and those they attend to."""
+    """The tokens that attend, and those that they attend to."""
     short = plan.queries.apply(x) if plan.queries else x
     return short, plan.keys_values(x) if plan.keys_values else short
 

@@ -1,4 +1,4 @@
-"""A model whose forwards compute some modules anew, and repeat what all others gave before."""
+"""A model whose forwards recompute some modules and replay the earlier outputs of all others."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +14,14 @@ def repeating(
 ) -> Iterator[None]:
     """Inside, a forward of the same ``inputs`` takes little more time than its modules ``but``.
 
-    What the largest modules that hold none of them give is kept from a first forward, and their
-    forwards are replaced. What lies between, and what a model calls inside such a module past its
-    forward, is computed anew. Not for a model that changes what a module gave in place.
+    A first forward records the outputs of the largest modules that contain none of ``but``; their
+    forwards then return these outputs. Whatever lies between them, and whatever the model calls
+    inside such a module without going through its forward, is recomputed. This does not suit a
+    model that modifies a module's output in place.
 
     Args:
         inputs: keyword arguments of a forward.
-        but: modules within the model.
+        but: modules of the model that keep computing.
     """
     given: dict[nn.Module, list[Any]] = {module: [] for module in _around(model, set(but))}
     hooks = [m.register_forward_hook(lambda m, _, out: given[m].append(out)) for m in given]
@@ -36,11 +37,11 @@ def repeating(
         yield
     finally:
         for module, _ in called:
-            del module.forward  # the class's own shows again
+            del module.forward  # uncovers the class's own forward
 
 
 def _around(module: nn.Module, but: set[nn.Module]) -> Iterator[nn.Module]:
-    """The largest modules that hold none of ``but``, each once."""
+    """The largest modules that contain none of ``but``, each once."""
     for child in module.children():
         if child in but:
             continue
@@ -51,6 +52,6 @@ def _around(module: nn.Module, but: set[nn.Module]) -> Iterator[nn.Module]:
 
 
 def _again(outputs: list[Any]) -> Callable[..., Any]:
-    """A forward that gives the outputs one after another, and then from the first again."""
+    """A forward that returns the outputs in turn, and starts over after the last."""
     following = cycle(outputs)
     return lambda *args, **kwargs: next(following)

@@ -1,4 +1,4 @@
-"""What a suite found, as tables for people and as every time for machines."""
+"""What a suite found: tables for people, and every single time for machines."""
 
 import json
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from bigain.utils.tables import DASH, markdown
 
 @dataclass(frozen=True)
 class Bar:
-    """What a ratio was to reach.
+    """A bound that a ratio is held to.
 
     Attributes:
-        wanted: in words, such as "at most 0.5".
+        wanted: the bound in words, such as "at most 0.5".
         found: the ratio and its spread.
     """
 
@@ -40,9 +40,9 @@ class Report:
 
     Attributes:
         note: what was timed against what, and how.
-        tables: by heading, lines of which the first is the header.
-        measurements: everything that was timed, with each round's seconds.
-        bars: that it was held to.
+        tables: the tables by heading; the first line of each is its header.
+        measurements: everything that was timed, with the seconds of each round.
+        bars: the bounds that the suite is held to.
     """
 
     title: str
@@ -73,7 +73,7 @@ class Report:
 
 
 def summary(folder: Path, devices: Sequence[str], suites: Sequence[str]) -> str:
-    """Every bar of every suite by device, a dash where none was measured."""
+    """A table of every suite's bars by device, with a dash where a device has no measurement."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for device in devices:
         for suite in suites:
@@ -93,7 +93,7 @@ def text(ratio: Ratio, digits: int = 2) -> str:
 
 
 def mib(peak: float | None) -> str:
-    """A peak of memory, a dash where the system does not tell."""
+    """A memory peak, or a dash where the system does not report it."""
     return DASH if peak is None else f"{peak:.0f}"
 
 

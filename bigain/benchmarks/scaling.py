@@ -1,4 +1,4 @@
-"""The same classification by one process and by several, beside the plain loop's one."""
+"""The same classification by one process and by several, beside one with the plain loop."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Worker:
-    """What a process does: a run of this project's, compiled or not, or the plain loop."""
+    """What a process does: a run of this project, compiled or not, or the plain loop."""
 
     threads: int
     settings: DictConfig
@@ -43,7 +43,7 @@ class Worker:
 
     @contextmanager
     def side(self) -> Iterator[Callable[[], AbstractContextManager[Callable[[], object]]]]:
-        """Loads the model and gives what one round enters."""
+        """Load the model, and give the side that each round enters."""
         torch.set_num_threads(self.threads)
         if not self.plain:
             yield Whole(self.settings).side
@@ -83,7 +83,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
         one, two, _, plain, fast = groups
         lines = [["", "Images/s", "Over one", "Over the plain loop", "Peak MiB"]]
         for title, group in groups.items():
-            rounds = [s / len(group) for s in seconds[title]]  # as if for one process's images
+            rounds = [s / len(group) for s in seconds[title]]  # scaled to the images of one process
             rate = f"{own.images / median(rounds):.2f}"
             gains = [ratio(seconds[base], rounds) for base in (one, plain)]
             lines.append([title, rate, *map(text, gains), mib(peaks[title])])
@@ -101,23 +101,23 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
 
 @contextmanager
 def _side(ends: Sequence[Connection]) -> Iterator[Callable[[], object]]:
-    """A round of all these processes at once."""
+    """A round in which all these processes work at once."""
     _tell(ends, "prepare")
     yield partial(_tell, ends, "compute")
 
 
 def _peak(ends: Sequence[Connection]) -> float | None:
-    """Of one more round, the sum over the processes; None where the system does not tell."""
+    """The peak of one more round, summed over the processes; None where it is not reported."""
     with _side(ends):
         found = _tell(ends, "measure")
     return None if None in found else sum(found)
 
 
 def _tell(ends: Sequence[Connection], what: str) -> list[Any]:
-    """Send, and wait until all have done it and answered.
+    """Send a command to all processes, and wait for their answers.
 
     Raises:
-        BiGainError: if a process has died, after its own words on stderr.
+        BiGainError: if a process has died; its own error is on stderr.
     """
     try:
         for end in ends:
@@ -129,7 +129,7 @@ def _tell(ends: Sequence[Connection], what: str) -> list[Any]:
 
 @contextmanager
 def _processes(workers: Sequence[Worker]) -> Iterator[list[Connection]]:
-    """A process for each worker; it answers when it has done what it was told."""
+    """Start a process per worker, which answers each command once it has carried it out."""
     context = multiprocessing.get_context("spawn")
     ends, processes = [], []
     try:
@@ -159,5 +159,5 @@ def _serve(worker: Worker, end: Connection) -> None:
                     work()
                     peak = memory.mib() if memory else None
                 end.send(peak)
-        except EOFError:  # the other end is closed: no more to do
+        except EOFError:  # the other end is closed: there is no more to do
             return

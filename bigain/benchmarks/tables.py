@@ -1,4 +1,4 @@
-"""A forward of each reference model under every compression of the mini tables."""
+"""A forward of each reference model under every compression of the tables at mini scale."""
 
 from collections.abc import Mapping
 from statistics import median
@@ -73,7 +73,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
 
 
 def worth(measured: Mapping[str, Any]) -> list[str]:
-    """Of a model's compressions that save FLOPs, the texts under `WORTH`."""
+    """What `WORTH` heads: a table line on the model's compressions that save FLOPs."""
     base = measured["seconds"][measured["baseline"]]
     pairs = [
         (ratio(measured["seconds"][key], base).median, flops)
@@ -91,7 +91,7 @@ def worth(measured: Mapping[str, Any]) -> list[str]:
 
 
 def _jobs(model: str) -> dict[str, tuple[str, Job]]:
-    """By `key`, every compression of the model's entries, with the first title that it has."""
+    """Every compression among the model's entries, by `key`, with the first title it goes by."""
     jobs: dict[str, tuple[str, Job]] = {}
     for experiment in experiment_files.names(SCALE):
         for group in experiment_files.load(experiment, SCALE).groups:

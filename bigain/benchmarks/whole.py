@@ -1,4 +1,4 @@
-"""A whole run of classification, from images to rows in the store, again and again."""
+"""A whole run of classification, from images to rows in the store, that can be repeated."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from bigain.experiments.runner import load, working
 
 
 def configured(method: Method, model: str, own: DictConfig, device: torch.device) -> DictConfig:
-    """A run of task=classify, with the settings of a suite."""
+    """The configuration of a task=classify run with the settings of a suite."""
     chosen = [f"model={model}", "task=classify", f"limit={own.images}", f"dtype={own.dtype}"]
     for key in ("samples", "keep"):
         chosen.append(f"task.{key}=[{','.join(map(str, own[key]))}]")
@@ -26,11 +26,11 @@ def configured(method: Method, model: str, own: DictConfig, device: torch.device
 
 
 class Whole:
-    """A configuration whose weights are loaded once, and whose images are computed each time.
+    """A run whose weights are loaded once, and whose images are computed each time.
 
     Attributes:
-        job: of the configuration.
-        backbone: loaded.
+        job: the configuration's job.
+        backbone: the loaded backbone.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -40,7 +40,7 @@ class Whole:
 
     @contextmanager
     def side(self) -> Iterator[Callable[[], None]]:
-        """A new run in a folder that is removed afterwards."""
+        """One side to time: a new run, in a folder that is removed afterwards."""
         with tempfile.TemporaryDirectory() as folder:
             setup = replace(self.settings.setup, results=Path(folder))
             job = Job(replace(self.settings, setup=setup))

@@ -1,1 +1,1 @@
-"""Services that show finished runs; each implements `bigain.experiments.logging.Logger`."""
+"""Services that display finished runs; each implements `bigain.experiments.logging.Logger`."""

@@ -1,4 +1,4 @@
-"""What there is to show of a finished run, in plain values that any service takes."""
+"""What a service can show of a finished run, in plain values."""
 
 import dataclasses
 import math
@@ -16,17 +16,17 @@ from bigain.store.runs import MissingImagesError, Run
 from bigain.tasks.columns import Results
 from bigain.utils.paths import REPOSITORY
 
-# keys of the configuration that say nothing about a result
+# keys of the configuration that say nothing about the result
 ELSEWHERE = (
     "results", "logger", "experiment", "sweep", "shards", "shard", "device", "batch_size",
 )  # fmt: skip
 
 
 def description(job: Job, run: Run) -> dict[str, Any]:
-    """The resolved configuration, "identity" and "fingerprint" of a run.
+    """The resolved configuration of a run, with its "identity" and "fingerprint".
 
-    Beside them "ratio" and "factor" of the compressor or the first of its parts that has one, and
-    the "devices" that computed it. Absolute paths lose what differs between machines.
+    It also holds the "ratio" and "factor" of the compressor, or of the first of its parts that has
+    one, and the "devices" that computed the run. Absolute paths are reduced to what machines share.
     """
     resolved = job.settings.resolved
     found = {key: value for key, value in resolved.items() if key not in ELSEWHERE}
@@ -41,7 +41,7 @@ def description(job: Job, run: Run) -> dict[str, Any]:
 
 
 def strength(job: Job) -> dict[str, float]:
-    """The "ratio" and "factor" of the job's compressor, those that it has."""
+    """The "ratio" and "factor" of the job's compressor, as far as it has them."""
     found = {key: _first(job.compressor, key) for key in ("ratio", "factor")}
     return {key: value for key, value in found.items() if value is not None}
 
@@ -72,19 +72,19 @@ def _portable(value: Any) -> Any:
 
 
 def numbers(job: Job) -> dict[str, Any]:
-    """The run's row of a table of the job's images, under the same names, less what is not known.
+    """The numbers of the run's row in a table, under the same names; unknown ones are left out.
 
-    Differences are to the uncompressed run, where it has the same images.
+    Differences are from the uncompressed run, if that has finished the same images.
 
     Raises:
-        BiGainError: if the uncompressed run was scored otherwise or has other labels.
+        BiGainError: if the uncompressed run was scored in another way or has other labels.
     """
     row = job.task.numbers(job.results(), uncompressed(job))
     return {k: v for k, v in row.items() if v is not None and k != "method"}
 
 
 def uncompressed(job: Job) -> Results | None:
-    """Results of the uncompressed run; None if this is it, or it has not finished these images."""
+    """Results of the uncompressed run; None if it lacks some of these images, or is this run."""
     if job.compressor is None or not job.task.compared:
         return None
     plain_job = job.uncompressed()
@@ -97,24 +97,24 @@ def uncompressed(job: Job) -> Results | None:
 
 
 def images(job: Job, run: Run) -> pd.DataFrame | None:
-    """A table with one row per image of the job; None for a task that shows none."""
+    """A table with one row per image of the job; None if the task has no such table."""
     return job.task.images(run.require(job.ids))
 
 
 def samples(job: Job, run: Run, most: int) -> list[tuple[Path | np.ndarray, str]]:
     """The first ``most`` generated images, each with its prompt.
 
-    Files, or of an archived run what its contact sheet shows of them, uint8 [H, W, 3] each, small
-    ones enlarged.
+    An image is a file or, if the run is archived, its part of the contact sheet, uint8 [H, W, 3],
+    where small images are enlarged.
     """
     return job.task.pictures(run, job.ids[:most], job.setup.start)
 
 
 def figures(job: Job, run: Run) -> dict[str, Path]:
-    """Pictures of the run, such as "sheet", and its sweep's figures drawn since, by name.
+    """Pictures of the run, such as "sheet", and figures of its sweep drawn since, by name.
 
-    Those lie in the folder of results, or, if that is a scale's, beside it. The sheet is of the
-    run's first images, and not there if the job leaves them out.
+    The figures lie in the folder of results, or beside it if the folder is named after a scale.
+    The sheet shows the run's first images, so a job that leaves those out has none.
     """
     found = [] if job.setup.start else sorted(run.path.glob("*.png"))
     if sweep := job.settings.sweep:
@@ -128,9 +128,9 @@ def figures(job: Job, run: Run) -> dict[str, Path]:
 
 
 def _finished(run: Run) -> float:
-    """When its last session ended, in seconds since the epoch; never, if none is recorded.
+    """When the last session ended, in seconds since the epoch; infinity if none is recorded.
 
-    Its parts do not tell: compacting rewrites them.
+    The parts' own times do not tell, because compacting rewrites the parts.
     """
     ends = [datetime.fromisoformat(session["finished"]) for session in _sessions(run)]
     return max((end.timestamp() for end in ends), default=math.inf)

@@ -1,6 +1,6 @@
-"""Weights & Biases: one wandb run a configuration, whose id is the run's fingerprint.
+"""Weights & Biases: one wandb run per configuration, whose id is the run's fingerprint.
 
-Images that are not the first, of a job with a start, have a wandb run of their own.
+A job with a start, which leaves out the first images, gets a wandb run of its own.
 """
 
 from dataclasses import dataclass
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from wandb import Settings
 
 MODES = ("online", "offline")
-INSTALL = "wandb is not installed; pip install -e '.[wandb]' does"
-LOGIN = "wandb has no login; `wandb login` makes one, WANDB_MODE=offline does without"
-UPLOAD = 300  # seconds a finished run's upload may take; what is late stays on disk to be synced
-SAMPLES = 64  # generated images shown
+INSTALL = "wandb is not installed; pip install -e '.[wandb]' installs it"
+LOGIN = "wandb has no login; `wandb login` makes one, and WANDB_MODE=offline needs none"
+UPLOAD = 300  # seconds that an upload may take; what is not sent by then stays on disk to be synced
+SAMPLES = 64  # number of generated images to show
 
 
 @dataclass(frozen=True)
 class WandB:
     """Logs a finished run's configuration, numbers, table of images and pictures.
 
-    A step is a number of images, so a run that grew has one row a size and one that is logged
-    again has no row twice.
+    A wandb step is a number of images, so a run that grows gets one wandb row per size, and a run
+    that is logged again gets no row twice.
 
     Args:
-        project: in wandb.
-        entity: that owns it; None for wandb's own setting.
+        project: the wandb project.
+        entity: owner of the project; None for wandb's own setting.
         mode: "online", "offline", or None for wandb's own setting.
         dir: where wandb keeps its files; None for wandb's own setting.
 
     Raises:
-        ValueError: if the mode is another.
+        ValueError: if the mode is any other.
     """
 
     project: str = "bigain"
@@ -83,7 +83,7 @@ class WandB:
                     **_samples(job, run),
                 }
                 logged.log({**numbers, **run_report.strength(job), **media}, step=len(ids))
-            else:  # an earlier session logged this size; its scores may be new
+            else:  # an earlier session logged this size, but the scores may be new
                 logged.summary.update(numbers)
             offline = logged.offline
             where = str(Path(logged.dir).parent) if offline else str(logged.url)
@@ -95,7 +95,10 @@ class WandB:
 
 
 def problem(mode: str | None = None) -> str | None:
-    """Why wandb cannot log in ``mode``, in one line; None if it can. No prompt, no network."""
+    """Why wandb cannot log in ``mode``, in one line; None if it can.
+
+    It neither prompts the user nor contacts the server.
+    """
     try:
         import wandb
         from wandb.sdk.lib import wbauth
@@ -110,13 +113,13 @@ def problem(mode: str | None = None) -> str | None:
             return None
         token = getattr(settings, "identity_token_file", None)
         key = settings.api_key or wbauth.read_netrc_auth(host=settings.base_url)
-    except Exception as error:  # a damaged settings file, a key of the wrong form
+    except Exception as error:  # such as a damaged settings file or a malformed key
         return f"wandb: {' '.join(str(error).split())}"
     return None if key or token else LOGIN
 
 
 def _samples(job: Job, run: Run) -> dict[str, Any]:
-    """The first generated images, their prompts below."""
+    """The first generated images with their prompts as captions."""
     import wandb
 
     found = [
@@ -127,7 +130,7 @@ def _samples(job: Job, run: Run) -> dict[str, Any]:
 
 
 def _settings() -> "Settings":
-    """No output of its own, and nothing of the process: it may not be the one that computed."""
+    """No console output, and nothing about this process, which may not have computed the run."""
     import wandb
 
     return wandb.Settings(

@@ -1,1 +1,1 @@
-"""Data sets brought into the layout that bigain.datasets reads."""
+"""Preparation of data: data sets as bigain.datasets reads them, and reference statistics."""

@@ -1,8 +1,8 @@
 """ADM's reference batch (Dhariwal and Nichol 2021, arXiv 2105.05233) as reference statistics.
 
-The file holds 10,000 images of ImageNet's train split as ``arr_0``, and the moments that its
-authors' TensorFlow network gives of all 1,281,167: ``mu``, ``sigma`` of pooled features, ``mu_s``,
-``sigma_s`` of spatial ones (guided-diffusion/evaluations/evaluator.py).
+The file holds 10,000 images of ImageNet's train split as ``arr_0``, and the moments of all
+1,281,167 images by its authors' TensorFlow network: ``mu`` and ``sigma`` of pooled features,
+``mu_s`` and ``sigma_s`` of spatial ones (guided-diffusion/evaluations/evaluator.py).
 """
 
 import hashlib
@@ -24,25 +24,25 @@ from bigain.metrics.frechet import Moments, frechet_distance
 from bigain.store.reference_statistics import KEPT, ReferenceStatistics
 
 TRAIN_IMAGES = 1_281_167
-FAR = 30.0  # a FID or sFID of real images that only another network or layout explains
+FAR = 30.0  # real images only reach this FID or sFID if the network or the layout is wrong
 URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet"
 SOURCES = f"{URL}/256/VIRTUAL_imagenet256_labeled.npz or {URL}/512/VIRTUAL_imagenet512.npz"
 
 
 def convert(path: Path, network: FeatureNetwork, batch_size: int) -> ReferenceStatistics:
-    """The batch's moments, and features of its images by our own network.
+    """Combine the batch's moments with features of its images by our own network.
 
-    ADM flattens a spatial feature's map [17, 17, 7] and we [7, 17, 17], so its moments are
-    reordered. The images' own FID and sFID to the moments are printed: they say how far our
-    network is from ADM's.
+    ADM flattens a map of spatial features as [17, 17, 7] and we as [7, 17, 17], so its moments are
+    reordered. The FID and sFID between the images and the moments are printed, because they show
+    how close our network is to ADM's.
 
     Args:
         path: the published npz.
-        network: Inception, loaded.
-        batch_size: never changes a result beyond rounding.
+        network: the loaded Inception network.
+        batch_size: changes nothing beyond rounding.
 
     Raises:
-        BiGainError: if the file is missing, damaged or another, or if its images are far from its
+        BiGainError: if the file is missing, damaged or not ADM's, or if its images are far from its
             moments under this network.
     """
     try:
@@ -54,7 +54,7 @@ def convert(path: Path, network: FeatureNetwork, batch_size: int) -> ReferenceSt
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise BiGainError(
-            f"{path} is not there, damaged or no reference batch of ADM ({reason}); get {SOURCES}"
+            f"{path} is missing, damaged or not a reference batch of ADM ({reason}); get {SOURCES}"
         ) from error
     if features.spatial is None:
         raise BiGainError(f"{network.name} has no spatial features; ADM's reference needs them")
@@ -80,7 +80,7 @@ def convert(path: Path, network: FeatureNetwork, batch_size: int) -> ReferenceSt
 
 
 def channels_first(dimensions: int) -> NDArray[np.int64]:
-    """Where each feature of a flattened [C, H, W] map, H = W, lies in the flattened [H, W, C]."""
+    """Index in a flattened [H, W, C] map of each feature of the flattened [C, H, W] map, H = W."""
     side = math.isqrt(dimensions // SPATIAL)
     return np.arange(dimensions).reshape(side, side, SPATIAL).transpose(2, 0, 1).ravel()
 
@@ -104,9 +104,9 @@ def _moments(path: Path) -> dict[str, np.ndarray]:
 
 @contextmanager
 def _images(path: Path) -> Iterator[tuple[tuple[int, int], Iterator[np.ndarray]]]:
-    """How many images there are and their side; and one after the other, uint8 [H, W, 3].
+    """The number of images with their side, and an iterator over the images, uint8 [H, W, 3].
 
-    At 512 pixels all of them take 8 GB.
+    They are read one by one, because at 512 pixels they take 8 GB together.
     """
     form = np.lib.format
     headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}

@@ -1,4 +1,4 @@
-"""What scripts/prepare_*.py check of the images that they leave."""
+"""How scripts/prepare_*.py check the images that they have prepared."""
 
 from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
@@ -8,7 +8,7 @@ from tqdm import tqdm
 from bigain.datasets.image_files import ImageFiles, decode
 from bigain.errors import BiGainError
 
-SHOWN = 5  # files that an error names
+SHOWN = 5  # number of files that an error names
 
 
 def check(build: Callable[[], ImageFiles], count: int, mend: str) -> ImageFiles:
@@ -16,19 +16,19 @@ def check(build: Callable[[], ImageFiles], count: int, mend: str) -> ImageFiles:
 
     Args:
         build: returns the data set.
-        count: images it must have.
-        mend: what to do if it is not as published.
+        count: number of images that it must have.
+        mend: what to do if the data set is not as published.
 
     Returns:
         The data set.
 
     Raises:
-        BiGainError: naming what is missing or damaged, and ``mend``.
+        BiGainError: if images are missing or damaged; it names them and ends with ``mend``.
     """
     try:
         dataset = build()
     except BiGainError as error:
-        # a data set's own errors end with the script to run, which is this one
+        # a data set's own errors end by naming the script to run, which is already running
         raise BiGainError(f"{str(error).rpartition('; ')[0] or error}; {mend}") from error
     found = len(dataset)
     if found != count:
@@ -55,7 +55,7 @@ def _damaged(dataset: ImageFiles) -> list[str]:
         return None
 
     paths = [file.path for file in dataset.files]
-    with ThreadPool() as pool:  # PIL decodes without the interpreter's lock
+    with ThreadPool() as pool:  # PIL releases the interpreter lock while it decodes
         found = pool.imap(unreadable, paths, chunksize=16)
         bar = tqdm(found, total=len(paths), unit="img", desc=f"check {dataset.split}")
         return [path for path in bar if path is not None]

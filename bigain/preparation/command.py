@@ -1,4 +1,4 @@
-"""What scripts that download a data set of sd2's share: download, then say what to run."""
+"""Shared by the scripts that download a data set for sd2: the download, then what to run next."""
 
 import argparse
 import contextlib
@@ -14,12 +14,12 @@ from bigain.errors import BiGainError
 
 
 def command(prepare: Callable[[Path], str], dataset: str, about: str) -> None:
-    """A script's ``main``.
+    """The ``main`` of such a script.
 
     Args:
-        prepare: leaves the data set in the folder given, and returns what is there.
-        dataset: its name in configs/dataset.
-        about: the script, in a line.
+        prepare: prepares the data set in the given folder, and returns in words what is there.
+        dataset: name of the data set in configs/dataset.
+        about: description of the script in one line.
     """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--root", type=Path, default=Path("data") / dataset)
@@ -39,13 +39,13 @@ def command(prepare: Callable[[Path], str], dataset: str, about: str) -> None:
 
 @contextlib.contextmanager
 def downloading(by_hand: str) -> Iterator[None]:
-    """Quiet what torchvision prints, and explain in one line what stops it.
+    """Silence torchvision, and explain in one line why a download fails.
 
     Args:
-        by_hand: what to get and where to put it instead.
+        by_hand: what to download by hand, and where to put it.
 
     Raises:
-        BiGainError: if an archive cannot be had or unpacked.
+        BiGainError: if an archive cannot be downloaded or unpacked.
     """
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,7 +1,8 @@
-"""Textures of a narrow band of spatial frequencies, and garments laid over them.
+"""Textures in a narrow band of spatial frequencies, and garments laid over them.
 
-Every texture is a mean of cosine waves: one is a grating, two at a right angle soft checks, many
-noise. So its band is known without a filter, and none of them has edges with overtones.
+Every texture is a mean of cosine waves: one makes a grating, two at a right angle make soft checks,
+and many make noise. Its band is therefore known without a filter, and it has no sharp edges, whose
+overtones would leave the band.
 """
 
 import math
@@ -15,14 +16,16 @@ from numpy.typing import NDArray
 from bigain.errors import BiGainError
 from bigain.utils.randomness import KeyedStream
 
-# Cycles a pixel. A token of both reference models is two pixels wide, so this is a quarter to half
-# a cycle a token: from where the experiment table12 splits low from high, to what tokens can carry.
+# Cycles per pixel. A token of both reference models is two pixels wide, so the band lies between a
+# quarter of a cycle per token, where experiments/table12.yaml separates low from high frequencies,
+# and half a cycle, the highest frequency that tokens can represent.
 BAND = (1 / 8, 1 / 4)
-# Waves of each kind. "flat" is the mean grey of the others, to tell texture from brightness.
+# Number of waves per kind. "flat" is the mean grey of the others, to separate the effect of texture
+# from that of brightness.
 WAVES = {"grating": 1, "checks": 2, "noise": 24, "flat": 0}
 KINDS = ("grating", "checks", "noise")  # by default
-# A garment hides what is behind it where it is brighter than the second of these (of 255), and not
-# at all where it is darker than the first.
+# A garment is opaque where it is brighter than the second of these levels (of 255), and transparent
+# where it is darker than the first.
 SOFT = (8, 40)
 
 
@@ -31,10 +34,10 @@ class Texture:
     """One image's background.
 
     Attributes:
-        kind: of `WAVES`.
-        frequencies: of the waves in cycles a pixel, float64 [waves].
-        angles: where the waves run to, in radians, float64 [waves].
-        phases: radians, float64 [waves].
+        kind: a key of `WAVES`.
+        frequencies: frequencies of the waves in cycles per pixel, float64 [waves].
+        angles: directions of the waves in radians, float64 [waves].
+        phases: phases of the waves in radians, float64 [waves].
     """
 
     kind: str
@@ -43,7 +46,7 @@ class Texture:
     phases: NDArray[np.float64]
 
     def draw(self, size: int) -> NDArray[np.float64]:
-        """Float64 [size, size]; within [-1, 1] and as strong as that allows, 0 if it is flat."""
+        """The texture as float64 [size, size], scaled to fill [-1, 1]; all 0 if it is flat."""
         if not len(self.frequencies):
             return np.zeros((size, size))
         y, x = np.mgrid[:size, :size].astype(np.float64)
@@ -57,10 +60,10 @@ class Texture:
 
 
 def texture(seed: int, index: int, kinds: Sequence[str] = KINDS) -> Texture:
-    """The texture behind test image ``index``, whatever other images are made.
+    """The texture behind test image ``index``; it does not depend on which other images are made.
 
     Raises:
-        BiGainError: if a kind is unknown, or there is none.
+        BiGainError: if a kind is unknown, or no kind is given.
     """
     if not kinds or not set(kinds) <= set(WAVES):
         raise BiGainError(f"kinds must be some of {', '.join(WAVES)}; got {', '.join(kinds)}")
@@ -68,7 +71,7 @@ def texture(seed: int, index: int, kinds: Sequence[str] = KINDS) -> Texture:
     kind = kinds[int(stream.fork(0).integers(len(kinds), 1))]
     n = WAVES[kind]
     u = stream.fork(1).uniform(3, max(WAVES.values()))[0, :, :n].numpy()
-    # squares are uniform, so that noise fills the band's ring evenly
+    # the squares are uniform, so that noise fills the ring of the band evenly
     low, high = (f * f for f in BAND)
     frequencies = np.sqrt(low + (high - low) * u[0])
     angles = 2 * math.pi * u[1]
@@ -79,13 +82,13 @@ def texture(seed: int, index: int, kinds: Sequence[str] = KINDS) -> Texture:
 
 
 def compose(garment: torch.Tensor, behind: Texture, amplitude: float) -> NDArray[np.uint8]:
-    """A garment over a texture from black to ``amplitude``, which is a share of white.
+    """Lay a garment over a texture that ranges from black to ``amplitude``, a share of white.
 
     Args:
-        garment: uint8 [size, size], black around.
+        garment: uint8 [size, size] on black.
 
     Returns:
-        uint8 [size, size], rounded once.
+        The image, uint8 [size, size], rounded only once.
     """
     front = garment.numpy().astype(np.float64)
     low, high = SOFT

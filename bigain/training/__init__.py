@@ -1,1 +1,1 @@
-"""Training of the embedded reference models."""
+"""Training of the reference models that ship with the code."""

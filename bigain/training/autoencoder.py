@@ -17,7 +17,7 @@ MEASURED = 2048  # images whose latents give their mean and scale
 
 
 class KLAutoencoder:
-    """Images [1, 32, 32] to latents [4, 16, 16] and back, by squared error and a little KL."""
+    """Images [1, 32, 32] to latents [4, 16, 16] and back, by squared error and a small KL term."""
 
     loss_name = "squared error + KL"
     panel = Panel("val_psnr", "held-out PSNR (dB)", 1)
@@ -43,7 +43,7 @@ class KLAutoencoder:
             norm_num_groups=cfg.groups,
             sample_size=32,
         )
-        # twice as fast on a processor
+        # twice as fast on a CPU
         return model.to(device).to(memory_format=torch.channels_last)
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -55,7 +55,7 @@ class KLAutoencoder:
         return muon_and_adam(self.cfg, hidden, rest)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Images [B, 1, 32, 32] and the posterior's noise [B, 4, 16, 16]."""
+        """Images [B, 1, 32, 32], and noise [B, 4, 16, 16] for sampling the posterior."""
         g, images = generator(self.cfg.seed, step), self.garments.images
         index = torch.randint(len(images), (self.cfg.batch_size,), generator=g)
         x = flip_half(images[index], g)
@@ -71,7 +71,7 @@ class KLAutoencoder:
         return (rebuilt.float() - x).square().mean() + self.cfg.kl_weight * kl
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Loss and PSNR of what the posterior's mean gives back, on the held-out images."""
+        """Loss and PSNR of the held-out images, rebuilt from the posterior's mean."""
         assert isinstance(model, AutoencoderKL)
         device = next(model.parameters()).device
         parts = []
@@ -84,19 +84,19 @@ class KLAutoencoder:
         return {"val_loss": loss.item(), "val_psnr": (4 / error).log10().item() * 10}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Mean and deviation of the latents' channels, as trained."""
+        """Mean and standard deviation of each latent channel, before `save` centres them."""
         mean, std = self._moments(model)
         return {"latent_mean": mean.tolist(), "latent_std": std.tolist()}
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """The model with its latents centred, and the factor that gives them unit deviation."""
+        """Write the model with centred latents and the factor that gives them unit deviation."""
         assert isinstance(model, AutoencoderKL)
         centred = deepcopy(model)
         assert centred.quant_conv is not None and centred.post_quant_conv is not None
         mean, _ = self._moments(centred)
-        # Noise hides all but the mean at the schedule's end, so sampling, which starts from noise
-        # alone, is off by it. Both convolutions are 1x1: exact, and diffusers' Stable Diffusion
-        # pipeline knows no shift_factor.
+        # At the end of the schedule only the latents' mean survives the noise, so sampling, which
+        # starts from pure noise, would be off by that mean. Shifting the biases of these 1x1
+        # convolutions is exact; diffusers' Stable Diffusion pipeline ignores shift_factor.
         assert centred.quant_conv.bias is not None and centred.post_quant_conv.bias is not None
         centred.quant_conv.bias.data[: len(mean)] -= mean
         kernel = centred.post_quant_conv.weight.data[:, :, 0, 0]
@@ -108,7 +108,7 @@ class KLAutoencoder:
 
     @torch.no_grad()
     def _moments(self, model: nn.Module) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each latent channel, [c]."""
+        """Mean and standard deviation of each latent channel, [c]."""
         assert isinstance(model, AutoencoderKL)
         device = next(model.parameters()).device
         images = self.garments.images[:MEASURED].to(device)

@@ -1,4 +1,4 @@
-"""The classifier of Fashion-MNIST whose features score generated images."""
+"""The Fashion-MNIST classifier whose features score generated images."""
 
 import json
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from bigain.training.muon import muon_and_adam
 
 
 class Classifier:
-    """`GarmentNet` by cross-entropy, on flipped and shifted images, each once an epoch."""
+    """`GarmentNet` trained by cross-entropy on flipped and shifted images, each once per epoch."""
 
     loss_name = "cross-entropy"
     panel = Panel("val_accuracy", "held-out accuracy (%)", 100)
@@ -34,7 +34,7 @@ class Classifier:
                 f"batch_size must lie in 1..{len(self.garments.images)}, the images of an epoch; "
                 f"got {cfg.batch_size}"
             )
-        # now, so that a missing file does not wait for the end of the training
+        # opened now, so that a missing file is reported before the training and not after it
         self.test = FashionMNIST(cfg.data, split="test")
 
     def identity(self) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class Classifier:
 
     def build(self, device: torch.device) -> GarmentNet:
         model = GarmentNet(**self.cfg.model, classes=len(self.test.classes))
-        # twice as fast on a processor
+        # twice as fast on a CPU
         return model.to(device).to(memory_format=torch.channels_last)
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -72,7 +72,7 @@ class Classifier:
         return {"val_loss": F.cross_entropy(logits, y).item(), "val_accuracy": accuracy}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Accuracy on the test split, which nothing else has looked at."""
+        """Accuracy on the test split, which nothing else uses."""
         device = next(model.parameters()).device
         x, y = self.test.tensors()
         found = torch.cat([model(part.to(device))[2].argmax(1).cpu() for part in x.split(500)])

@@ -1,4 +1,4 @@
-"""The figure of a training."""
+"""The figure of a training run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 
 class Panel(NamedTuple):
-    """What a training's figure shows beside its loss.
+    """What the figure shows beside the loss.
 
     Attributes:
-        column: of the log.
-        label: of the axis.
+        column: column of the log.
+        label: label of the axis.
         scale: factor from the column to the axis.
     """
 
@@ -22,13 +22,13 @@ class Panel(NamedTuple):
 def draw_curves(
     rows: Sequence[Mapping[str, float]], loss_name: str, panel: Panel, out: Path
 ) -> None:
-    """Losses, and one more column, over the images seen.
+    """Draw the losses and one more column of the log over the images seen.
 
     Args:
-        rows: of the log.
-        loss_name: label of the losses' axis.
+        rows: the rows of the log.
+        loss_name: label of the axis of the losses.
         panel: what to draw on the right.
-        out: a .png to write.
+        out: the .png file to write.
     """
     import matplotlib
 

@@ -1,4 +1,4 @@
-"""Noise prediction, as the diffusion models' recipes share it."""
+"""Noise prediction, shared by the recipes of the diffusion models."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ class Objective:
     """Min-SNR weighted noise-prediction loss (Hang et al. 2023, arXiv 2303.09556).
 
     Args:
-        predict: (model, noisy x, t, condition) to the noise predicted, of x's shape.
+        predict: maps (model, noisy x, t, condition) to the predicted noise, of x's shape.
         scheduler: a diffusers scheduler, for its ``alphas_cumprod``.
-        gamma: the largest weight, of a loss on x_0.
+        gamma: the largest weight, counted as the weight of a loss on x_0.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ def class_gap(
     labels: Tensor,
     condition: Callable[[Tensor], Tensor],
 ) -> dict[str, float]:
-    """Loss with the true class and mean rise with a wrong one.
+    """The loss with the true class, and its mean rise with a wrong one.
 
     Args:
-        x: [N, c, h, w], what is denoised.
+        x: clean images or latents, [N, c, h, w].
         labels: int64 [N] in 0..9.
-        condition: labels [N] to the model's condition [N, ...].
+        condition: maps labels [N] to the model's condition [N, ...].
     """
     device = next(model.parameters()).device
     g = torch.Generator().manual_seed(0)

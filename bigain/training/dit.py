@@ -15,7 +15,7 @@ from bigain.training.muon import muon_and_adam
 
 
 class DiffusionTransformer:
-    """Noise prediction by a small DiT, its loss Min-SNR weighted (Hang et al. 2023)."""
+    """Noise prediction by a small DiT, with a Min-SNR weighted loss (Hang et al. 2023)."""
 
     loss_name = "Min-SNR weighted loss"
     panel = Panel("class_gap", "rise with a wrong class (1e-4)", 1e4)
@@ -43,7 +43,7 @@ class DiffusionTransformer:
         return muon_and_adam(self.cfg, hidden, rest)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Images, times stratified over 0..999, noise and classes, as `Objective` takes them."""
+        """Images, stratified timesteps, noise and classes, as `Objective` takes them."""
         cfg, images = self.cfg, self.garments.images
         g, size = generator(cfg.seed, step), cfg.batch_size
         index = torch.randint(len(images), (size,), generator=g)
@@ -58,13 +58,13 @@ class DiffusionTransformer:
         return self.objective(model, *batch).mean()
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Loss with the true class and mean rise with a wrong one, on the held-out images."""
+        """The loss with the true class and its mean rise with a wrong one, on held-out images."""
         garments = self.garments
         images, labels = garments.held_images, garments.held_labels
         return class_gap(self.objective, model, images, labels, lambda y: y)
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Nothing: the card's accuracy is a run of its own."""
+        """Nothing: the accuracy on the model's card comes from a separate run."""
         return {}
 
     def save(self, model: Any, folder: Path) -> None:
@@ -73,7 +73,7 @@ class DiffusionTransformer:
 
 
 def build_model(cfg: DictConfig, classes: int) -> DiTTransformer2DModel:
-    """A DiT on 32x32 one-channel images in 2x2 patches: 256 tokens, as DiT-XL/2 at 256 px."""
+    """A DiT on 32x32 one-channel images in 2x2 patches: 256 tokens, like DiT-XL/2 at 256 px."""
     model = DiTTransformer2DModel(
         num_attention_heads=cfg.heads,
         attention_head_dim=cfg.head_dim,
@@ -93,7 +93,7 @@ def build_model(cfg: DictConfig, classes: int) -> DiTTransformer2DModel:
     nn.init.xavier_uniform_(model.pos_embed.proj.weight.view(model.inner_dim, -1))
     for block in model.transformer_blocks:
         embedding = block.norm1.emb
-        # diffusers drops labels block by block; guidance needs the whole model to lose them at once
+        # diffusers drops labels per block; guidance needs them dropped in the whole model at once
         embedding.class_embedder.dropout_prob = 0.0
         nn.init.normal_(embedding.class_embedder.embedding_table.weight, std=0.02)
         nn.init.normal_(embedding.timestep_embedder.linear_1.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""The finished model's folder."""
+"""The folder of a finished model."""
 
 import json
 import shutil
@@ -24,14 +24,14 @@ def export(
 ) -> None:
     """Evaluate a model, and write it with its figure and training.json.
 
-    Each file takes its name once whole; a card that lies beside them stays.
+    Each file gets its name only once it is complete. A card beside them is kept.
 
     Args:
-        recipe: the model's.
-        model: in float32.
-        facts: for training.json, which also gets what the recipe evaluates.
-        rows: of the log.
-        out: made if it is missing.
+        recipe: the recipe of the model.
+        model: the finished model, in float32.
+        facts: the content of training.json, to which the recipe's evaluation is added.
+        rows: the rows of the log.
+        out: the folder, created if it is missing.
 
     Raises:
         BiGainError: if a file cannot be written.

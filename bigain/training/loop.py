@@ -1,4 +1,4 @@
-"""Training that a kill cannot change: keyed batches, and a checkpoint that holds all the rest."""
+"""Training that an interruption cannot change: batches are keyed, a checkpoint holds the rest."""
 
 import platform
 import time
@@ -20,22 +20,22 @@ from bigain.utils.files import atomic, sweep, write_text
 
 PRECISIONS = ("auto", "bf16", "fp32")
 PATHS = ("data", "output", "checkpoints", "autoencoder")
-# what cannot change a result, so may change between a kill and its resumption
+# these cannot change the result, so they may differ when a training is resumed
 FREE = (*PATHS, "device", "save_every")
 
 
 class Trainer:
-    """A training as its checkpoint holds it.
+    """The state of a training, which its checkpoint saves.
 
     Args:
-        cfg: configs/train_reference.yaml and a reference of configs/reference.
-        recipe: what ``cfg.recipe`` names.
+        cfg: configs/train_reference.yaml with one of configs/reference.
+        recipe: the recipe that ``cfg.recipe`` names.
 
     Attributes:
-        step: updates done.
-        seconds: spent on them, over every start.
-        losses: of the steps since the last row.
-        rows: of the log.
+        step: number of updates done.
+        seconds: time spent on them, over all starts.
+        losses: losses of the steps since the last row of the log.
+        rows: rows of the log.
 
     Raises:
         BiGainError: if a setting cannot be used.
@@ -55,7 +55,7 @@ class Trainer:
         self.bf16 = native_bf16(self.device) if cfg.precision == "auto" else cfg.precision == "bf16"
         torch.manual_seed(cfg.seed)
         self.model = recipe.build(self.device)
-        # buffers too: batch normalisation's moments belong to the weights they were measured under
+        # with buffers: the moments of batch normalisation fit the weights they were measured with
         self.ema = AveragedModel(
             self.model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay), use_buffers=True
         ).eval()
@@ -69,10 +69,10 @@ class Trainer:
         self.settings = self._settings()
 
     def run(self) -> None:
-        """Train from the last checkpoint, if there is one, to the end, and export the model.
+        """Train to the end, from the last checkpoint if there is one, and export the model.
 
         Raises:
-            BiGainError: if the checkpoint is of another training, or a file cannot be written.
+            BiGainError: if the checkpoint belongs to another training, or a file cannot be written.
         """
         cfg = self.cfg
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ class Trainer:
         self.step += 1
 
     def _log(self) -> dict[str, float]:
-        """Add a row; the log is written whole, so a row computed again after a kill stays one."""
+        """Add a row and rewrite the whole log, so that no row is doubled after an interruption."""
         with torch.no_grad():
             measured = self.recipe.validate(self.ema.module)
         measured = {"train_loss": torch.stack(self.losses).mean().item(), **measured}
@@ -146,7 +146,7 @@ class Trainer:
         try:
             state = torch.load(self.latest, map_location=self.device, weights_only=True)
             settings = state["settings"]
-        except Exception as error:  # torch raises many kinds for a damaged file
+        except Exception as error:  # a damaged file makes torch raise errors of many types
             raise BiGainError(
                 f"{self.latest} is no checkpoint of this script; {start_anew}"
             ) from error
@@ -155,7 +155,7 @@ class Trainer:
             if saved != asked:
                 raise BiGainError(
                     f"{self.latest} was trained with {key}={saved}, not {asked}; "
-                    f"set it back to go on, or {start_anew}"
+                    f"set it back to resume, or {start_anew}"
                 )
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
@@ -165,13 +165,13 @@ class Trainer:
         self.losses, self.rows = state["losses"], state["rows"]
 
     def _settings(self) -> dict[str, Any]:
-        """All that changes the result, nested keys joined by dots."""
+        """Every setting that can change the result, with nested keys joined by dots."""
         settings = dict(flatten({k: v for k, v in plain(self.cfg).items() if k not in FREE}))
         settings["precision"] = "bf16" if self.bf16 else "fp32"
         return settings | dict(flatten({"data": self.recipe.identity()}))
 
     def _facts(self) -> dict[str, Any]:
-        """What training.json says of this training."""
+        """What training.json says about this training."""
         gpu = self.device.type == "cuda"
         last = {k: v for k, v in self.rows[-1].items() if k not in ("step", "images", "seconds")}
         return {
@@ -189,7 +189,7 @@ class Trainer:
 
 
 def rate(cfg: DictConfig, seen: int) -> float:
-    """Learning-rate factor: linear warm-up, constant, linear fall to zero."""
+    """Learning-rate factor: a linear warm-up, a constant stretch and a linear fall to zero."""
     warmup = min(1.0, (seen + cfg.batch_size) / cfg.warmup_images)
     return min(warmup, (cfg.images - seen) / (cfg.decay_fraction * cfg.images))
 
@@ -202,12 +202,12 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Settings as plain values."""
+    """The settings as plain Python values."""
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``{"a": {"b": 1}}`` as ``("a.b", 1)``."""
+    """Join nested keys by dots: ``{"a": {"b": 1}}`` gives ``("a.b", 1)``."""
     for key, value in nested.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")

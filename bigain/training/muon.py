@@ -9,7 +9,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz (Jordan et al. 2024, "Muon").
 
     torch.optim.Muon iterates in bfloat16, which processors without native bfloat16 only emulate,
-    and takes matrices alone; this one iterates in float32 and takes a convolution's kernel as the
+    and accepts only matrices. This one iterates in float32 and treats a convolution's kernel as the
     matrix [out, in * height * width]. Steps are scaled by 0.2 * sqrt(max(rows, columns)), which
     gives them AdamW's usual size (Liu et al. 2025, arXiv 2502.16982).
     """
@@ -29,7 +29,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(g: Tensor) -> Tensor:
-    """Nearest semi-orthogonal matrix of ``g`` [rows, columns], to about 0.3 in singular values."""
+    """The semi-orthogonal matrix nearest to ``g`` [rows, columns].
+
+    The iteration is approximate: singular values come within about 0.3 of 1.
+    """
     x = g.T if g.shape[0] > g.shape[1] else g
     x = x / (x.norm() + 1e-7)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""A latent text-to-image model of Fashion-MNIST in Stable Diffusion's own shape."""
+"""A latent text-to-image model of Fashion-MNIST, built like Stable Diffusion."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ from bigain.training.draws import Garments, generator
 from bigain.training.muon import muon_and_adam
 from bigain.training.words import write_tokenizer
 
-FIRST, LAST = "a photo of ", "."  # what a class's prompt puts around the garment
+FIRST, LAST = "a photo of ", "."  # what stands around the garment in a class's prompt
 
 
 class TextToImage:
-    """Noise prediction by a U-Net and a text encoder that learn together, on frozen latents."""
+    """Noise prediction on frozen latents by a U-Net and a text encoder trained together."""
 
     loss_name = "Min-SNR weighted loss"
     panel = Panel("class_gap", "rise with another prompt (1e-4)", 1e4)
@@ -42,8 +42,8 @@ class TextToImage:
             )
         self.checkpoint = Checkpoint(str(folder.parent), (folder.name,))
         self.autoencoder: AutoencoderKL = self.checkpoint.load(AutoencoderKL, folder.name)
-        # between Stable Diffusion's, whose last step still shows a small image's brightness,
-        # and none at all
+        # Stable Diffusion's schedule ends at 0.012, where the brightness of so small an image is
+        # still visible; this one adds a little more noise.
         self.scheduler = DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.015,
@@ -68,7 +68,7 @@ class TextToImage:
         self.latents = encode(autoencoder, self.garments.images)
         self.held_latents = encode(autoencoder, self.garments.held_images)
         unet = build_unet(self.cfg, self.latents.shape[1:])
-        if device.type == "cpu":  # where fused attention's backward is slower
+        if device.type == "cpu":  # where the backward pass of fused attention is slower
             unet.set_attn_processor(AttnProcessor())
         return Conditioned(unet, build_text_encoder(self.cfg, self.tokenizer)).to(device)
 
@@ -81,7 +81,7 @@ class TextToImage:
         return muon_and_adam(self.cfg, hidden, rest)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Latents, times stratified over 0..999, noise and captions, as `Objective` takes them."""
+        """Latents, stratified timesteps, noise and captions, as `Objective` takes them."""
         cfg, g = self.cfg, generator(self.cfg.seed, step)
         size = cfg.batch_size
         index = torch.randint(len(self.latents), (size,), generator=g)
@@ -96,18 +96,18 @@ class TextToImage:
         return self.objective(model, *batch).mean()
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Loss with the true prompt and mean rise with another's, on the held-out images."""
+        """The loss with the true prompt and its mean rise with another, on the held-out images."""
         labels = self.garments.held_labels
         return class_gap(
             self.objective, model, self.held_latents, labels, lambda y: self.prompts[y]
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Nothing: the card's accuracy is a run of its own."""
+        """Nothing: the accuracy on the model's card comes from a separate run."""
         return {}
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """The whole pipeline, its files named as those published of Stable Diffusion."""
+        """Write the whole pipeline, with files named like Stable Diffusion's published ones."""
         assert isinstance(model, Conditioned)
         pipeline = StableDiffusionPipeline(
             unet=model.unet,
@@ -120,11 +120,13 @@ class TextToImage:
             requires_safety_checker=False,
         )
         pipeline.save_pretrained(folder)
-        for file in (folder / "tokenizer").iterdir():  # one file of the newest libraries' alone
+        for file in (
+            folder / "tokenizer"
+        ).iterdir():  # the newest libraries write a single file of their own
             file.unlink()
         self._tokenizer(folder / "tokenizer")
         weights = folder / "text_encoder" / "model.safetensors"
-        tensors = load_file(weights)  # the newest libraries leave out what older ones need
+        tensors = load_file(weights)  # older libraries need the prefix that the newest ones drop
         tensors = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in tensors.items()}
         save_file(tensors, weights, {"format": "pt"})
 
@@ -146,15 +148,15 @@ class TextToImage:
 
 
 class Conditioned(nn.Module):
-    """A U-Net and the text encoder it listens to."""
+    """A U-Net and the text encoder that conditions it."""
 
     def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """Noise in x [B, c, h, w] at t [B], given captions' tokens [B, L]."""
-        # not the encoder's own positions: averaging a buffer of integers rounds it down
+        """Predict the noise in x [B, c, h, w] at t [B], given the captions' tokens [B, L]."""
+        # not the encoder's own positions: the averaged model rounds that integer buffer down
         places = torch.arange(tokens.shape[1], device=tokens.device)[None]
         text = self.text_encoder(tokens, position_ids=places).last_hidden_state
         found: Tensor = self.unet(x, t, encoder_hidden_states=text).sample
@@ -167,7 +169,7 @@ def predict(model: nn.Module, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
 
 
 def captions(templates: Sequence[str]) -> list[list[str]]:
-    """Each template with each class's garment in the place of ``{}``, [templates][classes].
+    """Put each class's garment in place of ``{}`` in each template, [templates][classes].
 
     Raises:
         BiGainError: if a template has no place for it.
@@ -180,18 +182,18 @@ def captions(templates: Sequence[str]) -> list[list[str]]:
 
 @torch.no_grad()
 def encode(autoencoder: AutoencoderKL, images: Tensor) -> Tensor:
-    """The posterior's mean, scaled as a pipeline does: [N, 1, H, W] to [N, c, h, w] on the CPU."""
+    """The posterior's mean, scaled as in a pipeline: [N, 1, H, W] to [N, c, h, w] on the CPU."""
     parts = [autoencoder.encode(x.to(autoencoder.device)) for x in images.split(128)]
     means = torch.cat([part.latent_dist.mean.cpu() for part in parts])
     return means * autoencoder.config.scaling_factor
 
 
 def build_unet(cfg: DictConfig, latent: Sequence[int]) -> UNet2DConditionModel:
-    """Stable Diffusion's U-Net, its transformers at every resolution.
+    """Stable Diffusion's U-Net, with transformers at every resolution.
 
     Args:
-        cfg: the reference's.
-        latent: (c, h, w).
+        cfg: the settings of the reference model.
+        latent: shape of a latent, (c, h, w).
     """
     levels = len(cfg.model.channels)
     model = UNet2DConditionModel(
@@ -207,7 +209,7 @@ def build_unet(cfg: DictConfig, latent: Sequence[int]) -> UNet2DConditionModel:
         cross_attention_dim=cfg.text.width,
         use_linear_projection=True,
     )
-    # branches start at zero, as in the original code, whose starting weights diffusers left out
+    # residual branches start at zero, as in the original code; diffusers omits that
     for name, module in model.named_modules():
         last = name == "conv_out" or name.rpartition(".")[2] in ("conv2", "proj_out")
         if last and isinstance(module, nn.Conv2d | nn.Linear):
@@ -218,7 +220,7 @@ def build_unet(cfg: DictConfig, latent: Sequence[int]) -> UNet2DConditionModel:
 
 
 def build_text_encoder(cfg: DictConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """CLIP's, untrained."""
+    """CLIP's text encoder with random weights."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=cfg.text.width,

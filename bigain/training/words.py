@@ -1,4 +1,4 @@
-"""A tokenizer in CLIP's format: byte-level BPE of the captions' own words; it takes any text."""
+"""A tokenizer in CLIP's format: byte-level BPE learned on the captions, for any text."""
 
 import json
 import re
@@ -11,17 +11,17 @@ from transformers import CLIPTokenizer
 
 END = "</w>"
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
-# CLIP splits captions so, less what only other scripts and digits need
+# CLIP's pattern, without the parts that only other scripts and digits need
 PIECES = re.compile(r"[a-z]+|[^\sa-z]+")
 
 
 def write_tokenizer(texts: Sequence[str], length: int, folder: Path) -> CLIPTokenizer:
-    """Write vocab.json, merges.txt and tokenizer_config.json, as CLIP's own; returns what they say.
+    """Write vocab.json, merges.txt and tokenizer_config.json as CLIP does; returns the tokenizer.
 
     Args:
-        texts: whose words become one token each; all else is spelled in shorter ones, or bytes.
-        length: tokens of a caption, its start and end included.
-        folder: made if it is missing.
+        texts: each of their words becomes one token; others are spelled in shorter ones or bytes.
+        length: number of tokens of a caption, including its start and end.
+        folder: created if it is missing.
     """
     merges = learn_merges(texts)
     symbols = byte_symbols()
@@ -45,7 +45,7 @@ def write_tokenizer(texts: Sequence[str], length: int, folder: Path) -> CLIPToke
 
 
 def learn_merges(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """The most frequent pair first, until every word is one symbol (Sennrich et al. 2016)."""
+    """Merge the most frequent pair until every word is one symbol (Sennrich et al. 2016)."""
     pieces = [piece for text in texts for piece in PIECES.findall(text.lower())]
     words = [[*piece[:-1], piece[-1] + END] for piece in pieces]
     merges = []
@@ -67,7 +67,7 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def byte_symbols() -> list[str]:
-    """The printable character that byte-level BPE writes for each of 256 bytes (GPT-2)."""
+    """The printable character that byte-level BPE writes for each of the 256 bytes (GPT-2)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return [chr(b) if b in printable else chr(next(others)) for b in range(256)]

@@ -17,6 +17,7 @@ from bigain.benchmarks import classification, forwards, generation, scaling, tab
 from bigain.benchmarks.methods import methods
 from bigain.benchmarks.repeating import repeating
 from bigain.benchmarks.report import Bar, Report, summary, text
+from bigain.benchmarks.suites import adapt_to_device, measured_hardware, run_suites
 from bigain.compression import select_blocks
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
@@ -24,7 +25,6 @@ from bigain.metrics.ratio import Ratio, ratio
 from bigain.profiling.timing import alone, forward_side, in_turn, random_forward
 from bigain.tasks.classify import Scores
 from bigain.utils.hardware import hardware
-from scripts.benchmark import benchmark, measured, suit
 
 REPOSITORY = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def run(tmp_path, monkeypatch):
     def call(*overrides: str) -> Path:
         with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
             cfg = compose("benchmark", [*TINY, "device=cpu", f"results={tmp_path}", *overrides])
-        benchmark(cfg)
+        run_suites(cfg)
         return tmp_path
 
     return call
@@ -177,10 +177,10 @@ def test_all_but_the_blocks_repeats_itself(name, method):
     ],
 )
 def test_half_precision_where_the_hardware_has_it(monkeypatch, fast, dtype, dtypes, cases):
-    monkeypatch.setattr("scripts.benchmark.multiplies", lambda d, _: fast or d == "float32")
+    monkeypatch.setattr("bigain.benchmarks.suites.multiplies", lambda d, _: fast or d == "float32")
     with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
         cfg = compose("benchmark", ["operators.dtypes=[bfloat16]"])
-    suit(cfg, "cpu")
+    adapt_to_device(cfg, "cpu")
     assert {cfg[name].dtype for name in ("generation", "efficiency", "scaling", "tables")} == {
         dtype
     }
@@ -188,10 +188,10 @@ def test_half_precision_where_the_hardware_has_it(monkeypatch, fast, dtype, dtyp
     assert {name for name in cfg.forwards.cases if name.startswith("sd2")} == cases
 
 
-def test_columns_are_of_the_hardware_that_was_measured(tmp_path):
+def test_columns_are_of_the_hardware_that_was_measured_hardware(tmp_path):
     for name in ("cpu-avx2", "cpu-amx_bf16", "elsewhere"):
         (tmp_path / name).mkdir()
-    assert measured(tmp_path) == ["cpu-avx2", "cpu-amx_bf16", "cuda"]
+    assert measured_hardware(tmp_path) == ["cpu-avx2", "cpu-amx_bf16", "cuda"]
 
 
 def test_classification(run):
@@ -250,7 +250,7 @@ def test_efficiency_and_scaling(run):
 
 
 def test_an_unknown_suite_is_refused(run):
-    with pytest.raises(BiGainError, match="no suite speed; choose of operators"):
+    with pytest.raises(BiGainError, match="no suite speed; choose from operators"):
         run("suites=[speed]")
 
 

@@ -18,10 +18,10 @@ from bigain.errors import BiGainError
 from bigain.features import FashionFeatures, extract
 from bigain.features.fashion import GarmentNet
 from bigain.metrics.frechet import Moments
+from bigain.preparation import reference_statistics
 from bigain.store.reference_statistics import ReferenceStatistics
-from bigain.utils.images import write_png
+from bigain.utils.images import pixels, write_png
 from bigain.utils.paths import REPOSITORY
-from scripts import make_reference_statistics as script
 from tests import tiny_data
 
 N = 30
@@ -55,7 +55,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(output: Path, *overrides: str) -> Path:
     with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
         settings = [f"output={output}", "device=cpu", *overrides]
-        return script.make(compose("make_reference_statistics", settings))
+        return reference_statistics.make(compose("make_reference_statistics", settings))
 
 
 def of_split(garments: Path, network: Path) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ def test_the_name_says_the_split_and_the_size_that_the_model_draws(
     overrides += ["model=sd2", "model.image_size=16"]
     with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
         cfg = compose("make_reference_statistics", overrides)
-    name, data, count, images = script._dataset(cfg)
+    name, data, count, images = reference_statistics._dataset(cfg)
     assert (name, count, data["size"]) == (f"pets-{split}-16", 37, 16)
     assert {image.shape for image in images} == {(16, 16, 3)}
     assert cfg.dataset.reference == name  # so a run looks for the file that is made
@@ -105,7 +105,7 @@ def test_of_a_folder(garments: Path, network: Path, tmp_path: Path) -> None:
     folder.mkdir()
     dataset = FashionMNIST(str(garments), "train")
     for i in range(N):
-        write_png(folder / f"{i:02d}.png", script.pixels(dataset[i].image), {})
+        write_png(folder / f"{i:02d}.png", pixels(dataset[i].image), {})
     ours = ReferenceStatistics.load(
         make(tmp_path, f"features.path={network}", f"folder={folder}", "name=garments")
     )

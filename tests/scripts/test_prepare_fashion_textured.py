@@ -14,6 +14,7 @@ import torch
 from bigain.datasets import FashionMNIST, FashionTextured
 from bigain.datasets.fashion_mnist import SIZE
 from bigain.errors import BiGainError
+from bigain.preparation.fashion_textured import AMPLITUDE, prepare
 from bigain.preparation.textures import BAND, KINDS, SOFT, WAVES, compose, texture
 from scripts import prepare_fashion_textured as script
 
@@ -38,7 +39,7 @@ def garments() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made") / "textured"
-    assert script.prepare(root, count=40) == 40
+    assert prepare(root, count=40) == 40
     return root
 
 
@@ -48,9 +49,9 @@ def test_the_pixels_are_pinned(root: Path) -> None:
 
 
 def test_an_image_depends_on_seed_and_index_alone(root: Path, tmp_path: Path) -> None:
-    script.prepare(tmp_path / "few", count=7)
+    prepare(tmp_path / "few", count=7)
     assert (made(tmp_path / "few") == made(root)[:7]).all()
-    script.prepare(tmp_path / "other", seed=1, count=7)
+    prepare(tmp_path / "other", seed=1, count=7)
     assert not (made(tmp_path / "other") == made(root)[:7]).all((1, 2)).any()
     later = [texture(0, index).draw(SIZE) for index in (3, 2)]
     assert (later[1] == texture(0, 2).draw(SIZE)).all() and (later[0] != later[1]).any()
@@ -73,7 +74,7 @@ def test_textures_reach_the_edge_of_the_frame_and_stay_dark(
     edge[2:-2, 2:-2] = False
     border = made(root)[:, edge]
     assert (border.std(1) > 1).all()
-    assert border.max() <= math.ceil(255 * script.AMPLITUDE)
+    assert border.max() <= math.ceil(255 * AMPLITUDE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,7 +111,7 @@ def test_flat_is_half_of_the_amplitude() -> None:
 def test_it_writes_the_same_again_and_lists_its_textures(root: Path, tmp_path: Path) -> None:
     other = tmp_path / "again"
     for _ in range(2):
-        script.prepare(other, count=40)
+        prepare(other, count=40)
         for path in sorted(other.iterdir()):
             assert path.read_bytes() == (root / path.name).read_bytes(), path.name
     with (root / "textures.csv").open(newline="") as file:
@@ -123,10 +124,10 @@ def test_it_writes_the_same_again_and_lists_its_textures(root: Path, tmp_path: P
 
 
 def test_what_a_killed_one_left_is_completed(root: Path, tmp_path: Path) -> None:
-    script.prepare(tmp_path, count=40)
+    prepare(tmp_path, count=40)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"half"))
-    script.prepare(tmp_path, count=40)
+    prepare(tmp_path, count=40)
     assert (made(tmp_path) == made(root)).all()
 
 
@@ -134,7 +135,7 @@ def test_other_options_do_not_write_over_it(root: Path) -> None:
     before = made(root)
     for changed in ({"seed": 1}, {"amplitude": 0.5}, {"kinds": ["noise"]}, {"count": 41}):
         with pytest.raises(BiGainError, match=r"images of other options .*--root"):
-            script.prepare(root, **{"count": 40, **changed})
+            prepare(root, **{"count": 40, **changed})
     assert (made(root) == before).all()
 
 
@@ -173,7 +174,7 @@ def test_bad_options(
 def test_unknown_kinds_are_named(tmp_path: Path) -> None:
     for kinds in (["stripes"], []):
         with pytest.raises(BiGainError, match="kinds must be some of grating"):
-            script.prepare(tmp_path / "new", kinds=kinds)
+            prepare(tmp_path / "new", kinds=kinds)
     assert not (tmp_path / "new").exists()
 
 

@@ -18,6 +18,7 @@ from bigain.errors import BiGainError
 from bigain.features import Features
 from bigain.metrics.frechet import Moments
 from bigain.preparation import adm
+from bigain.preparation import imagenet as preparation
 from bigain.store.reference_statistics import ReferenceStatistics
 from scripts import prepare_imagenet as script
 from tests import tiny_data
@@ -44,7 +45,7 @@ def val(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_image_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "PER_CLASS", 1)
+    monkeypatch.setattr(preparation, "PER_CLASS", 1)
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_another_archive_is_refused(
 
 
 def test_too_few_images_are_refused(val: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(script, "PER_CLASS", 50)
+    monkeypatch.setattr(preparation, "PER_CLASS", 50)
     message = refused(monkeypatch, "--root", val)
     assert "1000 val images instead of 50000" in message and "--archives" in message
 
@@ -122,8 +123,8 @@ def test_unequal_classes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     root = tiny_data.imagenet(tmp_path, per_class=2)
     path = next((root / "val" / "n01440764").iterdir())
     path.rename(root / "val" / "n01443537" / path.name)
-    monkeypatch.setattr(script, "PER_CLASS", 2)
-    assert "1 to 3 images a class instead of 2" in refused(monkeypatch, "--root", root)
+    monkeypatch.setattr(preparation, "PER_CLASS", 2)
+    assert "1 to 3 images per class instead of 2" in refused(monkeypatch, "--root", root)
 
 
 class Net:

@@ -6,6 +6,7 @@ import pytest
 import wandb
 import wandb_workspaces.workspaces as ws
 
+from bigain.loggers import dashboard
 from bigain.loggers import wandb as logger
 from scripts import wandb_dashboard as script
 
@@ -43,7 +44,7 @@ def test_saving_says_where(monkeypatch, capsys):
         saved.append((self.entity, self.project, self.name))
         return SimpleNamespace(url="https://server/view")
 
-    monkeypatch.setattr(script, "problem", lambda mode: None)
+    monkeypatch.setattr(dashboard, "problem", lambda mode: None)
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity="me"))
     monkeypatch.setattr(ws.Workspace, "save", save)
     call(monkeypatch, "--name", "Mine")
@@ -65,7 +66,7 @@ def refused(self):
     ],
 )
 def test_errors_are_one_line(monkeypatch, problem, message):
-    monkeypatch.setattr(script, "problem", lambda mode: problem)
+    monkeypatch.setattr(dashboard, "problem", lambda mode: problem)
     monkeypatch.setattr(ws.Workspace, "save", refused)
     with pytest.raises(SystemExit) as caught:
         call(monkeypatch, "--entity", "us")
