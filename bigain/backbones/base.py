@@ -1,4 +1,4 @@
-"""What a task needs of a diffusion model."""
+"""What a task needs from a diffusion model."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class Subjects(Protocol):
-    """What a model is asked about: the classes and images of a data set, `bigain.datasets.Dataset`.
+    """The classes and images that a model is asked about; see `bigain.datasets.Dataset`.
 
     Attributes:
-        classes: names, in the order of the labels.
+        classes: the names of the classes, in the order of the labels.
         prompts: one per class, for text-conditional models.
-        class_ids: each class's index among those that a class-conditional model was trained on;
+        class_ids: each class's index among those that a class-conditional model was trained on, or
             None for data that no such model knows.
-        known_classes: how many classes such a model knows in all; None likewise.
+        known_classes: the number of classes that such a model knows in all, or None likewise.
     """
 
     classes: list[str]
@@ -24,20 +24,20 @@ class Subjects(Protocol):
     known_classes: int | None
 
     def labels(self, index: int) -> tuple[int, ...]:
-        """An image's classes."""
+        """The classes of an image."""
 
     def prompt(self, index: int) -> str:
-        """What to draw in this image's place."""
+        """The text to generate from in place of this image."""
 
 
 class Backbone(Protocol):
-    """A diffusion model behind five verbs; nothing outside this package knows which it is.
+    """A diffusion model behind five verbs; no code outside this package needs to know which one.
 
     Attributes:
         denoiser: the U-Net or transformer, for :func:`bigain.compress`.
         alphas_cumprod: float32 [T] on the model's device.
         noise_schedule: the config of the scheduler that comes with the model.
-        latent_shape: of one sample, (c, h, w).
+        latent_shape: the shape (c, h, w) of one sample.
     """
 
     denoiser: nn.Module
@@ -46,31 +46,31 @@ class Backbone(Protocol):
     latent_shape: tuple[int, int, int]
 
     def identity(self) -> dict[str, Any]:
-        """What names the weights in a run's fingerprint; reads no more than the files."""
+        """What identifies the weights in a run's fingerprint, found without loading the model."""
 
     def skeleton(self) -> nn.Module:
-        """The denoiser on the meta device, from its config alone."""
+        """The denoiser on the meta device, built only from its config."""
 
     def load(self, device: torch.device, dtype: torch.dtype) -> "Backbone":
-        """Load the weights; returns itself."""
+        """Load the weights and return the backbone itself."""
 
     def encode(self, images: Tensor) -> Tensor:
         """Images in [-1, 1], [B, C, H, W], to float32 latents [B, c, h, w]."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents [B, c, h, w] to float32 images [B, C, H, W], about in [-1, 1]."""
+        """Latents [B, c, h, w] to float32 images [B, C, H, W], approximately in [-1, 1]."""
 
     def condition(self, dataset: Subjects) -> Tensor:
-        """One row per class, [K, ...], computed once and indexed by class."""
+        """One condition per class, [K, ...], to be computed once and indexed by class."""
 
     def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
-        """What to draw in the place of each of these images, [B, ...]: its class or prompt."""
+        """The class or prompt to generate from in place of each of these images, [B, ...]."""
 
     def unconditional(self) -> Tensor:
-        """The row [1, ...] of no class, for classifier-free guidance."""
+        """The condition [1, ...] for no class, used by classifier-free guidance."""
 
     def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """Noise in float32 latents x [B, c, h, w] at times t [B], given rows of ``condition``.
+        """The noise in float32 latents x [B, c, h, w] at times t [B], given ``condition`` [B, ...].
 
-        t counts training timesteps; some samplers step between them.
+        t is in training timesteps, and may lie between two of them for some samplers.
         """

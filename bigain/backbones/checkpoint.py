@@ -1,4 +1,4 @@
-"""A diffusers pipeline on disk or on the hub, component by component."""
+"""A diffusers pipeline on disk or on the hub, loaded component by component."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,12 +15,12 @@ SETTING = "model.path"
 
 
 class Checkpoint:
-    """Nothing is fetched before it is asked for, and only the components named.
+    """A pipeline whose files are fetched only when needed, and only for the components named.
 
     Args:
-        path: a folder as save_pretrained writes it, or a hub id.
-        components: its subfolders.
-        revision: branch, tag or commit of the hub's; None for the newest.
+        path: a folder as written by save_pretrained, or a hub id.
+        components: the subfolders that are needed.
+        revision: branch, tag or commit on the hub; None for the newest.
     """
 
     def __init__(self, path: str, components: Sequence[str], revision: str | None = None) -> None:
@@ -42,15 +42,15 @@ class Checkpoint:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the files are; fetched on first use.
+        """The folder with the files, which are fetched on first use.
 
         Raises:
-            BiGainError: if they cannot be had.
+            BiGainError: if they cannot be obtained.
         """
         if not self.on_hub:
             return Path(self.path)
         found = hub.snapshot(self.path, self._wanted, SETTING, self.revision)
-        # safetensors where the model has them, else PyTorch's own format
+        # safetensors if the model has them, else PyTorch's own format
         bare = [
             name
             for name in self._components
@@ -62,7 +62,7 @@ class Checkpoint:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether the pipeline names this component, or has its folder."""
+        """Whether the pipeline names this component or has a folder for it."""
         index = self.folder / "model_index.json"
         named = model_folders.config(index).get(name) if index.is_file() else None
         return (named or [None])[0] is not None or (self.folder / name).is_dir()
@@ -71,24 +71,24 @@ class Checkpoint:
         return model_folders.config(self.folder / name / file, self._mend_missing)
 
     def digest(self, name: str) -> dict[str, Any]:
-        """What tells a component's weights from others', for a run's fingerprint."""
+        """What identifies a component's weights in a run's fingerprint."""
         return model_folders.digest(model_folders.component(self.folder, name, self._mend_missing))
 
     def skeleton(self, kind: Any, name: str) -> Any:
-        """A component on the meta device, from its config: no weights are read or fetched.
+        """A component on the meta device, built from its config; no weights are read or fetched.
 
         Args:
-            kind: its class in diffusers.
+            kind: the component's class in diffusers.
         """
         with torch.device("meta"):
             return kind.from_config(self._architecture(name)).eval()
 
     def load(self, kind: Any, name: str, **options: Any) -> Any:
-        """A component whole, for inference.
+        """A component with its weights, for inference.
 
         Args:
-            kind: its class in diffusers or transformers.
-            options: of its ``from_pretrained``.
+            kind: the component's class in diffusers or transformers.
+            options: options for its ``from_pretrained``.
 
         Raises:
             BiGainError: if a file is missing or damaged, or weights and config disagree.
@@ -99,7 +99,7 @@ class Checkpoint:
             model, found = kind.from_pretrained(
                 folder, use_safetensors=safe, output_loading_info=True, **options
             )
-        except Exception as error:  # many kinds, for a damaged file
+        except Exception as error:  # damaged files raise many kinds of errors
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BiGainError(f"{folder} cannot be loaded ({reason}); {self.mend}") from error
         # older text encoders list their positions among the weights

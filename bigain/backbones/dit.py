@@ -1,4 +1,4 @@
-"""Class-conditional DiT (Peebles and Xie 2023) in diffusers' form, on latents or on pixels."""
+"""Class-conditional DiT (Peebles and Xie 2023) from diffusers, on latents or on pixels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +15,12 @@ from bigain.errors import BiGainError
 
 
 class DiT:
-    """A DiT; on images themselves if the pipeline has no autoencoder.
+    """A DiT, which works on the images themselves if the pipeline has no autoencoder.
 
     Args:
-        path: folder with ``transformer/``, ``scheduler/`` and, for latents, ``vae/``, as
-            diffusers' DiTPipeline saves them, or a hub id.
-        revision: of the hub's.
+        path: a folder with ``transformer/``, ``scheduler/`` and, for latents, ``vae/``, as saved by
+            diffusers' DiTPipeline, or a hub id.
+        revision: branch, tag or commit on the hub; None for the newest.
     """
 
     def __init__(self, path: str, revision: str | None = None) -> None:
@@ -50,7 +50,7 @@ class DiT:
         if self.autoencoder and self.autoencoder.channels != channels:
             raise BiGainError(
                 f"{self.checkpoint.path}: vae gives latents of {self.autoencoder.channels} "
-                f"channels, transformer takes {channels}; copy both from the same model"
+                f"channels, but transformer takes {channels}; copy both from the same model"
             )
         self.latent_shape = (channels, size, size)
         self.denoiser = model.to(device)
@@ -61,7 +61,7 @@ class DiT:
             return self.autoencoder.encode(images, self.latent_shape[-1])
         if tuple(images.shape[1:]) != self.latent_shape:
             raise BiGainError(
-                f"the model takes images of {self.latent_shape} (channels, height, width), the "
+                f"the model takes images of {self.latent_shape} (channels, height, width), but the "
                 f"data set gives {tuple(images.shape[1:])}; choose a data set of that size"
             )
         return images.to(self.alphas_cumprod.device, torch.float32)
@@ -81,11 +81,11 @@ class DiT:
         return torch.tensor(ids, device=self.alphas_cumprod.device)
 
     def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
-        rows = self.condition(dataset)
-        return rows[[dataset.labels(i)[0] for i in indices]]
+        conditions = self.condition(dataset)
+        return conditions[[dataset.labels(i)[0] for i in indices]]
 
     def unconditional(self) -> Tensor:
-        # the class after the last, which training gives to the images whose class it drops
+        # the index after the last class, which training uses for images whose class is dropped
         null = self.denoiser.config.num_embeds_ada_norm
         return torch.tensor([null], device=self.alphas_cumprod.device)
 
@@ -93,5 +93,5 @@ class DiT:
         output = self.denoiser(
             x.to(self.denoiser.dtype), timestep=t, class_labels=condition, return_dict=False
         )[0]
-        # without the learned-variance channels
+        # drop the learned-variance channels
         return self.schedule.noise(output[:, : x.shape[1]], x, t)

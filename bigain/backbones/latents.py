@@ -11,8 +11,9 @@ from bigain.errors import BiGainError
 class Autoencoder:
     """The KL autoencoder of a pipeline (Rombach et al. 2022).
 
-    In float32 whatever the denoiser's type, and one image at a time: an image is encoded once for
-    hundreds of evaluations, so exact latents cost little, and memory stays small.
+    It works in float32 whatever the denoiser's type, and on one image at a time. An image is
+    encoded once for hundreds of evaluations, so exact latents cost little, and memory stays
+    small.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -26,7 +27,7 @@ class Autoencoder:
 
     @property
     def factor(self) -> int:
-        """Pixels to a latent's side."""
+        """The number of image pixels per latent pixel along either axis."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @torch.no_grad()
@@ -34,16 +35,16 @@ class Autoencoder:
         """The posterior mean, scaled: images [B, C, H, W] to float32 [B, c, size, size].
 
         Raises:
-            BiGainError: if the images have other channels than the autoencoder takes, 3 but for
-                small ones, or not the size that gives such latents.
+            BiGainError: if the images do not have the number of channels that the autoencoder takes
+                (usually 3), or not the size that gives such latents.
         """
         wanted = (self.vae.config.in_channels, size * self.factor, size * self.factor)
         if tuple(images.shape[1:]) != wanted:
             kind = "colour" if wanted[0] == 3 else f"{wanted[0]}-channel"
             raise BiGainError(
-                f"the model takes images of {wanted} (channels, height, width), the data set gives "
-                f"{tuple(images.shape[1:])}; set model.image_size={wanted[1]} and choose a data "
-                f"set of {kind} images"
+                f"the model takes images of {wanted} (channels, height, width), but the data set "
+                f"gives {tuple(images.shape[1:])}; set model.image_size={wanted[1]} and choose a "
+                f"data set of {kind} images"
             )
         images = images.to(self.device, torch.float32)
         mean = self.vae.encode(images).latent_dist.mean

@@ -30,13 +30,13 @@ def build_sampler(
     spacing: str | None,
     device: torch.device | str,
 ) -> Any:
-    """A scheduler, its timesteps set; a new one for every batch, as schedulers keep state.
+    """A scheduler with its timesteps set; make a new one per batch, as schedulers keep state.
 
     Args:
-        name: of `SAMPLERS`.
+        name: one of `SAMPLERS`.
         noise_schedule: the scheduler config that comes with the model.
-        steps: evaluations of the denoiser.
-        spacing: of the timesteps, of `SPACINGS`, or None for the model's own.
+        steps: number of sampling steps.
+        spacing: spacing of the timesteps, one of `SPACINGS`, or None for the model's own.
 
     Raises:
         BiGainError: if the schedule has fewer timesteps than ``steps``.
@@ -46,8 +46,7 @@ def build_sampler(
         raise BiGainError(
             f"task.steps={steps} is more than the model's {length} timesteps; ask for fewer"
         )
-    # what the backbone returns is always noise alone: v-predictions are converted, learned
-    # variances dropped
+    # the backbone always returns plain noise: it converts v-predictions and drops learned variances
     options: dict[str, Any] = {"prediction_type": "epsilon"}
     if spacing is not None:
         options["timestep_spacing"] = spacing

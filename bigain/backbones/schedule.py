@@ -1,4 +1,4 @@
-"""The noise schedule a model was trained with, in float32 whatever the model's type (trap 4)."""
+"""The noise schedule of a model's training, in float32 whatever the model's type (trap 4)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ class NoiseSchedule:
     """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise.
 
     Attributes:
-        config: of a DDIM scheduler with these betas; other samplers are built from it.
+        config: config of a DDIM scheduler with these betas, from which other samplers are built.
         alphas_cumprod: a, float32 [T].
     """
 
@@ -27,14 +27,16 @@ class NoiseSchedule:
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, device: torch.device, *, latent: bool) -> "NoiseSchedule":
-        """From the scheduler of a pipeline, whichever it is.
+        """Read the schedule from the scheduler of a pipeline, whatever its class.
 
         Args:
-            latent: latents have no range to clip to, so samplers never clip them, as in
-                diffusers' Stable Diffusion pipelines; some configs leave it to a default that does.
+            latent: whether the model works on latents. These have no range to clip to, so samplers
+                never clip them, as in diffusers' Stable Diffusion pipelines, although the default
+                of some configs would.
 
         Raises:
-            BiGainError: if it is none of betas, or the model predicts what no sampler here takes.
+            BiGainError: if the schedule is not given by betas, or no sampler here can use what the
+                model predicts.
         """
         folder = checkpoint.folder / "scheduler"
         path = folder / FILE
@@ -65,7 +67,7 @@ class NoiseSchedule:
         return cls(dict(scheduler.config), alphas)
 
     def at(self, t: Tensor) -> Tensor:
-        """a at timesteps t [B]; between two, sqrt((1 - a) / a) is linear, as in Euler's steps."""
+        """a at timesteps t [B]; in between, sqrt((1 - a) / a) is linear, as in Euler's steps."""
         a = self.alphas_cumprod
         if not t.is_floating_point():
             return a[t]
@@ -77,7 +79,7 @@ class NoiseSchedule:
         return torch.where(part == 0, a[low], 1 / (1 + between**2))
 
     def noise(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """The noise in x, float32, from what the model returns for x [B, ...] at t [B].
+        """The noise in x in float32, from the model's output for x [B, ...] at t [B].
 
         A v-prediction is v = sqrt(a) noise - sqrt(1 - a) x_0 (Salimans and Ho 2022).
         """

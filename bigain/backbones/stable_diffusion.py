@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2 (Rombach et al. 2022) in diffusers' form."""
+"""Stable Diffusion 1 and 2 (Rombach et al. 2022) from diffusers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +16,16 @@ from bigain.backbones.schedule import FILE, NoiseSchedule
 from bigain.errors import BiGainError
 from bigain.utils import model_folders
 
-PROMPTS = 64  # encoded at a time
+PROMPTS = 64  # number of prompts encoded at a time
 
 
 class StableDiffusion:
-    """A text-conditional U-Net on latents, predicting noise or v.
+    """A text-conditional U-Net on latents that predicts noise or v.
 
     Args:
-        path: folder with ``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and
-            ``scheduler/``, as diffusers' StableDiffusionPipeline saves them, or a hub id.
-        revision: of the hub's.
+        path: a folder with ``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and
+            ``scheduler/``, as saved by diffusers' StableDiffusionPipeline, or a hub id.
+        revision: branch, tag or commit on the hub; None for the newest.
     """
 
     def __init__(self, path: str, revision: str | None = None) -> None:
@@ -51,12 +51,12 @@ class StableDiffusion:
         self._vocabulary()
         try:
             self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        except Exception as error:  # many kinds, for a damaged file
+        except Exception as error:  # damaged files raise many kinds of errors
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BiGainError(
                 f"{folder / 'tokenizer'} cannot be loaded ({reason}); {self.checkpoint.mend}"
             ) from error
-        # like the autoencoder in float32: prompts are encoded once
+        # in float32 like the autoencoder, because prompts are encoded only once
         encoder: Any = self.checkpoint.load(CLIPTextModel, "text_encoder")
         self.text_encoder: Any = encoder.to(device, torch.float32)
         self.autoencoder = Autoencoder(self.checkpoint, device)
@@ -67,7 +67,8 @@ class StableDiffusion:
         if takes != given or unet.config.addition_embed_type is not None:
             raise BiGainError(
                 f"{self.checkpoint.path} is no text-to-image model of Stable Diffusion 1 or 2: "
-                f"unet takes latent and text channels {takes}, vae and text_encoder give {given}; "
+                f"unet takes latent and text channels {takes}, but vae and text_encoder give "
+                f"{given}; "
                 "choose one, and copy all components from it"
             )
         size = unet.config.sample_size
@@ -83,14 +84,14 @@ class StableDiffusion:
         return self.autoencoder.decode(latents)
 
     def condition(self, dataset: Subjects) -> Tensor:
-        """Embeddings of the classes' prompts, [K, L, C] in the denoiser's type."""
+        """The embeddings of the classes' prompts, [K, L, C] in the denoiser's type."""
         return self._once(tuple(dataset.prompts))
 
     def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
         prompts = [dataset.prompt(i) for i in indices]
         different = list(dict.fromkeys(prompts))
-        rows = [different.index(p) for p in prompts]
-        return self.embed(different)[rows]
+        places = [different.index(p) for p in prompts]
+        return self.embed(different)[places]
 
     def unconditional(self) -> Tensor:
         return self._once(("",))
@@ -103,9 +104,9 @@ class StableDiffusion:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """The text encoder's last layer for each prompt, [B, L, C] in the denoiser's type.
+        """The text encoder's last hidden state for each prompt, [B, L, C] in the denoiser's type.
 
-        Prompts are padded, or cut, to the text encoder's length L, as in diffusers' pipeline.
+        Prompts are padded or truncated to the text encoder's length L, as in diffusers' pipeline.
         """
         config = self.text_encoder.config
         parts = []
@@ -117,7 +118,7 @@ class StableDiffusion:
                 truncation=True,
                 return_tensors="pt",
             ).to(self.alphas_cumprod.device)
-            # only some encoders were trained with a mask of the padding
+            # only some encoders were trained with the padding masked
             mask = tokens.attention_mask if getattr(config, "use_attention_mask", False) else None
             hidden = self.text_encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
             parts.append(hidden.to(self.denoiser.dtype))

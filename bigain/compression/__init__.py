@@ -1,7 +1,7 @@
 """Compressing a diffusers model: hooks that apply a compressor's plans inside it.
 
-`compress` puts a compressor on a model, and `bigain.compression.architectures` holds what differs
-from one family of denoisers to another.
+`compress` puts a compressor on a model, and `bigain.compression.architectures` holds everything
+that differs between families of denoisers.
 """
 
 from bigain.compression.architectures import (

@@ -1,4 +1,4 @@
-"""Which samples of a batch differ in their class alone."""
+"""Groups of samples in a batch that differ only in their class."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Groups:
-    """Samples of a batch that differ in their class alone.
+    """Groups of samples in a batch that differ only in their class.
 
     Attributes:
-        first: int64 [U], one sample of each group; it may name the last group more than once.
+        first: int64 [U], one sample of each group; the last group may occur more than once.
         group: int64 [B], the group of each sample.
     """
 
@@ -20,18 +20,18 @@ class Groups:
 
     @classmethod
     def copies(cls, samples: int, times: int, device: torch.device) -> "Groups":
-        """A batch in which the same ``samples`` follow one another, ``times`` times over."""
+        """A batch that repeats the same ``samples``, in order, ``times`` times."""
         every = torch.arange(samples, device=device)
         return cls(every, every.repeat(times))
 
     @classmethod
     def runs(cls, start: int, batch: int, size: int, device: torch.device) -> "Groups | None":
-        """Samples start, start+1, ... of a sequence of groups of ``size`` each.
+        """A batch that starts at sample ``start`` of a sequence of groups of ``size`` each.
 
-        U depends on ``batch`` and ``size`` alone, so that shapes stay the same from batch to batch.
+        U depends only on ``batch`` and ``size``, so that shapes stay the same from batch to batch.
 
         Returns:
-            None if that shares nothing.
+            The groups, or None if no work can be shared.
         """
         many = (batch - 2) // size + 2
         if size < 2 or many >= batch:
@@ -48,8 +48,8 @@ class SharedBlock:
 
     Attributes:
         module: the block.
-        groups: of the samples of the next forward.
-        attention: whether its self-attention, too, runs for one sample of each group.
+        groups: the groups of samples in the next forward.
+        attention: whether self-attention, too, runs for only one sample of each group.
     """
 
     module: nn.Module

@@ -1,4 +1,4 @@
-"""What cannot be compressed, and why: every check raises an error that says how to go on."""
+"""What cannot be compressed, and why. The error of each check says what to do instead."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ OUTSIDE = (
 
 
 def check_sites(compressor: Compressor, blocks: Sequence[Block], sites: Sequence[str]) -> None:
-    """ValueError unless the blocks have all these sites and the compressor works on them."""
+    """Raise ValueError unless the blocks have these sites and the compressor works on them."""
     if not sites or set(sites) - set(SITES):
         raise ValueError(f"sites must be some of {', '.join(SITES)}; got {list(sites)}")
     for site in sites:
@@ -35,7 +35,7 @@ def check_sites(compressor: Compressor, blocks: Sequence[Block], sites: Sequence
 
 
 def checkpointing_modules(model: nn.Module, blocks: Sequence[Block]) -> list[Any]:
-    """The modules that run one of these blocks under gradient checkpointing when told to."""
+    """The modules that can run one of these blocks under gradient checkpointing."""
     modules = {block.module for block in blocks}
     return [
         module
@@ -45,9 +45,9 @@ def checkpointing_modules(model: nn.Module, blocks: Sequence[Block]) -> list[Any
 
 
 def check_checkpointing(modules: Iterable[Any]) -> None:
-    """RuntimeError if one of these `checkpointing_modules` is about to checkpoint.
+    """Raise RuntimeError if one of these `checkpointing_modules` is about to checkpoint.
 
-    diffusers checkpoints in evaluation mode as well, whenever gradients are recorded.
+    Whenever gradients are recorded, diffusers checkpoints in evaluation mode as well.
     """
     if torch.is_grad_enabled() and any(module.gradient_checkpointing for module in modules):
         raise RuntimeError(
@@ -59,29 +59,29 @@ def check_checkpointing(modules: Iterable[Any]) -> None:
 
 
 def check_replica(module: nn.Module, model: nn.Module) -> None:
-    """RuntimeError if the hooks of ``model`` run on another module."""
+    """Raise RuntimeError if the hooks of ``model`` run on another module."""
     if module is not model:
         raise RuntimeError(
-            "this is a replica of the compressed model, as DataParallel makes them, and would "
+            "this is a replica of the compressed model, such as DataParallel makes, and would "
             "share its state; use DistributedDataParallel"
         )
 
 
 def check_tokens(site: str, y: Tensor, plan: Plan) -> None:
-    """ValueError unless the site was given all tokens that the plan is about."""
+    """Raise ValueError unless the site was given all tokens that the plan covers."""
     if plan.queries and y.shape[:2] != plan.queries.slots.shape:
         raise ValueError(
-            f"{site} got tokens of shape {list(y.shape)}, the block's plan is for "
+            f"{site} got tokens of shape {list(y.shape)}, but the block's plan is for "
             f"{list(plan.queries.slots.shape)}; if the feed-forward is chunked, turn that off "
             "(set_chunk_feed_forward(None)) or remove mlp from sites"
         )
 
 
 def check_masks(site: str, plan: Plan, read: Callable[[str], Any]) -> None:
-    """ValueError if the site was given a mask over tokens that the plan changes.
+    """Raise ValueError if the site was given a mask over tokens that the plan changes.
 
     Args:
-        read: gives an argument of the site's call by its name.
+        read: returns an argument of the site's call by its name.
     """
     if site == "self_attention" and read("attention_mask") is not None:
         raise ValueError(
@@ -105,7 +105,7 @@ def check_projections(compressor: Compressor, attention: Any) -> None:
 
 
 def check_keys(compressor: Compressor, given: int, wanted: int) -> None:
-    """RuntimeError unless the attention processor has taken the keys that it was given."""
+    """Raise RuntimeError unless the attention processor used the keys that it was given."""
     if given != wanted:
         raise RuntimeError(
             "this attention processor ignores encoder_hidden_states in self-attention, so "
@@ -115,10 +115,10 @@ def check_keys(compressor: Compressor, given: int, wanted: int) -> None:
 
 
 def check_applied(applied: int, expected: int) -> None:
-    """RuntimeError unless the compressor was applied wherever it was put."""
+    """Raise RuntimeError unless the compressor was applied at every place it was attached to."""
     if applied != expected:
         raise RuntimeError(
-            f"the compressor was applied at {applied} places of {expected}: the model skipped or "
+            f"the compressor was applied at {applied} of {expected} places: the model skipped or "
             "replaced some of its modules, or ran code compiled before; make such changes before "
             "the `with` block"
         )

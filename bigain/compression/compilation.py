@@ -1,23 +1,24 @@
-"""A denoiser compiled in place by torch.compile."""
+"""Compile a denoiser in place with torch.compile."""
 
 import torch
 from torch import nn
 
-# of torch.compile; with the last two, CUDA graphs replay a forward on a GPU
+# modes of torch.compile; the last two replay a forward on a GPU with CUDA graphs
 MODES = ("default", "max-autotune-no-cudagraphs", "reduce-overhead", "max-autotune")
-SHAPES = 64  # of one function's arguments; torch's own limit is 8, and then it runs uncompiled
+SHAPES = 64  # per function; torch's own limit is 8, after which it runs the code uncompiled
 
 
 def compile_denoiser(model: nn.Module, mode: str) -> None:
-    """Compile ``model`` for one shape at a time, compressor hooks and all.
+    """Compile ``model``, including a compressor's hooks, separately for each input shape.
 
-    The first forward of each shape waits for the compiler; later ones are faster. What was compiled
-    for earlier runs of the process is forgotten, for it counts towards the limit and holds memory.
-    More than `SHAPES` are torch's error FailOnRecompileLimitHit, not a slow run.
+    The first forward with each shape waits for the compiler, and later ones are faster. Code that
+    the process compiled for earlier runs is discarded, because it counts towards the limit and
+    takes memory. With more than `SHAPES` shapes, torch raises FailOnRecompileLimitHit instead of
+    silently running slowly.
 
     Args:
-        model: whose hooks may come and go; it is then compiled again.
-        mode: of `MODES`.
+        model: the denoiser; it is compiled again whenever hooks are added or removed.
+        mode: one of `MODES`.
     """
     torch.compiler.reset()
     torch._dynamo.config.cache_size_limit = SHAPES
@@ -26,5 +27,5 @@ def compile_denoiser(model: nn.Module, mode: str) -> None:
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether `nn.Module.compile` was called on it."""
+    """Whether `nn.Module.compile` was called on the model."""
     return model._compiled_call_impl is not None

@@ -1,4 +1,4 @@
-"""Put a compressor on a diffusers model and take it off again, with hooks alone."""
+"""Put a compressor on a diffusers model and take it off again, using only hooks."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,21 +29,21 @@ def compress(
     sites: Sequence[str] = ("self_attention",),
     seed: int = 0,
 ) -> "Attachment":
-    """Compress a model inside a ``with`` block; leaving it restores the model exactly.
+    """Compress a model inside a ``with`` block; leaving the block restores the model exactly.
 
     Args:
-        model: UNet2DConditionModel, DiTTransformer2DModel, or a pipeline that holds one, compiled
-            or not; docs/compatibility.md says what else may be done to it.
+        model: a UNet2DConditionModel, a DiTTransformer2DModel, or a pipeline that holds one,
+            compiled or not; docs/compatibility.md lists what else may be done to it.
         compressor: what to do with the tokens.
         blocks: "default", "all", or a list. For a U-Net the list holds downsampling factors (1, 2,
-            4, 8), and the default is the smallest that has transformer blocks; for a DiT it holds
-            block indices, and the default is the paper's ten of 28, or the same share of another
-            depth.
+            4, 8), and the default is the smallest that has transformer blocks. For a DiT it holds
+            block indices, and the default is the ten of 28 that the paper compresses, scaled to
+            the model's depth.
         sites: any of "self_attention", "cross_attention" (its queries) and "mlp".
-        seed: of random compressors.
+        seed: seed for random compressors.
 
     Raises:
-        TypeError: if the model is of another kind.
+        TypeError: if the model is of an unsupported class.
         ValueError: if the blocks or sites do not exist, or nothing would be compressed.
     """
     return Attachment(model, compressor, blocks=blocks, sites=sites, seed=seed)
@@ -52,7 +52,7 @@ def compress(
 def attached(
     model: Any, compressor: Compressor | None, **where: Any
 ) -> AbstractContextManager["Attachment | None"]:
-    """`compress`, with the same arguments, or nothing without a compressor."""
+    """`compress` with the same arguments, or an empty context if ``compressor`` is None."""
     return nullcontext() if compressor is None else compress(model, compressor, **where)
 
 
@@ -61,14 +61,15 @@ class _Forward:
     """What the blocks of one forward share.
 
     Attributes:
-        height, width: of the latent, in its pixels.
-        t: timestep of each sample, [B].
-        stream: random numbers of each sample.
-        reusable: the first plan of each grid.
-        plans: by the block's position in ``Attachment.blocks``.
-        once: of the block that ``Attachment.shared`` names, for one sample of each group.
-        keys: how many keys self-attention is given, where they are shortened, by the same position.
-        applied: how often a plan was applied.
+        height, width: size of the latent in its pixels.
+        t: the timestep of each sample, [B].
+        stream: the random numbers of each sample.
+        reusable: the first plan for each grid.
+        plans: each block's plan, by the block's position in ``Attachment.blocks``.
+        once: the plan of the block that ``Attachment.shared`` names, for one sample of each group.
+        keys: the number of keys that self-attention is given if they are shortened, by the same
+            position.
+        applied: how many times a plan was applied.
     """
 
     height: int
@@ -87,12 +88,12 @@ class Attachment:
 
     Attributes:
         model: the denoiser.
-        architecture: the adapter around it.
+        architecture: the adapter around the denoiser.
         blocks: the compressed blocks, in forward order.
-        sample_keys: int64 [B] for the next forwards: samples with equal keys and timesteps draw
-            the same random numbers. None gives all samples the same draws, so that both halves of
-            classifier-free guidance agree.
-        shared: a block for which the next forward then plans once per group of samples
+        sample_keys: int64 [B] for the following forwards. Samples with equal keys and timesteps
+            draw the same random numbers. None gives all samples the same draws, so that both halves
+            of classifier-free guidance agree.
+        shared: a block for which the next forward plans only once per group of samples
             (`bigain.compression.sharing`), or None.
         planner: called with (compressor, x, grid, t, rng) for every plan; a profiler may wrap it.
     """
@@ -137,7 +138,7 @@ class Attachment:
         return self
 
     def _register(self) -> None:
-        # methods and partials of them, so that copying a hook asks __reduce_ex__
+        # hooks are methods or partials of them, so that copying one calls __reduce_ex__
         self._expected = len(self.blocks) * len(self.sites)
         keep = self._handles.append
         keep(Retrace(self.model))
@@ -166,7 +167,7 @@ class Attachment:
         _compressed.discard(self.model)
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        """What copy.deepcopy and pickle call."""
+        """Refuse copy.deepcopy and pickle, which call this method."""
         raise RuntimeError(
             "a compressed model can be neither copied nor pickled: its hooks belong to one `with` "
             "block; do it before or after that block (state_dict and save_pretrained are fine)"
@@ -196,7 +197,7 @@ class Attachment:
 
     @property
     def _now(self) -> _Forward:
-        """The forward that runs."""
+        """The forward that is running."""
         if self._forward is None:
             raise RuntimeError(checks.OUTSIDE)
         return self._forward
@@ -212,7 +213,7 @@ class Attachment:
         plan = now.reusable.get(grid)
         if plan is None:
             t, stream = now.t, now.stream
-            if t.device != x.device:  # offloading moves the latent after _begin
+            if t.device != x.device:  # offloading has moved the latent since _begin
                 t, stream = t.to(x.device), KeyedStream(stream.keys.to(x.device))
             with torch.no_grad(), _full_precision(x):
                 plan = self._decide(module, x, grid, t, stream.fork(index))
@@ -223,7 +224,7 @@ class Attachment:
     def _decide(
         self, module: nn.Module, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream
     ) -> Plan:
-        """The block's plan; where samples are still equal, made for one of each group."""
+        """The block's plan, made for one sample of each group while these are still equal."""
         shared, now = self.shared, self._now
         if shared is None or shared.module is not module:
             return self.planner(self.compressor, x, grid, t, stream)
@@ -231,13 +232,13 @@ class Attachment:
         now.once = self.planner(self.compressor, x[first], grid, t[first], stream.at(first))
         alone = self.sites == ("self_attention",) and not self.compressor.reuse
         if shared.attention and alone:
-            return now.once  # nothing but the attention itself asks for the plan
+            return now.once  # only the attention itself uses the plan
         if now.once.keys_values is None and now.once.queries is not None:
             return Plan(queries=now.once.queries.at(shared.groups.group))
         return self.planner(self.compressor, x, grid, t, stream)
 
     def _plan_of(self, index: int, samples: int) -> Plan:
-        """The block's plan, or where a site is given one sample of each group, theirs."""
+        """The block's plan, or that of one sample per group if the site is given only these."""
         now, shared = self._now, self.shared
         plan = now.plans[index]
         if now.once is None or shared is None or samples == len(now.t):
@@ -266,7 +267,7 @@ class Attachment:
         return signature.replace(args, kwargs, values)
 
     def _attend(self, index: int, plan: Plan, y: Tensor, module: Any) -> dict[str, Tensor]:
-        """The arguments of self-attention that the plan changes, beside its queries."""
+        """The arguments of self-attention that the plan changes, apart from the queries."""
         if plan.keys_values:
             checks.check_projections(self.compressor, module)
             tokens = plan.keys_values(y)
@@ -279,7 +280,7 @@ class Attachment:
         return {}
 
     def _project(self, index: int, module: nn.Module, args: tuple) -> None:
-        """Before to_k: has the attention processor taken the keys it was given?"""
+        """Before to_k, check that the attention processor uses the keys that it was given."""
         wanted = self._now.keys.get(index)
         if wanted is not None:
             checks.check_keys(self.compressor, args[0].shape[1], wanted)
@@ -291,7 +292,7 @@ class Attachment:
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager:
-    """Autocast off: in half precision many similarities tie."""
+    """Turn autocast off, because in half precision many similarities would tie."""
     kind = x.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)

@@ -1,4 +1,4 @@
-"""Makes torch.compile notice that hooks come and go."""
+"""Make torch.compile notice added and removed hooks."""
 
 from functools import wraps
 from typing import Any
@@ -7,13 +7,13 @@ from torch import nn
 
 
 class Retrace:
-    """Until removed, torch.compile takes no graph of ``module`` that it traced before.
+    """Until this is removed, torch.compile does not reuse earlier graphs of ``module``.
 
     Compiled code does not check whether a module has gained or lost hooks
     (torch._dynamo.config.skip_nnmodule_hook_guards), but it does check whether the module has a
     forward of its own. diffusers' HookRegistry also sets one, but its removal leaves that forward
-    and a ``_diffusers_hook`` on the module, and loses whatever accelerate has put around it
-    meanwhile, so it would not restore the model exactly.
+    and a ``_diffusers_hook`` on the module, and discards what accelerate has put around it in the
+    meantime, so it would not restore the model exactly.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -28,10 +28,10 @@ class Retrace:
         self.forward = module.forward = forward
 
     def remove(self) -> None:
-        """Give the module the forward that it had, beneath whatever has been put on it since."""
+        """Restore the module's original forward, beneath anything that has wrapped it since."""
         attributes = self.module.__dict__
         if attributes.get("forward") is not self.forward:
-            if attributes.get("_old_forward") is self.forward:  # accelerate's, put on meanwhile
+            if attributes.get("_old_forward") is self.forward:  # accelerate has wrapped it since
                 attributes["_old_forward"] = self.original
         elif self.own is None:
             del self.module.forward

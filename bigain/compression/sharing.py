@@ -1,9 +1,10 @@
-"""What the classes of one noisy image share is computed once.
+"""Compute only once what the classes of one noisy image share.
 
-A classifier asks a model about the same noisy image once per class, and guidance asks twice. A
-U-Net meets the text at its first cross-attention, so everything before that is the same; keys and
-values of a text are the same for every image. Both savings are exact: no number changes beyond
-rounding. The adapters (`bigain.compression.architectures`) say what a family shares.
+A classifier evaluates the model on the same noisy image once per class, and guidance does so twice.
+A U-Net first sees the text at its first cross-attention, so everything before that is the same for
+all classes, and the keys and values of a text are the same for every image. Both savings are exact:
+results change by no more than rounding. The adapters (`bigain.compression.architectures`) say what
+each family shares.
 """
 
 from functools import partial
@@ -19,17 +20,17 @@ from bigain.compression.hooks import Attachment
 from bigain.compression.retrace import Retrace
 from bigain.utils.randomness import KeyedStream
 
-MOST = 4 * 2**30  # bytes of keys and values kept for all texts; beyond, they are computed anew
+MOST = 4 * 2**30  # bytes of keys and values to keep; beyond that, they are computed every time
 
 
 class Sharing:
-    """Hooks on a model that share work among the samples of a batch, and texts among batches.
+    """Hooks on a model that share work between the samples of a batch, and texts between batches.
 
-    To be used in a ``with`` block, inside that of the compressor if there is one.
+    Use it in a ``with`` block, inside the compressor's block if there is one.
 
     Args:
-        model: a denoiser, or what holds one.
-        attachment: of the compressor on it, if there is one.
+        model: a denoiser, or a pipeline that holds one.
+        attachment: the attachment of the model's compressor, if it has one.
     """
 
     def __init__(self, model: Any, attachment: Attachment | None = None) -> None:
@@ -48,7 +49,7 @@ class Sharing:
         keep = self._handles.append
         for module in self._before:
             keep(Retrace(module))
-            # around a compressor's hooks, which then see one sample of each group
+            # outside a compressor's hooks, which then see only one sample of each group
             keep(module.register_forward_pre_hook(self._once, with_kwargs=True, prepend=True))
             keep(module.register_forward_hook(self._every))
         for index, projection in enumerate(self._projections):
@@ -69,10 +70,10 @@ class Sharing:
         return len(self._condition)
 
     def conditions(self, condition: Tensor) -> None:
-        """Prepare for forwards of K classes.
+        """Prepare for forwards with K classes.
 
         Args:
-            condition: one row per class, [K, ...], as the model takes it.
+            condition: the condition of each class as the model takes it, [K, ...].
         """
         self._condition = condition
         self._tables.clear()
@@ -84,29 +85,29 @@ class Sharing:
     def batch(
         self, classes: Tensor, groups: Groups | None = None, keys: Tensor | None = None
     ) -> Tensor:
-        """Prepare for a forward of B samples.
+        """Prepare for a forward with B samples.
 
         Args:
             classes: int64 [B], the class of each sample.
-            groups: of samples whose latent, timestep and key are equal.
+            groups: groups of samples with equal latents, timesteps and keys.
             keys: int64 [B], the samples' keys for random compressors.
 
         Returns:
-            The condition to give the model, [B, ...].
+            The condition to pass to the model, [B, ...].
         """
         self._share(groups)
         if self._attachment is not None and keys is not None:
             paired = self._attachment.compressor.paired
             self._attachment.sample_keys = keys if paired else KeyedStream(keys).fork(classes).keys
         self._classes = classes
-        if self._tables:  # the model reads no more than its shape
+        if self._tables:  # the model reads only its shape
             return self._condition[:1].expand(len(classes), *self._condition.shape[1:])
         return self._condition[classes]
 
     def _share(self, groups: Groups | None) -> None:
         attachment = self._attachment
         if attachment is not None and not attachment.compressor.paired:
-            groups = None  # its classes differ from the first block on
+            groups = None  # classes differ from the first block on
         self._groups = groups
         if attachment is None:
             return
@@ -132,7 +133,7 @@ class Sharing:
         return output if self._groups is None else output[self._groups.group]
 
     def _nothing(self, module: nn.Module, args: tuple) -> tuple:
-        """Gives the projection of the text no row, so that it costs nothing."""
+        """Pass the projection of the text an empty batch, so that it costs nothing."""
         return (args[0][:0], *args[1:]) if self._tables else args
 
     def _known(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The arguments of a call by their names, wherever the caller put them."""
+"""The arguments of a call by name, whether passed by position or by keyword."""
 
 import inspect
 from typing import Any
@@ -11,10 +11,11 @@ from bigain.compression.wrapping import unwrap
 class Signature:
     """The parameters of a module's forward.
 
-    It is read once, and gives the same as ``inspect.Signature.bind`` at a fraction of its cost.
+    It is read once, and gives the same results as ``inspect.Signature.bind`` at a fraction of the
+    cost.
 
     Args:
-        module: wrapped or not; what its class declares counts.
+        module: the module, wrapped or not; its class's forward is read.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -33,9 +34,9 @@ class Signature:
         }
 
     def read(self, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """The value that a call gives to ``name``, or its default.
+        """The value that a call passes for ``name``, or the default.
 
-        A name that only ``**kwargs`` can take has the default None.
+        A name that only ``**kwargs`` can hold has the default None.
 
         Raises:
             TypeError: if the call lacks a required argument.
@@ -52,7 +53,7 @@ class Signature:
     def replace(
         self, args: tuple, kwargs: dict[str, Any], values: dict[str, Any]
     ) -> tuple[tuple, dict[str, Any]]:
-        """The same call with other values, each passed by position or by name as before."""
+        """The same call with new values, each passed by position or by name as before."""
         positional, named = list(args), dict(kwargs)
         for name, value in values.items():
             position = self._positions.get(name, len(args))

@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def unwrap(module: Any) -> Any:
-    """The module inside all wrappers; anything that is not wrapped comes back as it is.
+    """The module inside all wrappers; anything that is not wrapped is returned unchanged.
 
     Raises:
         ValueError: if it was compiled ahead of time.

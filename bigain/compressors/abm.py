@@ -14,14 +14,14 @@ from bigain.utils.randomness import KeyedStream
 
 @dataclass(frozen=True)
 class ABM(Compressor):
-    """Average whole cells, the smoothest first; a cell is as rough as its roughest token.
+    """Average whole cells, the smoothest first. A cell is as rough as its roughest token.
 
     Args:
-        ratio: share of tokens merged away: the int(ratio*N) // (stride**2 - 1) cells of lowest
-            score (official code). Give this or ``threshold``.
-        threshold: merge every cell whose score is at most this (the paper's wording). Samples
-            then keep different numbers of tokens, and attention masks the empty slots.
-        stride: side of the cells.
+        ratio: share of the tokens to merge away. The int(ratio*N) // (stride**2 - 1) cells with
+            the lowest scores merge, as in the official code. Give either this or ``threshold``.
+        threshold: merge every cell whose score is at most this value (the paper's wording).
+            Samples then keep different numbers of tokens, and attention masks the empty slots.
+        stride: side of a cell in tokens.
     """
 
     ratio: float | None = None
@@ -60,13 +60,13 @@ class ABM(Compressor):
                 raise ValueError(
                     f"ABM: ratio {self.ratio} needs {merged} whole cells, but a {grid.height}x"
                     f"{grid.width} token grid has {len(cells)} of {self.stride}x{self.stride}; "
-                    f"its highest ratio is {most:.4g}"
+                    f"the highest possible ratio is {most:.4g}"
                 )
             size = grid.tokens - merged * (self.stride**2 - 1)
             picked = roughness.topk(merged, dim=1, largest=False, sorted=False).indices
             smooth = torch.zeros_like(roughness, dtype=torch.bool).scatter_(1, picked, True)
-        # every token of a smooth cell follows the cell's first
-        targets = torch.where(smooth.unsqueeze(-1), cells[:, :1], cells)
-        leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
-        leaders[:, cells.flatten()] = targets.flatten(1)
-        return Plan(queries=TokenMap.from_leaders(leaders, size))
+        # the destination of every token in a smooth cell is the cell's first token
+        in_cells = torch.where(smooth.unsqueeze(-1), cells[:, :1], cells)
+        destinations = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
+        destinations[:, cells.flatten()] = in_cells.flatten(1)
+        return Plan(queries=TokenMap.from_destinations(destinations, size))

@@ -1,4 +1,4 @@
-"""Compressors made of compressors."""
+"""Compressors built from other compressors."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ from bigain.utils.randomness import KeyedStream
 class Compose(Compressor):
     """Shorten queries with one compressor and keys and values with another (paper, Table 17).
 
-    Queries merge; keys and values come from the downsampled whole grid.
+    Queries are merged, while keys and values are downsampled from the full grid.
 
     Raises:
-        ValueError: if two of them fill the same field of the plan.
+        ValueError: if two of the compressors fill the same field of the plan.
     """
 
     parts: tuple[Compressor, ...]
@@ -59,9 +59,10 @@ class Compose(Compressor):
 
 @dataclass(frozen=True)
 class Cached(Compressor):
-    """Reuse the map of the first block for the later blocks of equal grid in the same forward.
+    """Reuse the first block's map for the later blocks with the same grid, within one forward.
 
-    Never across timesteps: the classifier scores each (class, t, noise) on its own.
+    A map is never reused across timesteps, because the classifier scores each (class, t, noise)
+    separately.
     """
 
     compressor: Compressor

@@ -1,4 +1,4 @@
-"""Keys and values of low, or of high, frequency alone (arXiv 2603.12240, Table 12)."""
+"""Keys and values with only low or only high frequencies (arXiv 2603.12240, Table 12)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,20 +14,19 @@ from bigain.utils.randomness import KeyedStream
 
 @dataclass(frozen=True)
 class FrequencyFilter(Compressor):
-    """Keep one half of the spectrum of keys and values; queries stay whole.
+    """Keep either the low or the high frequencies of keys and values, and leave queries alone.
 
-    An instrument, not a way to save: with the spectrum, keys and values keep their number, and
-    FLOPs stay as they are. The filter acts on attention's input, before the projections, whose
-    biases pass.
+    This is a probe, not a way to save computation: in the "spectrum" domain the number of keys and
+    values, and so the FLOPs, do not change. The filter acts on the input of attention, before the
+    projections, so it does not remove their biases.
 
     Args:
-        keep: "low" or "high". Their keys and values sum to the unfiltered ones.
-        factor: low frequencies are those that a grid coarser by this factor can hold: below
-            1/(2*factor) cycles a token in height and in width, the mean included. High are all
-            others.
+        keep: "low" or "high". The two results sum to the unfiltered input.
+        factor: low frequencies are those that a grid coarser by this factor can represent: below
+            1/(2*factor) cycles per token along both axes, including the mean. All others are high.
         domain: "spectrum", or "cells", which splits the grid downsampled by ``factor`` as IE-KVD
-            does: low is the mean of each cell, high its nearest token less that mean. The paper
-            does not say how it filters.
+            does: low is the mean of each cell, and high is its nearest token minus that mean. The
+            paper does not say how it filters.
     """
 
     keep: str
@@ -58,7 +57,7 @@ def _spectrum(y: Tensor, grid: TokenGrid, factor: int, low: bool) -> Tensor:
     """One band of each channel over the grid, [B, N, C] to [B, N, C]."""
     z = precise(y).unflatten(1, (grid.height, grid.width))
     frequencies = torch.fft.rfft2(z, dim=(1, 2), norm="ortho")
-    # as whole numbers of cycles over a side, so that the cutoff does not hang on rounding
+    # as whole numbers of cycles over a side, so that the cutoff does not depend on rounding
     rows = torch.arange(grid.height, device=y.device)
     rows = torch.minimum(rows, grid.height - rows)
     columns = torch.arange(grid.width // 2 + 1, device=y.device)
@@ -70,6 +69,9 @@ def _spectrum(y: Tensor, grid: TokenGrid, factor: int, low: bool) -> Tensor:
 
 
 def _cells(y: Tensor, grid: TokenGrid, factor: int, low: bool) -> Tensor:
-    """The mean of each cell, or its nearest token less it, [B, N, C] to [B, (h//s)*(w//s), C]."""
+    """Each cell's mean, or its nearest token minus that mean.
+
+    [B, N, C] to [B, (h//s)*(w//s), C].
+    """
     mean = downsample.mean(y, grid, factor)
     return mean if low else downsample.nearest(y, grid, factor) - mean

@@ -15,10 +15,10 @@ from bigain.utils.randomness import KeyedStream
 
 @dataclass(frozen=True)
 class LinearAlpha:
-    """alpha linear in each sample's own timestep.
+    """An alpha that is linear in each sample's own timestep.
 
     Args:
-        noise: alpha at t = timesteps, pure noise.
+        noise: alpha at t = timesteps, where x is pure noise.
         clean: alpha at t = 0.
         timesteps: T, the length of the training schedule.
     """
@@ -32,11 +32,11 @@ class LinearAlpha:
             check_number("LinearAlpha", name, getattr(self, name))
 
     def __call__(self, t: Tensor) -> Tensor:
-        """alpha of each sample, float32 [B], from its timestep t [B]."""
+        """The alpha of each sample, float32 [B], at its timestep t [B]."""
         return self.clean + (self.noise - self.clean) * t.float() / self.timesteps
 
 
-# the paper's choices, by what the model is used for
+# the paper's choices for each use of the model
 ALPHAS: dict[str, float | LinearAlpha] = {
     "classification": 0.9,
     "generation": LinearAlpha(noise=0.8, clean=1.2),
@@ -45,13 +45,13 @@ ALPHAS: dict[str, float | LinearAlpha] = {
 
 @dataclass(frozen=True)
 class IEKVD(Compressor):
-    """D(Z) = alpha * nearest(Z) + (1 - alpha) * mean(cell of Z), on keys and values alone.
+    """D(Z) = alpha * nearest(Z) + (1 - alpha) * mean(cell of Z), on keys and values only.
 
     Args:
         factor: side of a coarse cell in tokens; 1 changes nothing.
-        alpha: 1 is ToDo's nearest and 0 its mean; above 1 it extrapolates. The paper classifies
-            with 0.9 and generates with LinearAlpha(noise=0.8, clean=1.2), whose fields may also
-            be given as a mapping. "task" leaves the choice between these two to `suited`.
+        alpha: 1 gives ToDo's "nearest", 0 its "mean", and values above 1 extrapolate. The paper
+            classifies with 0.9 and generates with LinearAlpha(noise=0.8, clean=1.2), whose fields
+            may also be given as a mapping. "task" lets `suited` choose between these two.
     """
 
     factor: int

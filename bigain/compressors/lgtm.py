@@ -13,15 +13,17 @@ from bigain.utils.randomness import KeyedStream
 
 @dataclass(frozen=True)
 class LGTM(Compressor):
-    """ToMe whose destination is each cell's token of lowest Laplacian score. Deterministic.
+    """ToMe with the token of lowest Laplacian score in each cell as its destination.
+
+    The method is deterministic.
 
     Args:
-        ratio: share of tokens merged away, at most 1 - 1/stride**2.
-        stride: side of the cells, one destination each.
-        cells: "paper" takes the minimum over the cell itself; "official" repeats the published
+        ratio: share of the tokens to merge away, at most 1 - 1/stride**2.
+        stride: side of a cell in tokens; each cell has one destination.
+        cells: "paper" takes the minimum over the cell itself. "official" reproduces the published
             code, which takes it over stride**2 consecutive tokens of the flattened grid and uses
-            that position in the cell (docs/fidelity.md, trap 1).
-        destinations: "lowest" (the paper) or "highest" score, its opposite.
+            that position within the cell (docs/fidelity.md, trap 1).
+        destinations: the "lowest" score (the paper) or, as the opposite, the "highest".
         score: a name of :data:`bigain.compressors.spectrum.SCORES` (paper, Table 8).
     """
 

@@ -1,7 +1,7 @@
 """Cells of the grid and bipartite matching (ToMe for SD, Bolya and Hoffman 2023, arXiv 2303.17604).
 
-One token of each stride x stride cell is a destination; all others are sources. Rows and columns
-that do not fill a cell hold sources only.
+One token of each stride x stride cell is a destination, and all others are sources. Rows and
+columns that do not fill a whole cell hold only sources.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from torch.compiler import is_compiling
 from bigain.compressors import kernels
 from bigain.compressors.tokens import TokenGrid, TokenMap, precise, take
 
-BLOCK = 2**22  # similarities held at a time, that a CPU's cache may hold them
-PIECE = 64  # similarities; half as many also pay, and rows of eight pieces or more
+BLOCK = 2**22  # similarities computed at a time, few enough for a CPU's cache
+PIECE = 64  # similarities; half as many still pay off, and so do rows of at least eight pieces
 
 
 def cell_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
-    """Token indices of every whole cell, int64 [cells, stride**2], both in row-major order."""
+    """The token indices of every whole cell, int64 [cells, stride**2], both in row-major order."""
     rows, columns = grid.height // stride, grid.width // stride
     if not rows * columns:
         raise ValueError(
@@ -39,7 +39,7 @@ def cell_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
 
 
 def loose_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
-    """Token indices outside every whole cell, int64 [loose]."""
+    """The indices of tokens that lie in no whole cell, int64 [loose]."""
     index = torch.arange(grid.tokens, device=device).view(grid.height, grid.width)
     rows, columns = (grid.height // stride) * stride, (grid.width // stride) * stride
     return torch.cat([index[:rows, columns:].flatten(), index[rows:].flatten()])
@@ -49,7 +49,7 @@ def split_cells(chosen: Tensor, grid: TokenGrid, stride: int) -> tuple[Tensor, T
     """Destinations and sources, without sorting.
 
     Args:
-        chosen: which token of its cell is the destination, int64 [B, cells] in [0, stride**2).
+        chosen: which token of each cell is its destination, int64 [B, cells] in [0, stride**2).
 
     Returns:
         Token indices of the destinations [B, cells] and of the sources [B, N - cells].
@@ -57,7 +57,7 @@ def split_cells(chosen: Tensor, grid: TokenGrid, stride: int) -> tuple[Tensor, T
     cells = cell_tokens(grid, stride, chosen.device).expand(len(chosen), -1, -1)
     chosen = chosen.unsqueeze(-1)
     others = torch.arange(stride**2 - 1, device=chosen.device)
-    others = others + (others >= chosen)  # 0..s^2-1 without the chosen one
+    others = others + (others >= chosen)  # 0..s^2-1 except the chosen one
     loose = loose_tokens(grid, stride, chosen.device).expand(len(chosen), -1)
     return cells.gather(2, chosen).squeeze(-1), torch.cat(
         [cells.gather(2, others).flatten(1), loose], 1
@@ -65,14 +65,14 @@ def split_cells(chosen: Tensor, grid: TokenGrid, stride: int) -> tuple[Tensor, T
 
 
 def lengths(x: Tensor) -> Tensor:
-    """Euclidean length of each token, never zero: [B, N, C] to float32 at least, [B, N]."""
+    """The Euclidean length of each token, never zero: [B, N, C] to [B, N], at least float32."""
     kind = torch.promote_types(x.dtype, torch.float32)
     return torch.linalg.vector_norm(x, dim=-1, dtype=kind).clamp(min=1e-12)
 
 
 @contextmanager
 def _bfloat16_products(x: Tensor) -> Iterator[None]:
-    """Let a CPU multiply bfloat16 values as such; sums stay in float32, and so all is exact."""
+    """Let a CPU multiply bfloat16 values directly, which is exact because sums stay in float32."""
     settings = getattr(torch.backends.mkldnn, "matmul", None)  # torch 2.9 or newer
     if x.dtype != torch.bfloat16 or not x.is_cpu or settings is None or is_compiling():
         yield
@@ -86,16 +86,16 @@ def _bfloat16_products(x: Tensor) -> Iterator[None]:
 
 
 def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:
-    """Each source's destination of highest cosine similarity.
+    """The destination most similar to each source, by cosine similarity.
 
-    The matrix of similarities is made and searched block by block.
+    The similarity matrix is computed and searched block by block.
 
     Args:
         x: tokens [B, N, C].
         sources, destinations: token indices, int64 [B, S] and [B, D].
 
     Returns:
-        The similarity, float32 at least [B, S], and the destination's token index [B, S].
+        The similarity, at least float32 [B, S], and the destination's token index [B, S].
     """
     if kernels.usable(x):
         return kernels.nearest(x, lengths(x), sources, destinations)
@@ -108,7 +108,7 @@ def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tup
             here = slice(i, i + samples)
             a, b = take(x[here], sources[here]), take(x[here], destinations[here])
             length, scale = lengths(a), lengths(b).reciprocal().unsqueeze(1)
-            # half-precision tokens as they are: without rounding their products are exact
+            # products of half-precision tokens are exact unless scaling rounds the tokens first
             exact = x.dtype != best.dtype
             b = precise(b) if exact else b * scale.mT
             for j in range(0, many, rows):
@@ -122,10 +122,10 @@ def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tup
 
 
 def largest(values: Tensor) -> tuple[Tensor, Tensor]:
-    """``values.max(-1)`` of [B, R, K]: the largest of each row and its first place, both [B, R].
+    """``values.max(-1)`` of [B, R, K]: each row's maximum and its first position, both [B, R].
 
-    On a CPU the maximum alone takes a fraction of the time of a search for its place, so a long row
-    is cut into pieces, and only the one that holds the maximum is searched.
+    On a CPU, finding the maximum takes a fraction of the time of finding its position. A long row
+    is therefore cut into pieces, and only the piece that holds the maximum is searched.
     """
     width = gcd(values.shape[-1], PIECE)
     if not values.is_cpu or width < PIECE // 2 or values.shape[-1] < 8 * PIECE:
@@ -138,18 +138,18 @@ def largest(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def merge_into(x: Tensor, chosen: Tensor, grid: TokenGrid, stride: int, merged: int) -> TokenMap:
-    """Average the ``merged`` sources that match best into their destinations.
+    """Average the ``merged`` best-matching sources of each sample into their destinations.
 
     Args:
         x: tokens [B, N, C].
-        chosen: destination of each cell, as in :func:`split_cells`.
-        merged: how many sources of each sample.
+        chosen: which token of each cell is its destination, as in :func:`split_cells`.
+        merged: number of sources to merge per sample.
     """
     if not merged:
         return TokenMap.identity(x)
-    destinations, sources = split_cells(chosen, grid, stride)
-    best, match = nearest_destination(x, sources, destinations)
+    candidates, sources = split_cells(chosen, grid, stride)
+    best, match = nearest_destination(x, sources, candidates)
     picked = best.topk(merged, dim=1, sorted=False).indices
-    leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
-    leaders.scatter_(1, sources.gather(1, picked), match.gather(1, picked))
-    return TokenMap.from_leaders(leaders, grid.tokens - merged)
+    destinations = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
+    destinations.scatter_(1, sources.gather(1, picked), match.gather(1, picked))
+    return TokenMap.from_destinations(destinations, grid.tokens - merged)

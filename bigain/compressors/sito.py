@@ -15,15 +15,15 @@ from bigain.utils.randomness import KeyedStream
 class SiTo(Compressor):
     """Drop the int(ratio*N) tokens most similar to a destination.
 
-    A dropped token's output is copied from the kept token, source or destination, that it is most
-    similar to. The destination of a cell is its token of highest
+    The output of a dropped token is copied from the kept token, source or destination, to which it
+    is most similar. The destination of a cell is its token with the highest
     ``sim_beta * (summed cosine similarity to all tokens) + noise_alpha * N(0, 1)``.
 
     Args:
-        ratio: share of tokens dropped, at most 1 - 1/stride**2.
-        stride: side of the cells, one destination each.
+        ratio: share of the tokens to drop, at most 1 - 1/stride**2.
+        stride: side of a cell in tokens; each cell has one destination.
         sim_beta: weight of the similarity.
-        noise_alpha: weight of the noise; 0 makes it deterministic.
+        noise_alpha: weight of the noise; 0 makes the method deterministic.
     """
 
     ratio: float
@@ -48,16 +48,17 @@ class SiTo(Compressor):
         if not dropped:
             return Plan(queries=TokenMap.identity(x))
         z = precise(x) / lengths(x).unsqueeze(-1)
-        # the sum of similarities to all tokens is the similarity to their sum
+        # the sum of the similarities to all tokens equals the product with their sum
         score = self.sim_beta * (z @ z.sum(1).unsqueeze(-1)).squeeze(-1)
         if self.noise_alpha:
             score = score + self.noise_alpha * keyed(rng, x).normal(grid.tokens).to(score.dtype)
         chosen = score[:, cell_tokens(grid, self.stride, x.device)].argmax(-1)
-        destinations, sources = split_cells(chosen, grid, self.stride)
-        best, _ = nearest_destination(x, sources, destinations)
+        candidates, sources = split_cells(chosen, grid, self.stride)
+        best, _ = nearest_destination(x, sources, candidates)
         gone = sources.gather(1, best.topk(dropped, dim=1, sorted=False).indices)
         stays = torch.ones_like(score, dtype=torch.bool).scatter_(1, gone, False)
         kept = marked(stays, grid.tokens - dropped)
-        leaders = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
-        leaders.scatter_(1, gone, nearest_destination(x, gone, kept)[1])
-        return Plan(queries=TokenMap.from_leaders(leaders, grid.tokens - dropped, prune=True))
+        destinations = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
+        destinations.scatter_(1, gone, nearest_destination(x, gone, kept)[1])
+        size = grid.tokens - dropped
+        return Plan(queries=TokenMap.from_destinations(destinations, size, prune=True))

@@ -1,7 +1,7 @@
 """How much high frequency a token carries: the scores of L-GTM and of the paper's Table 8.
 
-Every score is [B, N] from tokens [B, N, C] on a grid, and higher means rougher, so that the lowest
-of a cell is its smoothest token. The cosine scores are therefore one minus the similarity.
+Every score maps tokens [B, N, C] on a grid to [B, N]. Higher means rougher, so the token with the
+lowest score in a cell is its smoothest. The cosine scores are therefore one minus the similarity.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from torch import Tensor
 from bigain.compressors import kernels
 from bigain.compressors.tokens import TokenGrid, precise
 
-PART = 2**21  # elements scored at a time, that a CPU's cache may hold them
+PART = 2**21  # elements scored at a time, few enough for a CPU's cache
 
 
 def laplacian(x: Tensor, grid: TokenGrid) -> Tensor:
-    """x * [[0,1,0],[1,-4,1],[0,1,0]], zero padded; [B, N, C] to [B, N, C] (paper, L-GTM)."""
+    """x convolved with [[0,1,0],[1,-4,1],[0,1,0]], zero-padded, [B, N, C] (paper, L-GTM)."""
     grid.check(x)
     z = x.unflatten(1, (grid.height, grid.width))
     if not x.is_cpu:
@@ -31,7 +31,7 @@ def laplacian(x: Tensor, grid: TokenGrid) -> Tensor:
 
 
 def neighbour_sum(z: Tensor) -> Tensor:
-    """Sum of the four neighbours on [B, h, w, C], zero outside."""
+    """The sum of each token's four neighbours on [B, h, w, C], with zeros outside the grid."""
     total = torch.zeros_like(z)
     total[:, 1:] += z[:, :-1]
     total[:, :-1] += z[:, 1:]
@@ -41,49 +41,49 @@ def neighbour_sum(z: Tensor) -> Tensor:
 
 
 def laplacian_l1(x: Tensor, grid: TokenGrid) -> Tensor:
-    """Summed magnitude of the Laplacian over channels, the paper's score."""
+    """The magnitude of the Laplacian summed over channels, which is the paper's score."""
     return laplacian(x, grid).abs_().sum(-1)
 
 
 def laplacian_l2(x: Tensor, grid: TokenGrid) -> Tensor:
-    """Euclidean norm of the Laplacian over channels."""
+    """The Euclidean norm of the Laplacian over channels."""
     return laplacian(x, grid).norm(dim=-1)
 
 
 def channel_variance(x: Tensor, grid: TokenGrid) -> Tensor:
-    """Variance over the token's channels."""
+    """The variance over a token's channels."""
     return x.var(-1, correction=0)
 
 
 def l1_norm(x: Tensor, grid: TokenGrid) -> Tensor:
-    """Summed magnitude of the token's channels."""
+    """The magnitudes of a token's channels, summed."""
     return x.abs().sum(-1)
 
 
 def l2_norm(x: Tensor, grid: TokenGrid) -> Tensor:
-    """Euclidean norm of the token."""
+    """The Euclidean norm of a token."""
     return x.norm(dim=-1)
 
 
 def mean_deviation(x: Tensor, grid: TokenGrid) -> Tensor:
-    """Euclidean distance to the sample's mean token."""
+    """The Euclidean distance to the sample's mean token."""
     return (x - x.mean(1, keepdim=True)).norm(dim=-1)
 
 
 def dft_amplitude(x: Tensor, grid: TokenGrid) -> Tensor:
-    """Mean amplitude of the token's 1-D Fourier transform over channels, without the constant."""
+    """The mean amplitude of a token's 1-D Fourier transform over channels, except the constant."""
     return torch.fft.rfft(x.float(), dim=-1)[..., 1:].abs().mean(-1)
 
 
 def spectral_centroid(x: Tensor, grid: TokenGrid) -> Tensor:
-    """Amplitude-weighted mean frequency, cycles per C channels, of the same transform."""
+    """The amplitude-weighted mean frequency of the same transform, in cycles per C channels."""
     amplitude = torch.fft.rfft(x.float(), dim=-1)[..., 1:].abs()
     frequency = torch.arange(1, amplitude.shape[-1] + 1, device=x.device, dtype=amplitude.dtype)
     return (amplitude * frequency).sum(-1) / amplitude.sum(-1).clamp(min=1e-12)
 
 
 def neighbour_cosine(x: Tensor, grid: TokenGrid) -> Tensor:
-    """One minus the mean cosine similarity to the (two to four) neighbours."""
+    """One minus the mean cosine similarity to a token's two to four neighbours."""
     z = F.normalize(x, dim=-1).unflatten(1, (grid.height, grid.width))
     neighbours = neighbour_sum(torch.ones_like(z[:1, ..., :1])).clamp(min=1)
     return 1 - ((z * neighbour_sum(z)).sum(-1) / neighbours[..., 0]).flatten(1)
@@ -112,7 +112,7 @@ SCORES: dict[str, Callable[[Tensor, TokenGrid], Tensor]] = {
 
 
 def score(name: str, x: Tensor, grid: TokenGrid) -> Tensor:
-    """A score of `SCORES` in float32 at least, [B, N]; half precision is widened part by part."""
+    """One of `SCORES`, at least float32 [B, N]; half precision is widened part by part."""
     if name == "laplacian_l1" and kernels.usable(x):
         grid.check(x)
         return kernels.laplacian_l1(x, grid.height, grid.width)

@@ -13,11 +13,11 @@ from bigain.utils.randomness import KeyedStream
 
 @dataclass(frozen=True)
 class ToDo(Compressor):
-    """Keys and values from the grid downsampled by ``factor``; queries stay whole.
+    """Take keys and values from the grid downsampled by ``factor``, and leave queries alone.
 
     Args:
         factor: side of a coarse cell in tokens; 1 changes nothing.
-        pool: "nearest" token or "mean" of each cell.
+        pool: the "nearest" token to the centre of each cell, or the cell's "mean".
     """
 
     factor: int

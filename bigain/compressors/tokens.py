@@ -1,4 +1,4 @@
-"""Token grids, and the one map behind every method that shortens the sequence."""
+"""Token grids, and the map that every method for shortening the sequence uses."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from bigain.compressors import kernels
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Tokens laid row-major on ``height`` x ``width``."""
+    """Tokens laid out row by row on a grid of ``height`` x ``width``."""
 
     height: int
     width: int
@@ -34,22 +34,23 @@ class TokenGrid:
 
 
 class DataDependentSizeError(RuntimeError):
-    """A map's size was asked for where there is no data, on the meta device."""
+    """The size of a map depends on data, and there is none on the meta device."""
 
 
 class TokenMap:
     """An assignment of N tokens to M slots.
 
-    A slot holds the mean of its tokens (merging), or the token it keeps (pruning, when ``kept`` is
-    given). ``undo`` copies every slot back to its tokens.
+    A slot holds either the mean of its tokens (merging) or the token that it keeps (pruning, when
+    ``kept`` is given). ``undo`` copies every slot back to its tokens.
 
     Attributes:
         slots: int64 [B, N], the slot of each token.
-        size: M.
+        size: M, the number of slots.
         kept: int64 [B, M], the token that each slot keeps, or None for the mean.
-        leaders: int64 [B, N], the token that each token follows, where the map was made so.
-        ragged: whether samples may differ in how many slots they fill; attention must then mask
-            the empty ones, which come last.
+        destinations: int64 [B, N], the destination of each token, or None if the map was not built
+            by `from_destinations`.
+        ragged: whether samples may fill different numbers of slots. Attention must then mask the
+            empty slots, which come last.
     """
 
     def __init__(
@@ -59,34 +60,34 @@ class TokenMap:
         self.size = size
         self.kept = kept
         self.ragged = ragged
-        self.leaders: Tensor | None = None
+        self.destinations: Tensor | None = None
         self._counts: Tensor | None = None
         self._members: tuple[Tensor, Tensor] | None = None
 
     @classmethod
-    def from_leaders(
-        cls, leaders: Tensor, size: int | None = None, prune: bool = False
+    def from_destinations(
+        cls, destinations: Tensor, size: int | None = None, prune: bool = False
     ) -> "TokenMap":
-        """Build from the token that each token follows.
+        """Build a map from the destination of each token.
 
         Args:
-            leaders: int64 [B, N]; a token that follows itself opens a slot, and every other must
-                follow one that does. Slots are numbered in token order.
-            size: tokens that follow themselves, when every sample has the same number; None counts
-                them (on a GPU that waits for the device).
-            prune: keep the leader's value instead of the slot's mean.
+            destinations: int64 [B, N]. A token that is its own destination opens a slot, and every
+                other token's destination must be one of these. Slots are numbered in token order.
+            size: the number of slots, if every sample has the same number. None counts them, for
+                which a GPU has to be waited for.
+            prune: whether a slot keeps its destination's value instead of the mean.
         """
-        tokens = torch.arange(leaders.shape[1], device=leaders.device)
-        leads = leaders == tokens
-        rank = leads.cumsum(1) - 1
+        tokens = torch.arange(destinations.shape[1], device=destinations.device)
+        opens = destinations == tokens
+        rank = opens.cumsum(1) - 1
         ragged = size is None
         if size is None:
-            if leaders.is_meta:
+            if destinations.is_meta:
                 raise DataDependentSizeError("the number of slots depends on the data")
             size = int(rank[:, -1].max()) + 1
-        kept = marked(leads, size) if prune else None
-        found = cls(rank.gather(1, leaders), size, kept, ragged)
-        found.leaders = leaders
+        kept = marked(opens, size) if prune else None
+        found = cls(rank.gather(1, destinations), size, kept, ragged)
+        found.destinations = destinations
         return found
 
     @classmethod
@@ -96,15 +97,18 @@ class TokenMap:
         return cls(tokens, x.shape[1], kept=tokens)
 
     def at(self, samples: Tensor) -> "TokenMap":
-        """The map of these samples, int64 [S], in their order; one may come more than once."""
+        """The map for these samples, int64 [S], in this order; samples may repeat."""
         kept = None if self.kept is None else self.kept[samples]
         found = TokenMap(self.slots[samples], self.size, kept, self.ragged)
-        found.leaders = None if self.leaders is None else self.leaders[samples]
+        found.destinations = None if self.destinations is None else self.destinations[samples]
         return found
 
     @property
     def counts(self) -> Tensor:
-        """Tokens in each slot, int64 [B, M]; proportional attention adds its logarithm."""
+        """The number of tokens in each slot, int64 [B, M].
+
+        Proportional attention adds the logarithm of it.
+        """
         if self._counts is None:
             counts = torch.zeros(
                 len(self.slots), self.size, dtype=torch.int64, device=self.slots.device
@@ -123,7 +127,7 @@ class TokenMap:
         return mean.view(len(y), self.size, y.shape[-1])
 
     def _bags(self) -> tuple[Tensor, Tensor]:
-        """Rows of flattened tokens in the order of their slots, and where each slot's begin."""
+        """Indices into the flattened tokens in the order of their slots, and each slot's start."""
         if self._members is None:
             first = torch.arange(len(self.slots), device=self.slots.device) * self.slots.shape[1]
             order = self.slots.argsort(dim=1, stable=True)
@@ -138,25 +142,25 @@ class TokenMap:
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
-    """Tokens ``index`` int64 [B, K] of ``x`` [B, N, C], as [B, K, C]."""
-    # whole rows at once: on a CPU this is tens of times faster than torch.gather
+    """The tokens of ``x`` [B, N, C] at ``index`` int64 [B, K], as [B, K, C]."""
+    # whole tokens at once: on a CPU this is tens of times faster than torch.gather
     first = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
     rows = x.flatten(0, 1).index_select(0, (index + first).flatten())
     return rows.view(*index.shape, x.shape[-1])
 
 
 def marked(mask: Tensor, size: int) -> Tensor:
-    """Where ``mask`` bool [B, N] is set, ascending and then zeros: int64 [B, size].
+    """The positions where ``mask`` bool [B, N] is set, ascending, padded with 0: int64 [B, size].
 
     Args:
-        size: no fewer than are set in any row.
+        size: at least the number of positions set in any sample.
     """
     rank = mask.cumsum(1) - 1
     tokens = torch.arange(mask.shape[1], device=mask.device).expand_as(rank)
-    found = tokens.new_zeros(len(mask), size + 1)  # the others write to one too many
+    found = tokens.new_zeros(len(mask), size + 1)  # unset positions write to the extra column
     return found.scatter_(1, torch.where(mask, rank, size), tokens)[:, :size]
 
 
 def precise(x: Tensor) -> Tensor:
-    """``x`` in float32 at least: half precision would tie many scores and similarities."""
+    """``x`` in at least float32; in half precision many scores and similarities would tie."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -15,14 +15,14 @@ DESTINATIONS = ("random", "first", "unpaired")
 
 @dataclass(frozen=True)
 class ToMe(Compressor):
-    """Merge the int(ratio*N) tokens most similar to a destination into it.
+    """Merge the int(ratio*N) tokens most similar to their nearest destination into it.
 
     Args:
-        ratio: share of tokens merged away, at most 1 - 1/stride**2.
-        stride: side of the cells, one destination each.
+        ratio: share of the tokens to merge away, at most 1 - 1/stride**2.
+        stride: side of a cell in tokens; each cell has one destination.
         destinations: "random", drawn anew for every image, timestep and block; "first", the
-            top-left token of each cell; or "unpaired", drawn anew for every class too, to see what
-            it costs that the published code draws anew for every batch (task=classify alone).
+            top-left token of each cell; or "unpaired", drawn anew for every class as well, which
+            shows the cost of the published code's new draw for every batch (task=classify only).
     """
 
     ratio: float

@@ -1,4 +1,4 @@
-"""What a task needs of a data set."""
+"""What a task needs from a data set."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,9 +13,9 @@ class Example:
     """One labelled image.
 
     Attributes:
-        id: unique in the data set, and the same on every machine.
+        id: an id that is unique in the data set and the same on every machine.
         image: float32 [C, H, W] in [-1, 1].
-        labels: indices into the data set's classes, rising; one for single-label data.
+        labels: ascending indices into the data set's classes; a single one for single-label data.
     """
 
     id: str
@@ -27,11 +27,12 @@ class Dataset(Protocol):
     """Labelled images in a fixed order.
 
     Attributes:
-        classes: names, in the order of the labels.
-        prompts: one a class, for text-conditional models.
+        classes: the names of the classes, in the order of the labels.
+        prompts: one per class, for text-conditional models.
         class_ids: each class's index among those that a class-conditional model was trained on
-            (ImageNet's); None for data that no such model knows.
-        known_classes: how many such a model knows in all, 1,000 for ImageNet; None likewise.
+            (ImageNet's), or None for data that no such model knows.
+        known_classes: the number of classes that such a model knows in all (1,000 for ImageNet), or
+            None likewise.
     """
 
     classes: list[str]
@@ -42,36 +43,39 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def ids(self) -> list[str]:
-        """Every image's id in order, without decoding one."""
+        """The ids of all images in order, without decoding any."""
 
     def __getitem__(self, index: int) -> Example: ...
 
     def labels(self, index: int) -> tuple[int, ...]:
-        """An image's classes, without decoding it; none where nothing is annotated."""
+        """The classes of an image, without decoding it; empty if nothing is annotated."""
 
     def prompt(self, index: int) -> str:
-        """What to draw in this image's place: its class's prompt, or its own caption."""
+        """The text to generate from in place of this image: its class's prompt or its caption."""
 
     def listing(self) -> list[str] | None:
-        """The chosen files, relative to the data set, where a rule chose some; else None."""
+        """The chosen files, relative to the data set, if a rule chose only some; else None."""
 
     def identity(self) -> dict[str, Any]:
-        """What names the data in a run's fingerprint: name, split, checksums; never a path."""
+        """What identifies the data in a run's fingerprint: name, split and checksums, no path."""
 
 
 def labelled(dataset: Dataset) -> list[str]:
-    """The images with a label, in order: one without, as some of COCO's, has no right answer."""
+    """The ids of the images that have a label, in order.
+
+    An image without labels, of which COCO has some, has no correct answer.
+    """
     return [i for n, i in enumerate(dataset.ids()) if dataset.labels(n)]
 
 
 def select(ids: list[str], limit: int | None) -> list[str]:
-    """The first ``limit`` ids, or all.
+    """The first ``limit`` ids, or all if it is None.
 
     Raises:
-        BiGainError: if the data set has fewer, or ``limit`` is not positive.
+        BiGainError: if the data set has fewer images, or ``limit`` is not positive.
     """
     if limit is None:
         return ids
     if not 1 <= limit <= len(ids):
-        raise BiGainError(f"limit must lie in 1..{len(ids)}, the images there are; got {limit}")
+        raise BiGainError(f"limit must lie in 1..{len(ids)}, the number of images; got {limit}")
     return ids[:limit]

@@ -1,4 +1,4 @@
-"""COCO 2017 (Lin et al. 2014, arXiv 1405.0312): many objects, and captions."""
+"""COCO 2017 (Lin et al. 2014, arXiv 1405.0312): images of several objects, with captions."""
 
 import json
 from itertools import zip_longest
@@ -14,19 +14,20 @@ MEND = "run python scripts/prepare_coco2017.py and set dataset.root to the folde
 
 
 class COCO2017(ImageFiles):
-    """Photographs with the classes of all objects in them, 80 in all, and a caption.
+    """Photographs with a caption and the classes of all objects in them, from 80 classes.
 
-    A label is the place of its category among the categories by rising id (1..90, ten of them
-    unused). Crowds of objects count. Images without an object have no labels, and stay.
-    An image's prompt is its caption of lowest annotation id, with single spaces.
+    A label is the position of its category in the order of category ids, which lie in 1..90, with
+    ten of them unused. Crowds of objects count. Images without objects are kept and have no labels.
+    An image's prompt is its caption with the lowest annotation id, with runs of whitespace replaced
+    by single spaces.
 
     Args:
-        root: folder with val2017/ and annotations/{instances,captions}_val2017.json.
+        root: a folder with val2017/ and annotations/{instances,captions}_val2017.json.
         split: "val" (5,000 images) or "train".
-        size: pixels of a side.
+        size: side of the images in pixels.
 
     Raises:
-        BiGainError: if a file is missing, damaged or not as published.
+        BiGainError: if a file is missing, damaged or differs from the published one.
     """
 
     def __init__(self, root: str, split: str = "val", *, size: int) -> None:
@@ -88,7 +89,7 @@ def _labels(instances: Any, names: list[str], path: Path) -> dict[int, set[int]]
 
 
 def _captions(captions: Any) -> dict[int, str]:
-    """The caption of lowest annotation id of each image."""
+    """The caption with the lowest annotation id of each image."""
     first: dict[int, str] = {}
     for annotation in sorted(captions["annotations"], key=lambda annotation: annotation["id"]):
         first.setdefault(annotation["image_id"], " ".join(annotation["caption"].split()))

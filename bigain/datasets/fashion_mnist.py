@@ -40,16 +40,16 @@ PROMPTS = [
     "a photo of an ankle boot.",
 ]
 CLASS_IDS = list(range(len(CLASSES)))
-SIZE = 32  # pixels of a side, as the models take them
+SIZE = 32  # side in pixels of the images that the models take
 STEMS = {"train": "train", "test": "t10k"}
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 
 
 class FashionMNIST:
-    """One-channel garments, [1, 32, 32]: 28x28 with a black border of two pixels.
+    """One-channel garments, [1, 32, 32]: 28x28 pixels with a black border of two pixels.
 
     Args:
-        root: folder with the idx files, gzipped or not, or torchvision's folder above them.
+        root: a folder with the idx files, gzipped or not, or torchvision's folder above them.
         split: "train" (60,000 images) or "test" (10,000).
 
     Raises:
@@ -61,7 +61,7 @@ class FashionMNIST:
     class_ids = CLASS_IDS
     known_classes = len(CLASSES)
     name = "fashion_mnist"
-    side = 28  # pixels of the images in the files
+    side = 28  # side in pixels of the images in the files
     mend = (
         "run python scripts/prepare_fashion_mnist.py and set dataset.root to the folder it prints"
     )
@@ -81,8 +81,8 @@ class FashionMNIST:
             )
         if len(self._images) != len(self._labels):
             raise BiGainError(
-                f"{images} holds {len(self._images)} images, {labels} {len(self._labels)} labels; "
-                "copy both from the same source"
+                f"{images} holds {len(self._images)} images, but {labels} {len(self._labels)} "
+                "labels; copy both from the same source"
             )
         if self._labels.max(initial=0) >= len(CLASSES):
             raise BiGainError(f"{labels} holds the label {self._labels.max()}; at most 9 is valid")
@@ -116,7 +116,7 @@ class FashionMNIST:
 
 
 def _pad(images: Tensor) -> Tensor:
-    """uint8 [N, side, side] to float32 [N, 1, 32, 32] in [-1, 1], black around."""
+    """uint8 [N, side, side] to float32 [N, 1, 32, 32] in [-1, 1], with a black border."""
     border = (SIZE - images.shape[-1]) // 2
     return F.pad(images.unsqueeze(1).float() / 127.5 - 1, (border,) * 4, value=-1.0)
 
@@ -131,7 +131,7 @@ def _find(root: Path, name: str, mend: str) -> Path:
 
 
 def _read(path: Path, magic: int, dimensions: int) -> np.ndarray:
-    """An idx file as uint8 of its own shape (http://yann.lecun.com/exdb/mnist, the format)."""
+    """An idx file as a uint8 array (format: http://yann.lecun.com/exdb/mnist)."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

@@ -1,15 +1,18 @@
-"""Fashion-MNIST's test garments before textures, made by scripts/prepare_fashion_textured.py."""
+"""Fashion-MNIST's test garments on textured backgrounds.
+
+scripts/prepare_fashion_textured.py makes the images.
+"""
 
 from bigain.datasets.fashion_mnist import FashionMNIST
 
 
 class FashionTextured(FashionMNIST):
-    """One-channel garments, [1, 32, 32], with textures up to the edge of the frame.
+    """One-channel garments, [1, 32, 32], on textures that reach the edges of the image.
 
     Images, labels, classes and prompts are in the order of Fashion-MNIST's test split.
 
     Args:
-        root: folder that the script wrote.
+        root: the folder that the script wrote.
 
     Raises:
         BiGainError: if a file is missing or damaged.

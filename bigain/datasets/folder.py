@@ -1,4 +1,4 @@
-"""Any images, in one folder a class."""
+"""Any images, in one folder per class."""
 
 from pathlib import Path
 
@@ -10,21 +10,21 @@ TEMPLATE = "a photo of a {}."
 
 
 class Folder(ImageFiles):
-    """PNG, JPEG and WebP images right in their class's folder; dot files do not count.
+    """PNG, JPEG and WebP images directly in the folder of their class; dot files are ignored.
 
-    Classes are in the order of their folders' names. A class's name is its folder's, with spaces
-    for underscores.
+    Classes are in the order of their folders' names. The name of a class is that of its folder,
+    with spaces instead of underscores.
 
     Args:
-        root: folder of the class folders.
-        size: pixels of a side.
+        root: the folder that contains the class folders.
+        size: side of the images in pixels.
         template: a prompt with {} for the class's name.
-        prompts: a CSV file with the columns class_name and prompt, instead of the template; it
-            names every class and no other, with spaces or underscores.
+        prompts: a CSV file with the columns class_name and prompt, used instead of the template. It
+            must name every class and no other, with either spaces or underscores.
 
     Raises:
-        BiGainError: if there are no class folders, one is empty, two are of the same name, or the
-            prompts do not fit them.
+        BiGainError: if there are no class folders, one is empty, two give the same name, or the
+            prompts do not match the classes.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Folder(ImageFiles):
             found = image_names(path)
             if not found:
                 raise BiGainError(
-                    f"{path} holds no images; put PNG, JPEG or WebP files right into it, "
+                    f"{path} holds no images; put PNG, JPEG or WebP files directly into it, "
                     "or remove it"
                 )
             below = (f"{path.name}/{name}" for name in found)
@@ -58,7 +58,7 @@ class Folder(ImageFiles):
 
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
-        raise BiGainError(f"{root} is not a folder; set dataset.root to one of class folders")
+        raise BiGainError(f"{root} is not a folder; set dataset.root to a folder of class folders")
     found = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not found:
         raise BiGainError(f"{root} holds no folders; put the images of each class into its own")
@@ -83,7 +83,7 @@ def _match(path: Path, names: list[str]) -> list[str]:
     by_name = {_name(name): prompt for name, prompt in given.items()}
     for what, wrong in (
         ("has no prompt for", [name for name in names if name not in by_name]),
-        ("has prompts for what is no class:", [name for name in by_name if name not in names]),
+        ("has prompts for unknown classes:", [name for name in by_name if name not in names]),
     ):
         if wrong:
             shown = ", ".join(wrong[:5]) + (", …" if len(wrong) > 5 else "")

@@ -1,4 +1,4 @@
-"""What the data sets of image files share: preprocessing, order and identity."""
+"""What data sets of image files have in common: preprocessing, order and identity."""
 
 import hashlib
 import json
@@ -23,9 +23,9 @@ class ImageFile:
 
     Attributes:
         id: as in `Example`.
-        path: below the data set's folder, with forward slashes.
+        path: path below the data set's folder, with forward slashes.
         labels: as in `Example`.
-        caption: what to draw in its place; None where its class's prompt says it.
+        caption: the text to generate from in its place, or None to use its class's prompt.
     """
 
     id: str
@@ -37,25 +37,26 @@ class ImageFile:
 class ImageFiles:
     """Labelled image files, float32 [3, size, size] in [-1, 1]; safe to read from many threads.
 
-    The preprocessing is the diffusion classifier's (Li et al. 2023, arXiv 2303.16203) to the pixel:
-    RGB as PIL converts it (transparency goes), the short side to ``size`` by PIL's antialiased
-    bicubic filter, centre crop. EXIF orientation is ignored, as there.
+    The preprocessing matches that of the diffusion classifier (Li et al. 2023, arXiv 2303.16203) to
+    the pixel: PIL converts the image to RGB (which drops transparency), its antialiased bicubic
+    filter resizes the shorter side to ``size``, and the centre is cropped. As in their code, EXIF
+    orientation is ignored.
 
-    The order is that of the SHA-256 of the ids: fixed, and without regard to class, so that the
-    first so many images are a fair sample.
+    Images are in the order of the SHA-256 of their ids. This order is fixed and independent of
+    classes, so the first N images are a fair sample for any N.
 
     Args:
-        name: of the data set.
-        split: of the data set.
-        size: pixels of a side.
-        folder: where the files lie.
-        files: in any order.
-        classes: names, in the order of the labels.
-        prompts: one a class.
-        class_ids: as in `Dataset`, of ImageNet's 1,000 classes.
+        name: name of the data set.
+        split: split of the data set.
+        size: side of the images in pixels.
+        folder: the folder with the files.
+        files: the files, in any order.
+        classes: the names of the classes, in the order of the labels.
+        prompts: one per class.
+        class_ids: as in `Dataset`, among ImageNet's 1,000 classes.
 
     Raises:
-        BiGainError: if there are no files, two of the same id, or ``size`` is not positive.
+        BiGainError: if there are no files, two have the same id, or ``size`` is not positive.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class ImageFiles:
         class_ids: list[int] | None = None,
     ) -> None:
         if not isinstance(size, int) or size < 1:
-            raise BiGainError(f"dataset.size must be a number of pixels from 1 up, got {size!r}")
+            raise BiGainError(f"dataset.size must be a positive number of pixels, got {size!r}")
         self.name, self.split, self.size, self.folder = name, split, size, folder
         self.classes, self.prompts, self.class_ids = classes, prompts, class_ids
         self.known_classes = None if class_ids is None else 1000
@@ -103,7 +104,7 @@ class ImageFiles:
         return self.prompts[file.labels[0]] if file.caption is None else file.caption
 
     def listing(self) -> list[str] | None:
-        """The files below ``folder`` in order, where a part of the split was chosen; else None."""
+        """The files below ``folder`` in order if only part of the split was chosen; else None."""
         return None
 
     def identity(self) -> dict[str, Any]:
@@ -111,10 +112,10 @@ class ImageFiles:
 
     @cached_property
     def _sha256(self) -> str:
-        """Of classes and prompts, and of every image's id, labels, prompt and bytes on disk.
+        """The SHA-256 of classes and prompts, and of each image's id, size, labels and prompt.
 
-        Contents are not read: for ImageNet that would take minutes before each run. A file
-        replaced by another of the same number of bytes goes unnoticed.
+        The size is in bytes. Contents are not read, which would take minutes for ImageNet before
+        each run, so a file replaced by another of the same size goes unnoticed.
         """
         digest = hashlib.sha256(json.dumps([self.classes, self.prompts]).encode())
         for index in sorted(range(len(self)), key=lambda i: self.files[i].id):
@@ -125,12 +126,12 @@ class ImageFiles:
 
 
 def rank(text: str) -> bytes:
-    """A sort key that has nothing to do with what the text says, the same everywhere: SHA-256."""
+    """A sort key unrelated to the text's meaning and the same on every machine: its SHA-256."""
     return hashlib.sha256(text.encode()).digest()
 
 
 def preprocessing(size: int) -> transforms.Compose:
-    """From an RGB image to float32 [3, size, size] in [-1, 1]."""
+    """The transform from an RGB image to float32 [3, size, size] in [-1, 1]."""
     return transforms.Compose(
         [
             transforms.Resize(size, transforms.InterpolationMode.BICUBIC),
@@ -145,23 +146,23 @@ def decode(path: Path) -> Image.Image:
     """An image file as 8-bit RGB.
 
     Raises:
-        BiGainError: if it cannot be decoded, or has more than 8 bits a channel.
+        BiGainError: if the file cannot be decoded, or has more than 8 bits per channel.
     """
     try:
         with Image.open(path) as image:
             if image.mode[0] not in "IF":
                 return image.convert("RGB")
             mode = image.mode
-    except Exception as error:  # decoders raise of all kinds at damaged data
+    except Exception as error:  # decoders raise all kinds of errors on damaged data
         reason = " ".join(str(error).split())
         raise BiGainError(
             f"{path} cannot be decoded ({reason}); copy it again from the data set's source"
         ) from error
-    raise BiGainError(f"{path} has more than 8 bits a channel ({mode}); convert it to 8 bits")
+    raise BiGainError(f"{path} has more than 8 bits per channel ({mode}); convert it to 8 bits")
 
 
 def image_names(folder: Path) -> list[str]:
-    """The names of the PNG, JPEG and WebP files right in a folder, sorted; no dot files."""
+    """The sorted names of the PNG, JPEG and WebP files directly in a folder, except dot files."""
     names = (e.name for e in os.scandir(folder) if not e.name.startswith("."))
     return sorted(name for name in names if name.lower().endswith(SUFFIXES))
 
@@ -170,7 +171,7 @@ def check_there(folder: Path, files: Sequence[ImageFile], mend: str) -> None:
     """Refuse a folder that lacks some of these files.
 
     Raises:
-        BiGainError: naming the first of them, and what to do: ``mend``.
+        BiGainError: if files are missing; it names the first and says with ``mend`` what to do.
     """
     there: dict[Path, set[str]] = {}
     missing = []

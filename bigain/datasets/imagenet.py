@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012; Russakovsky et al. 2015, arXiv 1409.0575), whole or 100 classes of it."""
+"""ImageNet (ILSVRC 2012; Russakovsky et al. 2015, arXiv 1409.0575), all of it or 100 classes."""
 
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,21 @@ MEND = "run python scripts/prepare_imagenet.py and set dataset.root to the folde
 
 
 class ImageNet(ImageFiles):
-    """Photographs in one folder a class, named by WordNet id.
+    """Photographs in one folder per class, named by WordNet id.
 
-    Two pairs of the thousand published prompts are the same, so no text-conditional model can
-    tell these classes apart: missile (657, 744) and sunglasses (836, 837). They stay as published.
+    Among the thousand published prompts, two pairs are identical, so no text-conditional model can
+    tell these classes apart: missile (657, 744) and sunglasses (836, 837). They are left unchanged.
 
     Args:
-        root: folder with val/n01440764/*.JPEG and so on; without a folder of the split's name,
-            the class folders themselves, taken to be of that split.
-        classes: "imagenet1k", or "imagenet100" for the paper's 100 classes of it.
-        split: "val" (50 images a class) or "train".
-        size: pixels of a side.
-        subset: so many images in all, the same number of each class; None is the whole split.
-            A class's images are those with the lowest SHA-256 of "subset_seed/name", the name
-            without its suffix.
-        subset_seed: another draws another subset.
+        root: a folder with val/n01440764/*.JPEG and so on. If it has no folder named like the
+            split, it must contain the class folders themselves, taken to belong to that split.
+        classes: "imagenet1k", or "imagenet100" for the paper's 100 classes.
+        split: "val" (50 images per class) or "train".
+        size: side of the images in pixels.
+        subset: number of images in all, with equally many per class; None takes the whole split.
+            From each class it takes the images with the lowest SHA-256 of "subset_seed/name", where
+            the name has no suffix.
+        subset_seed: a different seed gives a different subset.
 
     Raises:
         BiGainError: if a class's folder is missing or has too few images, or ``subset`` is not a
@@ -63,7 +63,7 @@ class ImageNet(ImageFiles):
                 found = _choose(found, subset // count, folder / wnid, subset_seed)
             files += found
         self.subset, self.subset_seed = subset, subset_seed
-        # a subset's statistics must not pass for the split's
+        # a subset's statistics must not be taken for those of the split
         part = split if subset is None else f"{split}-{subset}"
         super().__init__(
             classes, part, size, folder, files, known.names, known.prompts, known.indices
@@ -73,7 +73,7 @@ class ImageNet(ImageFiles):
         return None if self.subset is None else [file.path for file in self.files]
 
     def identity(self) -> dict[str, Any]:
-        drawn = self.subset is not None and self.subset_seed != 0  # which is the default
+        drawn = self.subset is not None and self.subset_seed != 0  # 0 is the default
         return super().identity() | ({"subset_seed": self.subset_seed} if drawn else {})
 
 
@@ -93,7 +93,7 @@ def _find(root: Path, split: str, wnids: list[str]) -> Path:
 
 
 def _read(folder: Path, split: str, label: int) -> list[ImageFile]:
-    """A class's images; some mirrors append its WordNet id to their names, which goes."""
+    """A class's images, without the WordNet id that some mirrors append to their names."""
     names = image_names(folder)
     if not names:
         raise BiGainError(f"{folder} holds no images; {MEND}")
@@ -107,7 +107,7 @@ def _read(folder: Path, split: str, label: int) -> list[ImageFile]:
 def _choose(files: list[ImageFile], count: int, folder: Path, seed: int) -> list[ImageFile]:
     if len(files) < count:
         raise BiGainError(
-            f"{folder} holds {len(files)} images where dataset.subset needs {count} a class; "
+            f"{folder} holds {len(files)} images, but dataset.subset needs {count} per class; "
             f"ask for fewer, or {MEND}"
         )
     return sorted(files, key=lambda file: rank(f"{seed}/{file.id.partition('-')[2]}"))[:count]

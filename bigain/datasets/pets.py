@@ -14,12 +14,12 @@ class Pets(ImageFiles):
     """Cats and dogs of 37 breeds.
 
     Args:
-        root: folder with images/ and annotations/, or torchvision's folder above it.
+        root: a folder with images/ and annotations/, or torchvision's folder above it.
         split: "test" (3,669 images) or "trainval" (3,680).
-        size: pixels of a side.
+        size: side of the images in pixels.
 
     Raises:
-        BiGainError: if a file is missing or not as published.
+        BiGainError: if a file is missing or differs from the published one.
     """
 
     def __init__(self, root: str, split: str = "test", *, size: int) -> None:
@@ -43,7 +43,7 @@ def _find(root: Path, split: str) -> tuple[Path, Path]:
 
 
 def _read(annotations: Path, split: str, classes: list[str]) -> list[ImageFile]:
-    """Lines such as "Abyssinian_201 1 1 1": image, class from 1, species, breed."""
+    """Read lines such as "Abyssinian_201 1 1 1": image, class (from 1), species, breed."""
     files = []
     for number, line in enumerate(annotations.read_text(errors="replace").splitlines(), 1):
         name, label, *_ = [*line.split(), "", ""]

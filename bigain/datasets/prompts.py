@@ -1,4 +1,4 @@
-"""Class names and prompts: those published with the paper's data sets, and a user's own."""
+"""Class names and prompts, both those published with the paper's data sets and a user's own."""
 
 import csv
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ class Classes:
     """A data set's classes in the order of its labels.
 
     Attributes:
-        names: as published, unchanged.
-        prompts: one a class, as published, articles ("a apple") unchanged.
-        indices: each class's number in its source: ImageNet's 0..999, or the label itself.
-        wnids: WordNet ids, ImageNet's folder names; empty for other data.
+        names: the published names, unchanged.
+        prompts: the published prompts, one per class, with their articles ("a apple") unchanged.
+        indices: each class's number in its source: 0..999 for ImageNet, else the label itself.
+        wnids: the WordNet ids that name ImageNet's folders; empty for other data.
     """
 
     names: list[str]
@@ -27,7 +27,7 @@ class Classes:
 
 
 def published(name: str) -> Classes:
-    """The classes of classes/``name``.csv."""
+    """The classes listed in classes/``name``.csv."""
     rows = _rows(PUBLISHED / f"{name}.csv", ("class_index", "class_name", "prompt"))
     return Classes(
         [row["class_name"] for row in rows],
@@ -38,7 +38,7 @@ def published(name: str) -> Classes:
 
 
 def read_prompts(path: Path) -> dict[str, str]:
-    """Prompts by class name, from a CSV file with the columns class_name and prompt.
+    """The prompts by class name, from a CSV file with the columns class_name and prompt.
 
     Raises:
         BiGainError: if the file cannot be read, lacks a column, or names a class twice.

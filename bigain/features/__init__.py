@@ -1,6 +1,6 @@
 """Networks that describe images by vectors, for the metrics of generated images.
 
-Those whose libraries are slow to import stay in their own modules.
+Networks whose libraries are slow to import must be imported from their own modules.
 """
 
 from bigain.features.base import FeatureNetwork, Features, extract

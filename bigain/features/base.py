@@ -1,4 +1,4 @@
-"""What the metrics of generated images need of a network."""
+"""What the metrics of generated images need from a network."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -15,13 +15,13 @@ from bigain.errors import BiGainError
 
 @dataclass(frozen=True)
 class Features:
-    """What a network sees in N images, float32 on the CPU.
+    """A network's outputs for N images, float32 on the CPU.
 
     Attributes:
         pooled: [N, D].
-        spatial: [N, S], a few channels of a middle layer's map, flattened; None if the network
+        spatial: [N, S], a few flattened channels of a middle layer's map, or None if the network
             has no such layer.
-        logits: [N, K] of a classifier; None if the network is not one.
+        logits: [N, K], or None if the network is not a classifier.
     """
 
     pooled: Tensor
@@ -30,7 +30,7 @@ class Features:
 
     @classmethod
     def cat(cls, parts: Sequence["Features"]) -> "Features":
-        """One after the other."""
+        """The features of all parts, one after the other."""
 
         def joined(name: str) -> Tensor | None:
             values = [getattr(part, name) for part in parts]
@@ -43,38 +43,38 @@ class Features:
 
 
 class FeatureNetwork(Protocol):
-    """A network that describes images by vectors, and how it wants images prepared.
+    """A network that describes images by vectors, and the preparation of images for it.
 
     Attributes:
-        name: short, for tables and file names.
+        name: a short name for tables and file names.
     """
 
     name: str
 
     def identity(self) -> dict[str, Any]:
-        """What tells its features from others': name, SHA-256 of weights, preprocessing."""
+        """What identifies its features: the name, the weights' SHA-256 and the preprocessing."""
 
     def load(self, device: torch.device) -> Self:
-        """Load the weights; returns itself."""
+        """Load the weights and return the network itself."""
 
     def prepare(self, image: np.ndarray) -> Tensor:
         """An image, uint8 [H, W, C] with 1 or 3 channels, as the network's input [c, h, w]."""
 
     def __call__(self, batch: Tensor) -> Features:
-        """Features of prepared images [B, c, h, w] on any device."""
+        """The features of prepared images [B, c, h, w] on any device."""
 
 
 @torch.inference_mode()
 def extract(
     network: FeatureNetwork, images: Iterable[np.ndarray], batch_size: int, total: int
 ) -> Features:
-    """Features of images, in their order.
+    """The features of images, in the order of the images.
 
     Args:
-        network: loaded.
+        network: a network with its weights loaded.
         images: uint8 [H, W, C] each.
-        batch_size: never changes a result beyond rounding.
-        total: how many images there are, for the progress bar.
+        batch_size: number of images per batch; it changes results only by rounding.
+        total: the number of images, for the progress bar.
 
     Raises:
         BiGainError: if the network returns NaN or infinity.

@@ -1,4 +1,4 @@
-"""CLIP score: how well an image shows its prompt (Hessel et al. 2021, arXiv 2104.08718)."""
+"""CLIP score: how well an image matches its prompt (Hessel et al. 2021, arXiv 2104.08718)."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -20,29 +20,29 @@ from bigain.utils import model_folders
 
 
 class ClipScore:
-    """100 * max(cos, 0) of an image's and its prompt's embedding, as torchmetrics scales it.
+    """100 * max(cos, 0) of the embeddings of an image and its prompt, scaled as in torchmetrics.
 
     Args:
-        path: a hub id such as "openai/clip-vit-large-patch14", or a folder as save_pretrained
-            writes it, with its processor; nothing is loaded yet.
+        path: a hub id such as "openai/clip-vit-large-patch14", or a folder as written by
+            save_pretrained that includes the processor; nothing is loaded yet.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def identity(self) -> dict[str, Any]:
-        """The network's config and its weights' SHA-256; fetched if they are not there.
+        """The network's config and its weights' SHA-256; missing files are fetched.
 
         Raises:
-            BiGainError: if they cannot be had.
+            BiGainError: if the files cannot be obtained.
         """
         return self._digest
 
     def load(self, device: torch.device) -> Self:
-        """Load the weights; returns itself.
+        """Load the weights and return the network itself.
 
         Raises:
-            BiGainError: if they cannot be had, or are another network's.
+            BiGainError: if they cannot be obtained, or belong to a different network.
         """
         kind = model_folders.config(self._folder / "config.json").get("model_type")
         if kind != "clip":
@@ -57,11 +57,11 @@ class ClipScore:
     def scores(
         self, images: Iterable[np.ndarray], prompts: Sequence[str], batch_size: int
     ) -> np.ndarray:
-        """One score an image, float64 [N] in [0, 100].
+        """One score per image, float64 [N] in [0, 100].
 
         Args:
-            images: uint8 [H, W, 1 or 3], N of them.
-            prompts: one an image; what exceeds the text model's length does not count.
+            images: N images, uint8 [H, W, 1 or 3] each.
+            prompts: one per image, truncated to the text model's length.
         """
         parts = []
         rest = iter(images)

@@ -23,13 +23,13 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's
 class DinoV2:
     """The class token after the last layer norm (Stein et al. 2023, arXiv 2306.04675).
 
-    Images are resized as by their code, dgm-eval: both sides to 224 with PIL's bicubic filter, to
+    Images are resized as in their code, dgm-eval: both sides to 224 with PIL's bicubic filter, in
     8 bits. The network is transformers' port, which interpolates position embeddings without the
-    original's offset of 0.1, so distances differ slightly from dgm-eval's. Pooled features are
-    [N, 1024] for ViT-L/14; there are no others.
+    original's offset of 0.1, so distances differ slightly from dgm-eval's. It has only pooled
+    features, [N, 1024] for ViT-L/14.
 
     Args:
-        path: a hub id, or a folder as save_pretrained writes it; nothing is loaded yet.
+        path: a hub id, or a folder as written by save_pretrained; nothing is loaded yet.
     """
 
     name = "dinov2"
@@ -38,15 +38,15 @@ class DinoV2:
         self.path = path
 
     def identity(self) -> dict[str, Any]:
-        """Name, the network's config and its weights' SHA-256; fetched if they are not there.
+        """The name, the network's config and its weights' SHA-256; missing files are fetched.
 
         Raises:
-            BiGainError: if they cannot be had.
+            BiGainError: if the files cannot be obtained.
         """
         return {"name": self.name, **self._digest}
 
     def load(self, device: torch.device) -> Self:
-        """Load the weights; returns itself.
+        """Load the weights and return the network itself.
 
         Raises:
             BiGainError: if they cannot be had, or are another network's.
@@ -60,13 +60,13 @@ class DinoV2:
         return self
 
     def prepare(self, image: np.ndarray) -> Tensor:
-        """uint8 [H, W, 1 or 3] to float32 [3, 224, 224], normalised as ImageNet's."""
+        """uint8 [H, W, 1 or 3] to float32 [3, 224, 224], normalised by ImageNet's statistics."""
         resized = Image.fromarray(as_rgb(image)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         return normalize(to_tensor(resized), MEAN, STD)
 
     @torch.inference_mode()
     def __call__(self, batch: Tensor) -> Features:
-        """Features of prepared images [B, 3, 224, 224]."""
+        """The features of prepared images [B, 3, 224, 224]."""
         return Features(self.network(batch.to(self.device)).pooler_output.float().cpu())
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Features of a small Fashion-MNIST classifier: garments are not what Inception was trained on."""
+"""Features of a small Fashion-MNIST classifier, because Inception was not trained on garments."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside the identity; [B, width, H, W] to the same shape, after ReLU."""
+    """Two 3x3 convolutions added to the identity, then ReLU; [B, width, H, W] to the same shape."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ class Residual(nn.Module):
 
 
 class GarmentNet(nn.Module):
-    """A residual classifier of garments: strided to 8x8, a block there, one more at 4x4.
+    """A residual classifier of garments with one residual block at 8x8 and one at 4x4.
 
     Args:
         stem: channels at 16x16.
         middle: channels at 8x8.
         inner: channels inside the last block.
         features: channels at 4x4, the length of the pooled features.
-        classes: the length of the logits.
+        classes: number of classes, the length of the logits.
     """
 
     def __init__(self, stem: int, middle: int, inner: int, features: int, classes: int) -> None:
@@ -63,12 +63,12 @@ class GarmentNet(nn.Module):
         self.head = nn.Linear(features, classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [B, 1, 32, 32] in [-1, 1] to what describes them.
+        """Images [B, 1, 32, 32] in [-1, 1] to features and logits.
 
         Returns:
             pooled: [B, features], after ReLU and the mean over positions.
             spatial: [B, 128], the first two channels of the 8x8 map, flattened; sFID (Nash et al.
-                2021) takes Inception's first seven.
+                2021) uses the first seven of Inception's.
             logits: [B, classes].
         """
         middle = self.first(x)
@@ -77,7 +77,7 @@ class GarmentNet(nn.Module):
 
 
 def _halve(channels: int, width: int, kernel: int) -> list[nn.Module]:
-    """A convolution of stride 2, [B, channels, H, W] to [B, width, H/2, W/2], after ReLU."""
+    """A convolution of stride 2 with ReLU, [B, channels, H, W] to [B, width, H/2, W/2]."""
     convolution = nn.Conv2d(channels, width, kernel, stride=2, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(width), nn.ReLU()]
 
@@ -86,7 +86,7 @@ class FashionFeatures:
     """The features of a trained `GarmentNet`.
 
     Args:
-        path: folder with ``config.json`` and ``model.safetensors``; nothing is loaded yet.
+        path: a folder with ``config.json`` and ``model.safetensors``; nothing is loaded yet.
     """
 
     name = "fashion"
@@ -95,19 +95,19 @@ class FashionFeatures:
         self.path = Path(path)
 
     def identity(self) -> dict[str, Any]:
-        """Name, config and the weights' SHA-256.
+        """The name, the config and the weights' SHA-256.
 
         Raises:
-            BiGainError: if a file is missing, or the config damaged.
+            BiGainError: if a file is missing, or the config is damaged.
         """
         self._check()
         return {"name": self.name, **model_folders.digest(self.path)}
 
     def load(self, device: torch.device) -> Self:
-        """Load the weights; returns itself.
+        """Load the weights and return the network itself.
 
         Raises:
-            BiGainError: if a file is missing or damaged, or the two do not belong together.
+            BiGainError: if a file is missing or damaged, or config and weights do not match.
         """
         self._check()
         config = model_folders.config(self.path / CONFIG)
@@ -127,10 +127,10 @@ class FashionFeatures:
     def prepare(self, image: np.ndarray) -> Tensor:
         """A grey image, uint8 [H, W, 1 or 3], as float32 [1, 32, 32] in [-1, 1].
 
-        28x28 gets the black border of two pixels that the data set's images have.
+        A 28x28 image gets the data set's black border of two pixels.
 
         Raises:
-            BiGainError: if it is coloured, or neither 28x28 nor 32x32.
+            BiGainError: if the image is coloured, or neither 28x28 nor 32x32.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
             raise BiGainError(
@@ -154,7 +154,7 @@ class FashionFeatures:
 
     @torch.inference_mode()
     def __call__(self, batch: Tensor) -> Features:
-        """Features of prepared images [B, 1, 32, 32]: [B, 64], [B, 128] and logits [B, 10]."""
+        """The features of prepared images [B, 1, 32, 32]: [B, 64], [B, 128] and logits [B, 10]."""
         pooled, spatial, logits = self.network(batch.to(self.device, torch.float32))
         return Features(pooled.cpu(), spatial.cpu(), logits.cpu())
 

@@ -1,6 +1,6 @@
-"""Inception-v3 of 2015, the network of FID (Heusel et al. 2017), through clean-fid.
+"""The Inception-v3 of 2015, the network of FID (Heusel et al. 2017), loaded by clean-fid.
 
-One set of weights in two forms: NVIDIA's TorchScript file and pytorch-fid's state dict.
+The same weights come in two forms: NVIDIA's TorchScript file and pytorch-fid's state dict.
 """
 
 import hashlib
@@ -23,21 +23,21 @@ from bigain.errors import BiGainError
 from bigain.features.base import Features, as_rgb
 
 URLS = {"clean": inception_url, "legacy_pytorch": cleanfid.inception_pytorch.FID_WEIGHTS_URL}
-SPATIAL = 7  # channels of a 17x17 map
+SPATIAL = 7  # number of channels to use of the 17x17 map
 
 
 class Inception:
-    """Features of clean-fid's ``mode`` (Parmar, Zhang and Zhu 2022, arXiv 2104.11222).
+    """Features in one of clean-fid's modes (Parmar, Zhang and Zhu 2022, arXiv 2104.11222).
 
-    "clean" resizes to 299x299 with PIL's bicubic filter in float, "legacy_pytorch" bilinearly
-    without antialiasing, as pytorch-fid did. Pooled features are [N, 2048]. Spatial ones are the
-    first 7 channels of mixed_6/conv, after its ReLU, [N, 7 * 17 * 17] (sFID, Nash et al. 2021; the
-    choice of ADM's evaluator). Logits are [N, 1008] without bias, as the Inception Score is
-    computed.
+    "clean" resizes to 299x299 with PIL's bicubic filter in float; "legacy_pytorch" resizes
+    bilinearly without antialiasing, as pytorch-fid did. Pooled features are [N, 2048]. Spatial
+    features are the first 7 channels of mixed_6/conv after its ReLU, [N, 7 * 17 * 17] (sFID, Nash
+    et al. 2021; the choice of ADM's evaluator). Logits are [N, 1008] without bias, as in the
+    Inception Score.
 
     Args:
         mode: "clean" or "legacy_pytorch".
-        path: the weights' file or its folder; None downloads them once.
+        path: the file with the weights or its folder; None downloads them once.
 
     Raises:
         BiGainError: if the mode is unknown.
@@ -52,14 +52,14 @@ class Inception:
             self._resize = build_resizer(mode)
 
     def identity(self) -> dict[str, Any]:
-        """Name, which says how images are resized, and the weights' SHA-256."""
+        """The name, which says how images are resized, and the weights' SHA-256."""
         return {"name": self.name, "weights": self._sha256}
 
     def load(self, device: torch.device) -> Self:
-        """Load the weights, downloaded first if need be; returns itself.
+        """Load the weights, after a download if necessary, and return the network itself.
 
         Raises:
-            BiGainError: if they cannot be had, or are others.
+            BiGainError: if they cannot be obtained, or belong to a different network.
         """
         build = _TorchScript if self.mode == "clean" else _StateDict
         try:
@@ -79,12 +79,12 @@ class Inception:
 
     @torch.inference_mode()
     def __call__(self, batch: Tensor) -> Features:
-        """Features of prepared images [B, 3, 299, 299]."""
+        """The features of prepared images [B, 3, 299, 299]."""
         return Features(*(part.float().cpu() for part in self.network(batch.to(self.device))))
 
     @cached_property
     def _weights(self) -> Path:
-        """The weights' file, downloaded if there is none and no path was given."""
+        """The file with the weights, downloaded if no path was given and it is not there yet."""
         url = URLS[self.mode]
         name = url.rpartition("/")[2]
         if self.path is not None:
@@ -107,7 +107,7 @@ class Inception:
 
 
 class _TorchScript(nn.Module):
-    """NVIDIA's file as clean-fid reads it; images in [0, 255] to pooled, spatial, logits."""
+    """NVIDIA's file as read by clean-fid: images in [0, 255] to pooled, spatial and logits."""
 
     head: Tensor
 
@@ -129,7 +129,7 @@ class _TorchScript(nn.Module):
 
 
 class _StateDict(nn.Module):
-    """pytorch-fid's file in clean-fid's network; same images, same outputs."""
+    """pytorch-fid's file in clean-fid's network, with the same inputs and outputs."""
 
     head: Tensor
 

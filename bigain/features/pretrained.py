@@ -1,4 +1,4 @@
-"""Models of the Hugging Face hub, or folders in their format."""
+"""Models on the Hugging Face hub, or folders in the same format."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ WANTED = ["*.json", "*.txt", "*.safetensors"]
 
 
 def folder(path: str, override: str) -> Path:
-    """The folder of a model with its config and weights; fetched once if ``path`` is a hub id.
+    """The folder of a model with its config and weights, fetched once if ``path`` is a hub id.
 
     Args:
-        path: a folder as save_pretrained writes it, or a hub id.
-        override: the setting that names it, for the error.
+        path: a folder as written by save_pretrained, or a hub id.
+        override: the setting that names the model, for the error message.
 
     Raises:
-        BiGainError: if it cannot be had, or lacks its config or safetensors weights.
+        BiGainError: if the model cannot be obtained, or lacks its config or safetensors weights.
     """
     found = Path(path)
     if not found.is_dir():

@@ -1,1 +1,1 @@
-"""What a run is judged by."""
+"""Formulas by which runs are judged."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
-Z = 1.96  # half the width of such an interval, in standard deviations of a normal
+Z = 1.96  # half the width of such an interval for a normal distribution, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Accuracy:
     """Top-1 accuracy.
 
     Attributes:
-        n: images.
-        correct: images whose prediction is their label, or one of them.
-        value: accuracy, in [0, 1].
+        n: number of images.
+        correct: number of images whose prediction is among their labels.
+        value: the accuracy, in [0, 1].
         low, high: its 95% interval (Wilson 1927).
     """
 
@@ -33,14 +33,14 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Paired:
-    """A classifier against a baseline on the same images.
+    """A classifier compared with a baseline on the same images.
 
     Attributes:
-        wins: images that it alone gets right.
-        losses: images that the baseline alone gets right.
-        difference: its accuracy less the baseline's, in points.
-        low, high: 95% interval of the difference in points.
-        p: two-sided exact McNemar test of equal accuracy; 1 when the two never differ.
+        wins: number of images that only the classifier gets right.
+        losses: number of images that only the baseline gets right.
+        difference: accuracy of the classifier minus that of the baseline, in points.
+        low, high: 95% interval of the difference, in points.
+        p: p-value of the two-sided exact McNemar test of equal accuracy; 1 if the two never differ.
     """
 
     wins: int
@@ -55,17 +55,17 @@ def hits(predictions: Iterable[int], labels: Iterable[Iterable[int]]) -> NDArray
     """Whether each image's prediction is among its labels, bool [n].
 
     Raises:
-        ValueError: if they are of different lengths.
+        ValueError: if the arguments have different lengths.
     """
     pairs = zip(predictions, labels, strict=True)
     return np.fromiter((p in wanted for p, wanted in pairs), dtype=bool)
 
 
 def top1(correct: ArrayLike) -> Accuracy:
-    """Accuracy of a classifier that is ``correct``, bool [n], or not on each image.
+    """The accuracy of a classifier, given whether it is ``correct`` on each image, bool [n].
 
     Raises:
-        ValueError: if it is empty or not bool.
+        ValueError: if ``correct`` is empty or not bool.
     """
     found = np.asarray(correct)
     if found.ndim != 1 or found.dtype != bool or not len(found):
@@ -81,16 +81,16 @@ def paired(correct: ArrayLike, baseline_correct: ArrayLike) -> Paired:
     """Compare two classifiers image by image.
 
     The interval is Newcombe's square-and-add (Statistics in Medicine 17:2635-2650, 1998, method
-    10). It is built from the same Wilson intervals that the table prints for each accuracy, stays
-    inside [-100, 100], and has a width also when the two never differ, where Wald's has none;
+    10). It is built from the same Wilson intervals that the table prints for each accuracy, and it
+    stays within [-100, 100]. Unlike Wald's interval, it keeps a width even if the two never differ.
     Fagerland, Lydersen and Laake (Statistics in Medicine 33:2850-2875, 2014) recommend it.
 
     Args:
-        correct: bool [n], whether each image is classified rightly.
+        correct: bool [n], whether each image is classified correctly.
         baseline_correct: bool [n], the same for the baseline, in the same order.
 
     Raises:
-        ValueError: if they are empty, of different lengths or not bool.
+        ValueError: if the two are empty, of different lengths or not bool.
     """
     ours, theirs = _same_length("correct", correct, "baseline_correct", baseline_correct)
     if ours.dtype != bool or theirs.dtype != bool:
@@ -121,19 +121,19 @@ def _wilson(correct: int, n: int) -> tuple[float, float]:
 
 
 def _newcombe(both: int, wins: int, losses: int, neither: int) -> tuple[float, float]:
-    """Interval of the difference of paired proportions; Newcombe (1998), method 10."""
+    """The interval of the difference of paired proportions; Newcombe (1998), method 10."""
     n = both + wins + losses + neither
     p1, p2 = (both + wins) / n, (both + losses) / n
     low1, high1 = _wilson(both + wins, n)
     low2, high2 = _wilson(both + losses, n)
     margins = (both + wins) * (losses + neither) * (both + losses) * (wins + neither)
     excess: float = both * neither - wins * losses
-    if excess > 0:  # his continuity correction
+    if excess > 0:  # Newcombe's continuity correction
         excess = max(excess - n / 2, 0)
     phi = excess / math.sqrt(margins) if margins else 0.0
 
     def distance(a: float, b: float) -> float:
-        # rounding may bring a perfect correlation a hair below zero
+        # with a perfect correlation, rounding may give a value just below zero
         return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
 
     difference = (wins - losses) / n

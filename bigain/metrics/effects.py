@@ -1,4 +1,4 @@
-"""What one change does beside another, and how two measurements go together."""
+"""How the effects of two changes interact, and how two measurements correlate."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,14 +24,15 @@ class Estimate(NamedTuple):
 def interaction(
     neither: ArrayLike, first: ArrayLike, second: ArrayLike, both: ArrayLike
 ) -> Estimate:
-    """Points that two changes together give beyond the sum of what each gives alone.
+    """The effect in points of two changes together, minus the sum of their separate effects.
 
     Args:
-        neither, first, second, both: bool [n], whether each image is classified rightly under
-            neither change, one of them, and both; the images in the same order.
+        neither, first, second, both: bool [n], whether each image is classified correctly under
+            neither change, one of them, and both, with the images in the same order.
 
     Returns:
-        Negative if together they lose more than in sum; interval by the normal approximation.
+        The interaction, which is negative if the changes together lose more than the sum of their
+        separate losses, with an interval by the normal approximation.
     """
     columns = [np.asarray(x, dtype=float) for x in (neither, first, second, both)]
     each = 100 * (columns[3] - columns[1] - columns[2] + columns[0])
@@ -41,11 +42,11 @@ def interaction(
 
 
 def kept_above(correct: ArrayLike, baseline_correct: ArrayLike, chance: float) -> Estimate:
-    """Accuracy above chance over the baseline's, its interval by a bootstrap over images.
+    """Accuracy above chance as a share of the baseline's, with a bootstrap interval over images.
 
     Args:
         correct, baseline_correct: bool [n], in the same order.
-        chance: accuracy of guessing, in [0, 1).
+        chance: the accuracy of guessing, in [0, 1).
     """
     ours, theirs = (np.asarray(x, dtype=float) for x in (correct, baseline_correct))
 
@@ -56,18 +57,20 @@ def kept_above(correct: ArrayLike, baseline_correct: ArrayLike, chance: float) -
 
 
 def class_spread(trials: NDArray, plain: NDArray) -> Estimate:
-    """What a method adds to the comparison of classes, over what there is to compare.
+    """The disturbance that a method adds to the comparison of classes, relative to the signal.
 
-    A classifier compares errors e(c) of the classes of one noisy image. Under a method they change
-    by d(c); what all classes share cancels, and the variance of d(c) - d(c') is left, of noise and
-    of shifts that belong to a class alike. It is given as a share of the variance of e(c) - e(c')
-    without the method, both over pairs of classes and the mean over images and noises.
+    A classifier compares the errors e(c) of the classes for one noisy image. A method changes them
+    by d(c). Whatever all classes share cancels, and what remains is the variance of d(c) - d(c'),
+    which comes from noise as well as from shifts specific to a class. It is given as a share of the
+    variance of e(c) - e(c') without the method. Both variances are over pairs of classes, averaged
+    over images and noises.
 
     Args:
-        trials, plain: float [I, K, S] with and without the method, of the same images and noises.
+        trials, plain: float [I, K, S], the trials of the same images and noises with and without
+            the method.
 
     Returns:
-        The ratio, its interval by a bootstrap over images.
+        The ratio, with a bootstrap interval over images.
     """
     added = (trials - plain).var(axis=1, ddof=1).mean(-1)
     present = plain.var(axis=1, ddof=1).mean(-1)
@@ -75,12 +78,12 @@ def class_spread(trials: NDArray, plain: NDArray) -> Estimate:
 
 
 def correlation(x: ArrayLike, y: ArrayLike) -> Estimate:
-    """Spearman's rank correlation, its interval by a bootstrap over the pairs."""
+    """Spearman's rank correlation, with a bootstrap interval over the pairs."""
     pairs = np.stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
 
     def spearman(i: NDArray) -> float:
         a, b = (rankdata(side[i]) for side in pairs)
-        if a.std() == 0 or b.std() == 0:  # a resample of equal values says nothing
+        if a.std() == 0 or b.std() == 0:  # undefined for a resample of equal values
             return float("nan")
         return float(np.corrcoef(a, b)[0, 1])
 
@@ -88,7 +91,7 @@ def correlation(x: ArrayLike, y: ArrayLike) -> Estimate:
 
 
 def _bootstrap(statistic: Callable[[NDArray], float], n: int) -> Estimate:
-    """Percentile interval of a statistic of n items."""
+    """A statistic of n items with its percentile interval."""
     generator = np.random.default_rng(SEED)
     found = [statistic(generator.integers(n, size=n)) for _ in range(RESAMPLES)]
     low, high = np.nanquantile(found, [0.025, 0.975])

@@ -1,7 +1,8 @@
 """Fréchet distance of Gaussians fitted to features (FID, Heusel et al. 2017, arXiv 1706.08500).
 
-FID is biased upwards by about 1/n for n generated images (Chong and Forsyth 2020): compare it at
-equal n alone. Intervals are the spread over samples of this n and leave that bias where it is.
+For n generated images, FID is biased upwards roughly in proportion to 1/n (Chong and Forsyth 2020),
+so compare it only at equal n. Intervals show the spread over samples of this n and do not correct
+the bias.
 """
 
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class Moments:
     """Mean and covariance of features.
 
     Attributes:
-        n: images they are over.
+        n: number of images.
         mean: float64 [D].
         covariance: float64 [D, D], unbiased.
     """
@@ -44,10 +45,10 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor | NDArray[np.floating]) -> "Moments":
-        """Moments of [N, D] features.
+        """The moments of features [N, D].
 
         Raises:
-            ValueError: if there are fewer than two.
+            ValueError: if there are fewer than two images.
         """
         x = np.asarray(features, np.float64)
         if x.ndim != 2 or len(x) < 2:
@@ -58,7 +59,7 @@ class Moments:
 
     @cached_property
     def root(self) -> Array:
-        """The covariance's symmetric square root; computed once, as D = 2048 takes seconds."""
+        """The covariance's symmetric square root, kept because for D = 2048 it takes seconds."""
         values, vectors = eigh(self.covariance)
         return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
 
@@ -66,9 +67,9 @@ class Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), at least 0.
 
-    tr (A B)^(1/2) is the sum of the square roots of the eigenvalues of B^(1/2) A B^(1/2), which is
-    symmetric; no matrix square root of a product, so neither complex numbers nor trouble with
-    singular covariances.
+    tr (A B)^(1/2) is the sum of the square roots of the eigenvalues of B^(1/2) A B^(1/2). This
+    matrix is symmetric, which avoids the complex numbers and the trouble with singular covariances
+    that come with the matrix square root of a product.
     """
     difference = a.mean - b.mean
     cross = _root_trace(b.root @ a.covariance @ b.root)
@@ -79,19 +80,19 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def bootstrap(
     features: Tensor | NDArray[np.floating], reference: Moments, replicates: int, seed: int
 ) -> Array:
-    """Fréchet distances [replicates] to ``reference`` of resampled ``features`` [N, D].
+    """Fréchet distances [replicates] between resampled ``features`` [N, D] and ``reference``.
 
-    Which images replicate r holds depends on (seed, N, r) alone, so replicates of two methods with
-    the same N are paired where their images are.
+    The images in replicate r depend only on (seed, N, r), so the replicates of two methods with the
+    same N are paired if their images are.
 
-    A replicate repeats images, so it is biased once more and lies above the distance itself: use
-    the replicates' spread, not their quantiles. Where the distance is little more than its bias,
-    the spread is too wide, up to twice that of fresh samples.
+    A replicate repeats images, which adds a second bias and puts it above the distance itself: use
+    the spread of the replicates, not their quantiles. If the distance is not much larger than its
+    bias, the spread is too wide, by up to a factor of two compared with fresh samples.
     """
     x = np.asarray(features, np.float64)
     n, centre = len(x), x.mean(0)
-    x = x - centre  # so that variances lose no digits below
-    # with y = x B^(1/2), the matrix B^(1/2) A B^(1/2) is y's covariance, whatever the weights
+    x = x - centre  # keeps the variances below from losing digits
+    # with y = x B^(1/2), the matrix B^(1/2) A B^(1/2) is y's covariance for any weights
     y = x @ reference.root
     square_norms = np.square(x).sum(1)
     constant = float(np.trace(reference.covariance))
@@ -104,30 +105,30 @@ def bootstrap(
         w = weights[drawn, None]
         z = y[drawn] - weights @ y / n
         z *= np.sqrt(w / (n - 1))
-        # the smaller of the two products with the same eigenvalues, but for zeros
+        # both products have the same nonzero eigenvalues; take the smaller one
         product = z @ z.T if len(z) < z.shape[1] else z.T @ z
         distances[r] = difference @ difference + trace + constant - 2 * _root_trace(product)
     return distances.clip(min=0)
 
 
 def _draws(seed: int, n: int, replicates: int) -> Iterator[Array]:
-    """How often each replicate holds each of ``n`` images, [n]."""
+    """For each replicate, how often it contains each of the ``n`` images, [n]."""
     for r in range(replicates):
         stream = KeyedStream.of(seed, "bootstrap", [f"{n}-{r}"])
         yield np.bincount(stream.integers(n, n)[0].numpy(), minlength=n).astype(np.float64)
 
 
 def _root_trace(product: Array) -> float:
-    """Sum of the roots of a symmetric matrix's eigenvalues, none of which is truly negative."""
+    """The sum of the square roots of the eigenvalues of a positive semidefinite matrix."""
     return float(np.sqrt(eigvalsh(product, overwrite_a=True).clip(min=0)).sum())
 
 
 @dataclass(frozen=True)
 class FID(ImageMetric):
-    """The Fréchet distance of pooled features, with a bootstrap's 95% interval.
+    """The Fréchet distance of pooled features, with a 95% bootstrap interval.
 
     Args:
-        replicates: of the bootstrap.
+        replicates: number of bootstrap replicates.
     """
 
     name: ClassVar = "fid"
@@ -137,7 +138,7 @@ class FID(ImageMetric):
         Value("fid_high"),
         Value("fid_replicates", table=False),
     )
-    # reporting adds the difference to a table's baseline, paired by the replicates
+    # reporting adds the difference from a table's baseline, paired by replicate
     columns: ClassVar = (
         MetricColumn("FID", "fid", ("fid_low", "fid_high"), features=True),
         MetricColumn("FID difference", "fid_difference", ("fid_diff_low", "fid_diff_high"), "+.2f"),

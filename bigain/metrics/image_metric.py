@@ -1,8 +1,8 @@
-"""What a metric of generated images is; each module of this package may define some.
+"""The interface of metrics of generated images, which modules of this package implement.
 
-To add one, write a subclass of `ImageMetric` in a module of its own, and name it in a line of
-``evaluation.metrics`` in configs/config.yaml. Runs that have been scored are then scored by the new
-metric alone.
+To add a metric, write a subclass of `ImageMetric` in a module of its own, and add a line for it to
+``evaluation.metrics`` in configs/config.yaml. For runs that have been scored before, only the new
+metric is then computed.
 """
 
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generated:
-    """What is known of N generated images; None for what no metric asked for or nothing gives.
+    """What is known about N generated images; None for what is not needed or not available.
 
     Attributes:
-        n: how many there are.
-        pooled: features [N, D].
-        spatial: features of a middle layer's map [N, S].
-        logits: of a classifier, [N, K].
+        n: number of images.
+        pooled: pooled features [N, D].
+        spatial: features from the map of a middle layer, [N, S].
+        logits: logits of a classifier, [N, K].
         prompt_scores: how well each image shows its prompt, float64 [N].
     """
 
@@ -36,11 +36,12 @@ class Generated:
 
 
 class Real(Protocol):
-    """What is known of the real images that generated ones are compared with.
+    """What is known about the real images with which generated ones are compared.
 
     Attributes:
+        n: number of real images.
         pooled: moments of their pooled features.
-        spatial: moments of their spatial features; None if the network gives none.
+        spatial: moments of their spatial features, or None if the network has none.
         features: pooled features of some or all of them, [M, D].
     """
 
@@ -60,8 +61,8 @@ class Value:
 
     Attributes:
         key: its name in records and in CSV files.
-        label: how lines for people call it; None leaves it out of them.
-        table: whether CSV files hold it.
+        label: its name in lines meant for people, or None to leave it out of them.
+        table: whether CSV files contain it.
     """
 
     key: str
@@ -74,10 +75,11 @@ class MetricColumn:
     """A column of printed tables.
 
     Attributes:
-        key: of the value it prints.
-        interval: keys of the value's bounds, if it prints them, too.
-        format: of numbers with an interval.
-        features: whether the title names the features.
+        title: the column's title.
+        key: key of the value to print.
+        interval: keys of the value's bounds, if they are printed as well.
+        format: format of numbers with an interval.
+        features: whether the title names the feature network.
     """
 
     title: str
@@ -91,16 +93,16 @@ class MetricColumn:
 class ImageMetric:
     """A metric of generated images; the fields of a subclass are its settings.
 
-    Each has a record of its own beside a run, keyed by its name, its version, the settings that
+    Each metric has its own record next to a run, keyed by its name, its version, the settings that
     differ from their defaults, and what it reads.
 
     Attributes:
         name: short and unique.
-        version: raised when the same images start to give other values.
+        version: to be raised whenever the same images would give different values.
         reads: the fields of `Generated` that it uses.
-        compares: whether it looks at real images.
-        values: what it computes.
-        columns: of printed tables.
+        compares: whether it uses real images.
+        values: the values that it computes.
+        columns: its columns in printed tables.
     """
 
     name: ClassVar[str]
@@ -111,15 +113,16 @@ class ImageMetric:
     columns: ClassVar[tuple[MetricColumn, ...]] = ()
 
     def needs(self, real: Real) -> Mapping[str, tuple[int, int | None]]:
-        """The fewest images it is sound with, and the real images there are to meet that.
+        """The number of images that a sound value needs, and how many real images there are.
 
         Returns:
-            By what errors call it; None for the second if it does not look at real images.
+            Pairs by the name that messages use; the second number is None for metrics that use no
+            real images.
         """
         return {}
 
     def compute(self, generated: Generated, real: Real, seed: int) -> dict[str, Any]:
-        """A plain JSON value for each of ``values``; None for what the images cannot give."""
+        """A plain JSON value for each of ``values``, or None where the images do not allow one."""
         raise NotImplementedError
 
     @classmethod
@@ -132,7 +135,7 @@ def check_whole(metric: ImageMetric, least: Mapping[str, int]) -> None:
     """Refuse settings that are not whole numbers of at least ``least``.
 
     Raises:
-        ValueError: naming the metric and the setting.
+        ValueError: if one is not; the message names the metric and the setting.
     """
     for name, low in least.items():
         value = getattr(metric, name)

@@ -1,4 +1,4 @@
-"""Inception Score of a classifier's logits (Salimans et al. 2016, arXiv 1606.03498)."""
+"""The Inception Score of a classifier's logits (Salimans et al. 2016, arXiv 1606.03498)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,8 +19,8 @@ SPLITS = 10
 @dataclass(frozen=True)
 class InceptionScore:
     """Attributes:
-    value: mean over ten splits, in 1..K.
-    error: their standard deviation, as the field reports it.
+    value: mean over ten splits, between 1 and K.
+    error: standard deviation over the splits, as is usually reported.
     """
 
     value: float
@@ -28,11 +28,11 @@ class InceptionScore:
 
 
 def inception_score(logits: Tensor, seed: int) -> InceptionScore:
-    """exp of the mean divergence of p(class | image) from p(class); by torch-fidelity.
+    """The exp of the mean divergence of p(class | image) from p(class), by torch-fidelity.
 
     Args:
         logits: [N, K].
-        seed: of the shuffle into ten splits.
+        seed: seed of the shuffle into ten splits.
 
     Raises:
         ValueError: if there are fewer images than splits.
@@ -47,7 +47,7 @@ def inception_score(logits: Tensor, seed: int) -> InceptionScore:
 
 @dataclass(frozen=True)
 class InceptionScoreMetric(ImageMetric):
-    """The Inception Score, which looks at generated images alone."""
+    """The Inception Score, which uses only generated images."""
 
     name: ClassVar = "inception_score"
     reads: ClassVar = frozenset({"logits"})

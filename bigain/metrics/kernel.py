@@ -1,4 +1,4 @@
-"""Kernel distance of features (KID, Bińkowski et al. 2018, arXiv 1801.01401)."""
+"""The kernel distance of features (KID, Bińkowski et al. 2018, arXiv 1801.01401)."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -18,8 +18,8 @@ from bigain.utils.randomness import key_of
 @dataclass(frozen=True)
 class KernelDistance:
     """Attributes:
-    value: squared maximum mean discrepancy, unbiased, so it may fall below 0.
-    error: standard error of its mean over the subsets; 0 for one.
+    value: unbiased squared maximum mean discrepancy, which may be negative.
+    error: standard error of the mean over subsets; 0 for a single subset.
     """
 
     value: float
@@ -29,16 +29,16 @@ class KernelDistance:
 def kernel_distance(
     generated: Tensor, reference: Tensor, subsets: int, subset_size: int, seed: int
 ) -> KernelDistance:
-    """Mean over random subsets, with the kernel (x.y / D + 1)^3; by torch-fidelity, in float64.
+    """The mean over random subsets with the kernel (x.y / D + 1)^3, by torch-fidelity in float64.
 
     Args:
         generated: features [N, D].
         reference: features [M, D].
-        subsets: how many, each drawn anew from all images, keyed by ``seed``.
-        subset_size: images of each set in a subset, at most N and M.
+        subsets: number of subsets, each drawn anew from all images and keyed by ``seed``.
+        subset_size: number of images of either set in a subset, at most N and M.
 
     Raises:
-        ValueError: if either set has fewer.
+        ValueError: if either set has fewer images.
     """
     found = kid_features_to_metric(
         generated.double(),
@@ -58,8 +58,8 @@ class KID(ImageMetric):
     """The kernel distance of pooled features.
 
     Args:
-        subsets: KID is averaged over.
-        subset_size: images in each.
+        subsets: number of subsets that the distance is averaged over.
+        subset_size: number of images in each subset.
     """
 
     name: ClassVar = "kid"

@@ -1,8 +1,8 @@
 """Fidelity and diversity by nearest neighbours in feature space.
 
-Precision and recall: Kynkäänniemi et al. 2019 (arXiv 1904.06991). Density and coverage: Naeem et
-al. 2020 (arXiv 2002.09797). An image's ball reaches to its k-th neighbour within its own set. All
-four change with the numbers of images: compare them at equal numbers.
+Precision and recall are those of Kynkäänniemi et al. 2019 (arXiv 1904.06991), density and coverage
+those of Naeem et al. 2020 (arXiv 2002.09797). The ball around an image reaches to its k-th nearest
+neighbour in its own set. All four depend on the numbers of images: compare them at equal numbers.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from bigain.metrics.image_metric import (
     check_whole,
 )
 
-BLOCK = 1024  # rows of distances held at once
+BLOCK = 1024  # images whose distances to all others are held at once
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PrecisionRecall:
 @dataclass(frozen=True)
 class DensityCoverage:
     """Attributes:
-    density: balls of reference images that a generated image lies in, over k; may exceed 1.
+    density: mean number of reference images' balls around a generated image, over k; may exceed 1.
     coverage: share of reference images whose ball holds a generated image.
     """
 
@@ -51,12 +51,12 @@ class DensityCoverage:
 
 
 def precision_recall(generated: Tensor, reference: Tensor, neighbours: int) -> PrecisionRecall:
-    """By torch-fidelity, in float64.
+    """Precision and recall by torch-fidelity, in float64.
 
     Args:
         generated: features [N, D].
         reference: features [M, D].
-        neighbours: k, less than N and M.
+        neighbours: k, which must be less than N and M.
     """
     _check(neighbours, generated, reference)
     found = prc_features_to_metric(
@@ -78,13 +78,13 @@ def precision_recall(generated: Tensor, reference: Tensor, neighbours: int) -> P
 
 
 def density_coverage(generated: Tensor, reference: Tensor, neighbours: int) -> DensityCoverage:
-    """Arguments as of `precision_recall`; ``neighbours`` less than M."""
+    """Density and coverage; the arguments are those of `precision_recall`, with k < M."""
     _check(neighbours, reference)
     x, y = generated.double(), reference.double()
     holds = 0
     covered = 0
     for block in y.split(BLOCK):
-        # k + 1: each is its own nearest neighbour
+        # k + 1, because each image is its own nearest neighbour
         radii = torch.cdist(block, y).kthvalue(neighbours + 1, dim=1, keepdim=True).values
         inside = torch.cdist(block, x) < radii
         holds += int(inside.sum())
@@ -103,7 +103,7 @@ class PrecisionRecallMetric(ImageMetric):
     """Precision and recall of pooled features.
 
     Args:
-        neighbours: k, 3 as in Kynkäänniemi et al. 2019 and in the tables of ADM and DiT.
+        neighbours: k; 3 as in Kynkäänniemi et al. 2019 and in the tables of ADM and DiT.
     """
 
     name: ClassVar = "precision_recall"
@@ -130,7 +130,7 @@ class DensityCoverageMetric(ImageMetric):
     """Density and coverage of pooled features.
 
     Args:
-        neighbours: k, 5 as in Naeem et al. 2020.
+        neighbours: k; 5 as in Naeem et al. 2020.
     """
 
     name: ClassVar = "density_coverage"

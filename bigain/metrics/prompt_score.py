@@ -1,4 +1,4 @@
-"""How well images show their prompts, on average."""
+"""How well images match their prompts, on average."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -26,7 +26,7 @@ class ClipScoreMetric(ImageMetric):
         if scores is None:
             return self.nothing()
         mean, n = float(scores.mean()), len(scores)
-        if n == 1:  # which has no interval
+        if n == 1:  # a single score has no interval
             return self.nothing() | {"clip_score": mean}
         half = Z * float(scores.std(ddof=1)) / sqrt(n)
         return {"clip_score": mean, "clip_low": mean - half, "clip_high": mean + half}

@@ -1,4 +1,4 @@
-"""How well the order of the classes by error ranks an image's labels, for multi-label data."""
+"""How well ordering the classes by error ranks an image's labels, for multi-label data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,29 +21,29 @@ class Mean:
 
 @dataclass(frozen=True)
 class MeanDifference(Mean):
-    """The mean paired difference, and the p-value of the two-sided paired t-test."""
+    """The mean paired difference, with the p-value of the two-sided paired t-test."""
 
     p: float
 
 
 def finalists_first(errors: ArrayLike, samples: ArrayLike) -> NDArray[np.int64]:
-    """The classes of each image, best first: those tried at more timesteps, then by error.
+    """The classes of each image, best first: by number of timesteps tried, then by error.
 
-    Errors are means over different timesteps for classes that left the race at different stages,
-    and so are compared only among the classes of one stage.
+    The errors of classes that were eliminated at different stages are means over different
+    timesteps, so only the classes of one stage are compared with each other.
 
     Args:
-        errors: mean error of each class, [I, K].
-        samples: timesteps that it is the mean of, [I, K].
+        errors: the mean error of each class, [I, K].
+        samples: the number of timesteps in each mean, [I, K].
 
     Returns:
-        int64 [I, K]; equal errors keep the order of the classes.
+        int64 [I, K]; classes with equal errors keep their order.
     """
     return np.lexsort((np.asarray(errors), -np.asarray(samples)), axis=-1)
 
 
 def by_error(errors: ArrayLike) -> NDArray[np.int64]:
-    """The published code's ranking, [I, K]: means over 5 and 20 timesteps in one order."""
+    """The published code's ranking, [I, K], which mixes means over 5 and over 20 timesteps."""
     return np.argsort(np.asarray(errors), axis=-1, kind="stable")
 
 
@@ -52,12 +52,12 @@ def average_precision(
 ) -> NDArray[np.float64]:
     """Each image's average precision over its ranking, float64 [I].
 
-    The mean over images is label ranking average precision, torchmetrics'
+    Its mean over images is the label ranking average precision, which torchmetrics calls
     MultilabelRankingAveragePrecision.
 
     Args:
-        ranking: classes of each image, best first, [I, K].
-        labels: of each image, at least one.
+        ranking: the classes of each image, best first, [I, K].
+        labels: the labels of each image, at least one.
 
     Raises:
         ValueError: if an image has no label.
@@ -72,14 +72,14 @@ def average_precision(
 
 
 def mean(values: ArrayLike) -> Mean:
-    """The mean of ``values`` [I] and its interval; a single value has none, so NaN."""
+    """The mean of ``values`` [I] and its interval, which is NaN for a single value."""
     x = np.asarray(values, dtype=np.float64)
     half = Z * x.std(ddof=1) / np.sqrt(len(x)) if len(x) > 1 else float("nan")
     return Mean(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 
 
 def mean_difference(values: ArrayLike, baseline: ArrayLike) -> MeanDifference:
-    """``values`` less ``baseline``, both [I] of the same images in the same order."""
+    """``values`` minus ``baseline``, both [I] for the same images in the same order."""
     x, y = np.asarray(values, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     found = mean(x - y)
     p = 1.0 if np.array_equal(x, y) else float(ttest_rel(x, y).pvalue)

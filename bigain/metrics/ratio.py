@@ -1,4 +1,4 @@
-"""How many times as long one thing takes as another that was timed in turn with it."""
+"""The ratio of two times that were measured in turn."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Ratio(NamedTuple):
-    """The median of the rounds' ratios, and their quartiles."""
+    """The median and the quartiles of the ratios of all rounds."""
 
     median: float
     low: float
@@ -15,6 +15,6 @@ class Ratio(NamedTuple):
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
-    """How many times as long as ``under`` took ``over``, seconds of the same rounds."""
+    """The ratio of ``over`` to ``under``, both the seconds of the same rounds."""
     low, middle, high = np.quantile(np.divide(over, under), [0.25, 0.5, 0.75])
     return Ratio(float(middle), float(low), float(high))

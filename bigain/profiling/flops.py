@@ -1,4 +1,4 @@
-"""Multiply-add counts of one evaluation, on the meta device: no weights, no arithmetic."""
+"""FLOPs of one evaluation, counted on the meta device without weights or arithmetic."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from bigain.compression import SITES, Architecture, architecture_of, compress
 from bigain.compressors import Compressor, Plan
 from bigain.compressors.tokens import DataDependentSizeError
 
-# Where operations are spent: sites of transformer blocks, convolutions, all other matrix products
-# (conditioning, projections into and out of blocks), and the compressor's decisions.
+# What operations are spent on: the sites of transformer blocks, convolutions, all other matrix
+# products (conditioning, projections into and out of blocks), and the compressor's decisions.
 KINDS = (*SITES, "convolution", "other", "matching")
 _CONVOLUTION = torch.ops.aten.convolution
 
@@ -26,10 +26,10 @@ class Flops:
     """Floating-point operations of one forward at batch 1 (a multiply-add counts as two).
 
     Attributes:
-        total: everything, matching included.
-        matching: what the compressor spends on its decisions.
+        total: all operations, including matching.
+        matching: operations that the compressor spends on its decisions.
         breakdown: the total by place and kind. A place is a U-Net's downsampling factor or the
-            index of a DiT's block, and None for what lies outside all of them; the kinds are
+            index of a DiT's block, or None for operations outside all places. The kinds are
             `KINDS`.
     """
 
@@ -43,11 +43,13 @@ def count(
     compressor: Compressor | None = None,
     **where: Any,
 ) -> Flops | None:
-    """Count with torch's FlopCounterMode, which counts matrix products, convolutions and attention.
+    """Count FLOPs with torch's FlopCounterMode.
+
+    It counts matrix products, convolutions and attention.
 
     Args:
         model: a denoiser, of which only the config is used.
-        compressor: on the model, or None.
+        compressor: the compressor to put on the model, or None.
         where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
 
     Returns:
@@ -73,7 +75,7 @@ def count(
 
         return hook
 
-    for block in architecture.blocks():  # before compress, whose hooks plan
+    for block in architecture.blocks():  # before compress, because its hooks plan
         block.module.register_forward_pre_hook(entering(block.place))
     with torch.no_grad(), FlopCounterMode(display=False) as every:
         if compressor is None:
@@ -95,7 +97,7 @@ def _breakdown(
     counts: dict[str, dict[Any, int]],
     matching: Mapping[Place, Counter],
 ) -> dict[tuple[Place, str], int]:
-    """By place and kind; whatever no site and no matching claims is convolution or other."""
+    """Operations by place and kind; those of no site and no matching are convolution or other."""
     model = architecture.model
     names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
     parts: dict[tuple[Place, str], int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of work."""
+"""The peak memory of a piece of work."""
 
 import ctypes
 import gc
@@ -10,10 +10,11 @@ _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 class PeakMemory:
-    """What the work since construction added at its peak, in MiB.
+    """The memory in MiB that work since construction has added at its peak.
 
-    On a GPU that is what tensors allocate at most beyond those that were there. On a CPU it is the
-    growth of the process's resident memory, which needs Linux; elsewhere it is not known.
+    On a GPU this is the most memory that tensors have allocated beyond what was allocated at the
+    start. On a CPU it is the growth of the process's resident memory, which is only known on
+    Linux.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,14 +26,14 @@ class PeakMemory:
             return
         try:
             gc.collect()
-            ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed must not hide what this adds
+            ctypes.CDLL(None).malloc_trim(0)  # memory freed earlier must not hide what this adds
             _CLEAR.write_text("5")
             self._start = _status("VmRSS")
-        except (OSError, AttributeError):  # no glibc, no /proc, or not allowed to reset it
+        except (OSError, AttributeError):  # no glibc, no /proc, or no permission to reset it
             self._start = None
 
     def mib(self) -> float | None:
-        """The peak so far; None where the system does not tell."""
+        """The peak so far, or None if the system does not report it."""
         if self._start is None:
             return None
         if self.device.type == "cuda":

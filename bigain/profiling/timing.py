@@ -1,4 +1,4 @@
-"""Time and memory, always of two or more things in turn in one process."""
+"""Time and memory, always measured for two or more things in turn in one process."""
 
 import platform
 import sys
@@ -20,10 +20,10 @@ from bigain.errors import BiGainError
 from bigain.profiling.memory import PeakMemory
 from bigain.utils.hardware import processor
 
-# All but the unfused: a saving against attention by hand would flatter a compressor (trap 7).
+# All except the unfused one, against which a compressor would seem to save more time (trap 7).
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
-# Entered before and left after the work that it gives, neither of which is timed.
+# A context that yields the work to time; entering and leaving it are not timed.
 Side: TypeAlias = Callable[[], AbstractContextManager[Callable[[], object]]]
 
 
@@ -34,10 +34,10 @@ def in_turn(
     warmup: int,
     repeats: int,
 ) -> dict[str, list[float]]:
-    """Time every side once a round, so that a slow spell strikes all.
+    """Time every side once per round, so that a slow spell affects all sides alike.
 
     Returns:
-        By side, the seconds of its ``repeats`` rounds.
+        The seconds of the ``repeats`` rounds, by side.
     """
     for side in sides.values():
         for _ in range(warmup):
@@ -52,12 +52,12 @@ def in_turn(
 
 
 def alone(work: Callable[[], object]) -> Side:
-    """A side of nothing but its work."""
+    """A side that consists of nothing but its work."""
     return lambda: nullcontext(work)
 
 
 def peak(side: Side, device: torch.device) -> float | None:
-    """MiB that one round of a side adds at its peak, to be asked after a warm-up (`PeakMemory`)."""
+    """The MiB that one round of a side adds at its peak (`PeakMemory`); warm up before calling."""
     with side() as work:
         memory = PeakMemory(device)
         work()
@@ -65,7 +65,7 @@ def peak(side: Side, device: torch.device) -> float | None:
 
 
 def conditions(device: torch.device) -> dict[str, Any]:
-    """What a time was measured on and with."""
+    """The hardware, software and command with which times are measured."""
     gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if gpu else processor(),
@@ -80,10 +80,10 @@ def conditions(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def fused_attention(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Attention by fused kernels alone, and convolutions in float32 that mean float32.
+    """Allow only fused attention kernels, and forbid TF32 in convolutions.
 
     Raises:
-        BiGainError: if the device has none for what is computed inside, or too little memory.
+        BiGainError: if the device has no fused kernel for the work inside, or too little memory.
     """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -107,7 +107,7 @@ def fused_attention(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Draw from ``seed`` inside; the global generators stay as they were."""
+    """Seed the global generators inside the block, and restore them afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
@@ -116,17 +116,17 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
 def random_forward(
     skeleton: Any, batch_size: int, device: torch.device, dtype: torch.dtype, seed: int
 ) -> tuple[Any, dict[str, torch.Tensor]]:
-    """A model of the skeleton's config with random weights, and random arguments of a forward."""
+    """A model with the skeleton's config and random weights, and random arguments of a forward."""
     with seeded(device, seed):
         model = random_denoiser(skeleton, device, dtype)
         return model, architecture_of(model).random_inputs(batch_size)
 
 
 def random_denoiser(skeleton: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """A model of the skeleton's config with random weights, drawn from the global generator."""
+    """A model with the skeleton's config and random weights from the global generator."""
     with torch.device(device):
         model = type(skeleton).from_config(skeleton.config)
-    # diffusers' own `to` warns of layers to keep in float32, which these models lack
+    # diffusers' own `to` warns about layers to keep in float32, which these models do not have
     return torch.nn.Module.to(model, dtype=dtype).eval().requires_grad_(False)
 
 
@@ -138,7 +138,7 @@ def forward_side(
     seed: int = 0,
     **where: Any,
 ) -> Side:
-    """A forward under a compressor, which is put on and taken off outside the timed work."""
+    """A forward with a compressor, which is attached and removed outside the timed work."""
 
     @contextmanager
     def side() -> Iterator[Callable[[], object]]:
@@ -160,16 +160,16 @@ def measure(
     seed: int = 0,
     **where: Any,
 ) -> dict[str, Any]:
-    """Time a forward of random weights without and with a compressor, in turn.
+    """Time a forward with random weights, without and with a compressor in turn.
 
     Args:
         skeleton: a U-Net or DiT, of which only the config is used.
-        compressor: on it; None times the uncompressed model alone.
+        compressor: the compressor to put on it; None times only the uncompressed model.
         where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
 
     Returns:
-        By side ("uncompressed", "compressed"): every time in seconds, their median, and the peak
-        memory in MiB (`PeakMemory`); the saving of time in percent; what they were measured on.
+        For either side ("uncompressed", "compressed"), all times in seconds, their median and the
+        peak memory in MiB (`PeakMemory`); the time saved in percent; and the `conditions`.
 
     Raises:
         BiGainError: if the batch does not fit the memory, or the device has no fused attention.
@@ -215,6 +215,6 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _script() -> str:
-    """The script that runs, from the folder that it is called in."""
+    """The script that is running, as a path from the folder in which it was called."""
     path = Path(sys.argv[0])
     return path.as_posix() if not path.is_absolute() else path.name

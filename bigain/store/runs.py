@@ -223,7 +223,7 @@ class Run:
         """
         with self._locks.shard(shard, sweep):
             with files.explained(self.path):
-                files.sweep(self.path)
+                files.remove_stray(self.path)
             yield
 
     def lock_finish(self) -> AbstractContextManager[None]:

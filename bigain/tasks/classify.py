@@ -28,7 +28,7 @@ from bigain.metrics.ranking import average_precision, finalists_first, mean
 from bigain.tasks.base import Task, Work
 from bigain.tasks.classify_columns import PANEL, accuracy_columns, accuracy_row
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
-from bigain.utils.prefetch import ahead
+from bigain.utils.prefetch import prefetch
 from bigain.utils.randomness import KeyedStream
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -144,7 +144,7 @@ class Classify(Task):
         chunks = [work.todo[i : i + chunk] for i in range(0, len(work.todo), chunk)]
         # on a CPU another thread would take the cores from the model: slower by a fifth and more
         on_gpu = work.backbone.alphas_cumprod.device.type == "cuda"
-        prepared = ahead(prepare, chunks) if on_gpu else map(prepare, chunks)
+        prepared = prefetch(prepare, chunks) if on_gpu else map(prepare, chunks)
         with (
             tqdm(total=len(work.ids), initial=seen, unit="img", desc=work.title) as bar,
             Sharing(work.backbone.denoiser, work.attachment) as sharing,

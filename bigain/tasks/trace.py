@@ -263,8 +263,8 @@ def _look(compressor: Compressor, plan: Plan, x: Tensor, grid: TokenGrid, bands:
         leads = None
         if queries.kept is not None:
             leads = _marked(queries.kept, queries.counts > 0, grid.tokens)
-        elif (leaders := getattr(queries, "leaders", None)) is not None:
-            leads = leaders == torch.arange(grid.tokens, device=x.device)
+        elif (destinations := getattr(queries, "destinations", None)) is not None:
+            leads = destinations == torch.arange(grid.tokens, device=x.device)
         slots, pruned = queries.slots, queries.kept is not None
         roles = _roles(slots, queries.size, leads)
     fields = [left[field] for field in _fields(compressor)]

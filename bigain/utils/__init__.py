@@ -1,1 +1,1 @@
-"""What every layer uses: files, images, keyed random numbers and devices."""
+"""Tools for every layer: files, images, keyed random numbers and devices."""

@@ -7,11 +7,11 @@ import torch
 
 from bigain.errors import BiGainError
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's <malloc.h>
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from glibc's <malloc.h>
 
 
 def device_of(name: str) -> torch.device:
-    """The device a configuration names; "auto" is the GPU if there is one."""
+    """The device that a configuration names; "auto" is the GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -24,10 +24,10 @@ def device_of(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what tensors free on a CPU for the next ones, for the rest of the process.
+    """Let glibc keep the memory of freed CPU tensors for new ones, for the rest of the process.
 
-    By default it hands large blocks back to the system at once, and every new tensor then waits for
-    fresh pages. Without glibc nothing changes.
+    By default it returns large blocks to the system at once, so every new tensor waits for fresh
+    pages. Without glibc this does nothing.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""Files that are complete or absent, whatever ends the process that writes them."""
+"""Files that are either complete or absent, however the process that writes them ends."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ _SUFFIX = ".tmp"
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write ``path`` into a BiGainError."""
+    """Turn an OSError from writing ``path`` into a BiGainError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -27,12 +27,12 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the name ``path`` only once it is whole and on disk.
+    """Open a file for writing that gets the name ``path`` only when it is complete and on disk.
 
-    Until then it is a dot file beside ``path``, which goes away if the body raises.
+    Until then it is a dot file next to ``path``, which is removed if the body raises.
 
     Raises:
-        BiGainError: if the system refuses: no space, no permission, no such folder.
+        BiGainError: if the file cannot be written, for lack of space, permission or a folder.
     """
     with explained(path):
         temporary, file = _create(path)
@@ -41,7 +41,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(temporary, path)  # still open, so still locked against `sweep`
+                os.replace(temporary, path)  # still open, so still locked against `remove_stray`
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -49,37 +49,37 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, all or nothing."""
+    """Write ``text`` to ``path``, either completely or not at all."""
     with atomic(path) as file:
         file.write(text.encode())
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left in ``folder``; what live ones are writing stays."""
+def remove_stray(folder: Path) -> None:
+    """Remove the temporary files of killed writers from ``folder``, and keep those in use."""
     for temporary in folder.glob(f".*{_SUFFIX}"):
         try:
             with temporary.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 temporary.unlink(missing_ok=True)
-        except BlockingIOError:  # its writer lives
+        except BlockingIOError:  # its writer is alive
             continue
-        except FileNotFoundError:  # finished since the listing
+        except FileNotFoundError:  # it was finished after the listing
             continue
 
 
 def _create(path: Path) -> tuple[Path, BinaryIO]:
-    """A new temporary file beside ``path``, locked for as long as it is open."""
+    """A new temporary file next to ``path``, locked for as long as it is open."""
     while True:
         temporary = path.with_name(f".{path.name}.{uuid4().hex}{_SUFFIX}")
         file = temporary.open("xb")
         fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return temporary, file
-        file.close()  # swept between opening and locking: take another
+        file.close()  # `remove_stray` came between opening and locking it: make another
 
 
 def _sync(folder: Path) -> None:
-    """Put the folder's list of names on disk."""
+    """Flush the folder's directory entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,35 +1,35 @@
-"""What numbers the machine multiplies fast, told without torch."""
+"""Which number formats the machine multiplies fast, found out without torch."""
 
 import os
 import platform
 from functools import cache
 from pathlib import Path
 
-_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx2")  # of a CPU, the fastest first
+_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx2")  # of CPUs, the fastest first
 
-# what `hardware` may give, the fastest first
+# what `hardware` may return, the fastest first
 HARDWARE = ("cuda", *(f"cpu-{name}" for name in _INSTRUCTIONS), "cpu")
 
 
 def hardware(device_type: str) -> str:
-    """What results are kept apart by, one of `HARDWARE` for a CPU or an NVIDIA GPU.
+    """The kind of hardware by which results are kept apart; see `HARDWARE`.
 
     Args:
-        device_type: as of a torch.device, such as "cpu" or "cuda".
+        device_type: the type of a torch.device, such as "cpu" or "cuda".
 
     Returns:
-        The type, and of a CPU the fastest of its instructions too, such as "cpu-avx2".
+        The type, followed for a CPU by its fastest instructions, such as "cpu-avx2".
     """
     fastest = _fastest() if device_type == "cpu" else None
     return device_type if fastest is None else f"{device_type}-{fastest}"
 
 
 def multiplies(dtype: str, device_type: str) -> bool:
-    """Whether the device multiplies the dtype itself, and not by way of float32.
+    """Whether the device multiplies numbers of this dtype natively, not by way of float32.
 
     Args:
         dtype: its name, such as "bfloat16".
-        device_type: as of a torch.device; a GPU multiplies every dtype.
+        device_type: the type of a torch.device; a GPU multiplies every dtype.
     """
     if dtype == "float32" or device_type != "cpu":
         return True
@@ -37,7 +37,7 @@ def multiplies(dtype: str, device_type: str) -> bool:
 
 
 def processor() -> str:
-    """The CPU's name, its cores and its fastest instructions, as far as Linux tells them."""
+    """The CPU's name, number of cores and fastest instructions, as far as Linux reports them."""
     name = _cpuinfo().get("model name", platform.machine())
     return ", ".join(filter(None, [name, f"{os.cpu_count()} cores", _fastest()]))
 
@@ -49,7 +49,7 @@ def _fastest() -> str | None:
 
 @cache
 def _cpuinfo() -> dict[str, str]:
-    """Of the first core on Linux; empty elsewhere."""
+    """The description of the first core on Linux; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub: fetched once, then from its cache."""
+"""Files of the Hugging Face hub, fetched once and then read from its cache."""
 
 import re
 from collections.abc import Sequence
@@ -22,36 +22,36 @@ VARIANTS = ["*.*.safetensors", "*.*.bin"]  # half-precision copies and the like
 
 
 def is_id(path: str) -> bool:
-    """Whether to look for it on the hub: no folder, and written as owner/name."""
+    """Whether ``path`` is a hub id: it is not a folder and has the form owner/name."""
     return not Path(path).is_dir() and ID.fullmatch(path) is not None
 
 
 def snapshot(path: str, wanted: Sequence[str], setting: str, revision: str | None = None) -> Path:
-    """The folder of a model's files, fetched if they are not in the cache.
+    """The folder with a model's files, which are fetched if they are not in the cache.
 
     Args:
         path: a hub id.
-        wanted: patterns of files; variants of weights (`model.fp16.safetensors`) are left out.
-        setting: that names the model, for the error.
+        wanted: patterns of file names; variants of weights (`model.fp16.safetensors`) are skipped.
+        setting: the setting that names the model, for the error message.
         revision: branch, tag or commit.
 
     Raises:
-        BiGainError: if they cannot be had.
+        BiGainError: if the files cannot be obtained.
     """
     try:
         found = snapshot_download(
             path, revision=revision, allow_patterns=list(wanted), ignore_patterns=VARIANTS
         )
-    except Exception as error:  # besides the hub's own, those of its HTTP library
+    except Exception as error:  # the hub's own errors and those of its HTTP library
         raise _refusal(path, setting, revision, error) from error
     return Path(found)
 
 
 def file(path: str, name: str, setting: str, revision: str | None = None) -> Path:
-    """One file of a model.
+    """One file of a model, fetched if it is not in the cache.
 
     Raises:
-        BiGainError: if it cannot be had.
+        BiGainError: if the file cannot be obtained.
     """
     try:
         return Path(hf_hub_download(path, name, revision=revision))
@@ -64,7 +64,7 @@ def file(path: str, name: str, setting: str, revision: str | None = None) -> Pat
 
 
 def cached(path: str, name: str, revision: str | None = None) -> Path | None:
-    """One file of a model if the cache has it."""
+    """One file of a model, or None if it is not in the cache."""
     try:
         found = try_to_load_from_cache(path, name, revision=revision)
     except HFValidationError:
@@ -81,7 +81,7 @@ def _refusal(path: str, setting: str, revision: str | None, error: Exception) ->
             f"set {setting}=FOLDER"
         )
     if isinstance(error, RevisionNotFoundError):
-        return BiGainError(f"{path} has no revision {revision}; those there are: {page}/commits")
+        return BiGainError(f"{path} has no revision {revision}; {page}/commits lists them")
     if isinstance(error, RepositoryNotFoundError | HFValidationError) or status in (401, 404):
         return BiGainError(
             f"{path} is neither a folder nor a public model of the Hugging Face hub; check the "
@@ -95,6 +95,7 @@ def _refusal(path: str, setting: str, revision: str | None, error: Exception) ->
         reason = " ".join(str(error).split())[:200] or type(error).__name__
     pinned = f" --revision {revision}" if revision else ""
     return BiGainError(
-        f"{path} is no folder, not whole in the hub's cache, and cannot be fetched now ({reason}); "
-        f"run `hf download {path}{pinned}` where there is a network, or set {setting}=FOLDER"
+        f"{path} is no folder, is not complete in the hub's cache, and cannot be fetched now "
+        f"({reason}); run `hf download {path}{pinned}` where there is a network, or set "
+        f"{setting}=FOLDER"
     )

@@ -1,4 +1,4 @@
-"""Image files: written with what they are, and read back as a checked folder."""
+"""Image files: written with a description of their origin, and read back as a checked folder."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ from bigain.utils.files import atomic
 
 FINGERPRINT, PROMPT = "bigain.fingerprint", "bigain.prompt"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_TILES = "bigain.tiles"  # images on a contact sheet
-COLUMNS, GAP = 8, 4  # of a contact sheet, the gap in pixels
-SHOWN = 64  # pixels an image's shorter side has on a contact sheet, at least
+_TILES = "bigain.tiles"  # number of images on a contact sheet
+COLUMNS, GAP = 8, 4  # of a contact sheet; the gap is in pixels
+SHOWN = 64  # least length in pixels of an image's shorter side on a contact sheet
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class ImageFolder:
 
     Attributes:
         path: the folder.
-        paths: its images.
-        size: (height, width) of every image; None if they differ.
-        fingerprint: of the run that wrote them; None if no run of this project did.
-        prompts: one an image, where every file tells its own; else None.
+        paths: the images in it.
+        size: (height, width) of every image, or None if sizes differ.
+        fingerprint: that of the run that wrote the images, or None if no run of this project did.
+        prompts: one per image if every file states its prompt, else None.
     """
 
     path: Path
@@ -44,11 +44,11 @@ class ImageFolder:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Images as `read_image` gives them."""
+        """The images as `read_image` returns them."""
         return map(read_image, self.paths)
 
     def sha256(self) -> str:
-        """Of the files' contents in order; their names do not count."""
+        """The SHA-256 of the files' contents in order; their names do not matter."""
         digest = hashlib.sha256()
         for path in self.paths:
             with path.open("rb") as file:
@@ -57,14 +57,14 @@ class ImageFolder:
 
 
 def write_png(path: Path, image: np.ndarray, about: Mapping[str, str]) -> None:
-    """Write a PNG, all or nothing.
+    """Write a PNG, either completely or not at all.
 
     Args:
         image: uint8 [H, W], or [H, W, C] with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
-        about: text chunks by keyword (Latin-1, at most 79 characters).
+        about: text chunks by keyword; a keyword is Latin-1 and at most 79 characters long.
 
     Raises:
-        BiGainError: if it cannot be written.
+        BiGainError: if the file cannot be written.
     """
     if image.dtype != np.uint8:
         raise ValueError(f"expected an image of uint8, got {image.dtype}")
@@ -78,47 +78,49 @@ def write_png(path: Path, image: np.ndarray, about: Mapping[str, str]) -> None:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decode an image to uint8 [H, W, C]: C is 1 for grey, 3 for all else; transparency goes.
+    """Decode an image to uint8 [H, W, C]; C is 1 for grey and 3 for all other images.
+
+    Transparency is dropped.
 
     Raises:
-        BiGainError: if it cannot be decoded, or has more than 8 bits a channel.
+        BiGainError: if the image cannot be decoded, or has more than 8 bits per channel.
     """
     with _opened(path) as image:
         mode = image.mode
         if mode[0] in "IF":
             raise BiGainError(
-                f"{path} has more than 8 bits a channel ({mode}); convert it to 8-bit PNG"
+                f"{path} has more than 8 bits per channel ({mode}); convert it to an 8-bit PNG"
             )
         grey = mode in ("1", "L", "LA")
         try:
             array = np.array(image.convert("L" if grey else "RGB"))
-        except Exception as error:  # decoders raise of all kinds at damaged data
+        except Exception as error:  # decoders raise all kinds of errors on damaged data
             raise _damaged([path], error) from error
     return array[:, :, None] if grey else array
 
 
 def pixels(images: torch.Tensor) -> np.ndarray:
-    """Float [..., C, H, W] in [-1, 1] to uint8 [..., H, W, C]; values beyond are clipped."""
+    """Float [..., C, H, W] in [-1, 1] to uint8 [..., H, W, C]; other values are clipped."""
     scaled = (images * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
     return scaled.movedim(-3, -1).cpu().numpy()
 
 
 def write_sheet(path: Path, images: Sequence[np.ndarray]) -> None:
-    """Write a contact sheet that `read_sheet` can take apart again; see `contact_sheet`."""
+    """Write a `contact_sheet` that `read_sheet` can take apart again."""
     write_png(path, contact_sheet(images), {_TILES: str(len(images))})
 
 
 def read_sheet(path: Path) -> list[np.ndarray]:
-    """The images of a contact sheet, uint8 [H, W, 3] each, small ones enlarged.
+    """The images on a contact sheet, uint8 [H, W, 3] each; small images stay enlarged.
 
     Raises:
-        BiGainError: if it cannot be decoded, or is no sheet of this project.
+        BiGainError: if the file cannot be decoded, or is not a contact sheet of this project.
     """
     sheet = read_image(path)
     with _opened(path) as image:
         count = int(image.info.get(_TILES, 0))
     if not count:
-        raise BiGainError(f"{path} is no contact sheet; run its run's command again to redraw it")
+        raise BiGainError(f"{path} is no contact sheet; repeat the command of its run to redraw it")
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     height, width = ((sheet.shape[i] - GAP) // n - GAP for i, n in ((0, rows), (1, columns)))
@@ -130,10 +132,10 @@ def read_sheet(path: Path) -> list[np.ndarray]:
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int = COLUMNS) -> np.ndarray:
-    """Lay images out in rows, white gaps between; small ones enlarged by a whole factor.
+    """Arrange images in rows with white gaps, and enlarge small ones by a whole factor.
 
     Args:
-        images: uint8 [H, W, C] each, of one shape.
+        images: uint8 [H, W, C] each, all of the same shape.
 
     Returns:
         uint8 [H', W', 3].
@@ -142,26 +144,26 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = COLUMNS) -> np.nd
     stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     large = stack.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     grid = make_grid(large, nrow=columns, padding=GAP, pad_value=255)
-    if len(images) == 1:  # which make_grid leaves without a frame
+    if len(images) == 1:  # make_grid puts no frame around a single image
         grid = F.pad(grid, (GAP, GAP, GAP, GAP), value=255)
         grid = grid.expand(3, -1, -1)
     return grid.permute(1, 2, 0).numpy()
 
 
 def open_folder(path: Path | str, limit: int | None = None, *, mixed: bool = False) -> ImageFolder:
-    """The PNG, JPEG and WebP images right in a folder, checked; dot files do not count.
+    """Check and list the PNG, JPEG and WebP images directly in a folder; dot files are ignored.
 
-    Every file's header is read, and a PNG's checksums; pixels are decoded later, one image at a
-    time.
+    This reads the header of every file and verifies the checksums of PNGs. Pixels are decoded
+    later, one image at a time.
 
     Args:
-        limit: the first so many images by name.
-        mixed: allow different sizes, for a network that resizes.
+        limit: how many images to take, in the order of their names; None takes all.
+        mixed: whether sizes may differ, for a network that resizes.
 
     Raises:
         BiGainError: if the folder is missing or empty, or has fewer images than ``limit``; if a
-            file is damaged; if sizes differ and ``mixed`` is not set; if images come from two
-            runs, or only some of them from a run.
+            file is damaged; if sizes differ and ``mixed`` is not set; if the images come from two
+            runs, or only some of them come from a run.
     """
     path = Path(path)
     if not path.is_dir():
@@ -170,7 +172,7 @@ def open_folder(path: Path | str, limit: int | None = None, *, mixed: bool = Fal
     paths = sorted(p for p in names if not p.name.startswith("."))
     if not paths:
         raise BiGainError(
-            f"{path} holds no images; put PNG, JPEG or WebP files right into it, not below it"
+            f"{path} holds no images; put PNG, JPEG or WebP files directly into it, not below it"
         )
     if limit is not None:
         if not 1 <= limit <= len(paths):
@@ -185,14 +187,14 @@ def open_folder(path: Path | str, limit: int | None = None, *, mixed: bool = Fal
         groups = _groups(paths, sizes, lambda size: f"{size[1]}x{size[0]}")
         raise BiGainError(
             f"{path} holds images of different sizes: {groups}; bring them to one size, or move "
-            "those that do not belong there out of it"
+            "those that do not belong there elsewhere"
         )
     runs = [image.fingerprint for image in headers]
     if len(set(runs)) > 1:
         groups = _groups(paths, runs, lambda run: f"run {run}" if run else "no run")
         raise BiGainError(
             f"{path} mixes images of different origin: {groups}; move those that do not belong "
-            "there out of it"
+            "there elsewhere"
         )
     prompts = [image.prompt for image in headers if image.prompt is not None]
     return ImageFolder(
@@ -213,10 +215,10 @@ class _Header:
 
 
 def _headers(paths: Sequence[Path]) -> list[_Header]:
-    """What the files tell without decoding pixels.
+    """What the files' headers say, without decoding pixels.
 
     Raises:
-        BiGainError: naming the first damaged files.
+        BiGainError: if files are damaged; the message names the first of them.
     """
     headers, damaged, cause = [], [], None
     for path in paths:
@@ -225,7 +227,7 @@ def _headers(paths: Sequence[Path]) -> list[_Header]:
                 texts = {key: image.info.get(key) for key in (FINGERPRINT, PROMPT)}
                 headers.append(_Header(image.height, image.width, *texts.values()))
                 image.verify()
-        except Exception as error:  # decoders raise of all kinds at damaged data
+        except Exception as error:  # decoders raise all kinds of errors on damaged data
             damaged.append(path)
             cause = cause or error
     if cause is not None:
@@ -236,23 +238,23 @@ def _headers(paths: Sequence[Path]) -> list[_Header]:
 def _opened(path: Path) -> Image.Image:
     try:
         return Image.open(path)
-    except Exception as error:  # decoders raise of all kinds at damaged data
+    except Exception as error:  # decoders raise all kinds of errors on damaged data
         raise _damaged([path], error) from error
 
 
 def _damaged(paths: Sequence[Path], error: Exception) -> BiGainError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, UnidentifiedImageError):  # its message is the path again
-        reason = "not an image, or nothing in it"
+    if isinstance(error, UnidentifiedImageError):  # its message just repeats the path
+        reason = "not an image, or empty"
     return BiGainError(
         f"{some([str(p) for p in paths], 5)} cannot be decoded ({reason}); remove or replace "
-        f"{'it' if len(paths) == 1 else f'these {len(paths)} files'} (a run's command writes its "
-        "missing images again)"
+        f"{'it' if len(paths) == 1 else f'these {len(paths)} files'} (the command of a run writes "
+        "its missing images again)"
     )
 
 
 def _groups(paths: Sequence[Path], values: Sequence[object], name: Callable[..., str]) -> str:
-    """How many files have each value, and the first of them, the most frequent value first."""
+    """The number of files with each value and the first of them, by decreasing number."""
     found: dict[object, list[Path]] = {}
     for path, value in zip(paths, values, strict=True):
         found.setdefault(value, []).append(path)

@@ -1,4 +1,4 @@
-"""Checks on a pipeline's folder before anything is loaded from it."""
+"""Checks on the folder of a pipeline before anything is loaded from it."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ SETTING = (
 
 
 def component(path: Path, name: str, mend: str = SETTING) -> Path:
-    """The folder of a pipeline's component, its config and weights present.
+    """The folder of a pipeline's component, which has its config and weights.
 
     Raises:
-        BiGainError: naming the file that is missing, with ``mend`` for what to do.
+        BiGainError: if a file is missing; the message names it and says with ``mend`` what to do.
     """
     folder = path / name
     config(folder / "config.json", mend)
@@ -29,9 +29,9 @@ def component(path: Path, name: str, mend: str = SETTING) -> Path:
 
 
 def weights(folder: Path) -> list[Path]:
-    """Files of weights, variants such as model.fp16.safetensors left out.
+    """The files of weights, except for variants such as model.fp16.safetensors.
 
-    PyTorch's own .bin count only where there is no safetensors.
+    PyTorch's own .bin files count only where there are no safetensors files.
     """
     for pattern in ("*.safetensors", "*pytorch_model*.bin"):
         if found := sorted(f for f in folder.glob(pattern) if f.name.count(".") == 1):
@@ -40,17 +40,17 @@ def weights(folder: Path) -> list[Path]:
 
 
 def digest(folder: Path) -> dict[str, Any]:
-    """SHA-256 of a component's weights, and its config: what tells one model from another."""
+    """The SHA-256 of a component's weights, and its config, which together identify the model."""
     hashes = {file.name: sha256(file) for file in weights(folder)}
     return {"config": config(folder / "config.json"), "weights": hashes}
 
 
 def sha256(file: Path) -> str:
-    """Of a file's content; read once in a process, and not at all in the hub's cache."""
+    """The SHA-256 of a file, read once per process, and not at all in the hub's cache."""
     if file.is_symlink():
         blob = file.readlink()
         if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name):
-            return blob.name  # large files are named by it
+            return blob.name  # the name of a large file is its hash
     stat = file.stat()
     return _sha256(file, stat.st_size, stat.st_mtime_ns)
 
@@ -62,10 +62,10 @@ def _sha256(file: Path, size: int, modified: int) -> str:
 
 
 def config(path: Path, mend: str = SETTING) -> dict[str, Any]:
-    """A component's configuration, less the notes of the library that wrote it.
+    """A component's configuration, without the notes of the library that wrote it.
 
     Raises:
-        BiGainError: if it is missing or damaged.
+        BiGainError: if the file is missing or damaged.
     """
     try:
         found = json.loads(path.read_text())

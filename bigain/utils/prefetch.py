@@ -1,4 +1,4 @@
-"""The next item prepared while this one is used."""
+"""Prepare the next item while the current one is in use."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +8,10 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-def ahead(prepare: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """``prepare`` of each item in order, the next one in a thread while this one is used.
+def prefetch(prepare: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+    """Yield ``prepare(item)`` in order, preparing the next item in a thread meanwhile.
 
-    An error of ``prepare`` is raised when its item's turn comes.
+    An error in ``prepare`` is raised when its item's turn comes.
     """
     with ThreadPoolExecutor(1) as pool:
         coming: Future[Out] | None = None

@@ -1,8 +1,8 @@
 """Random numbers keyed by what they are for, never by when they are drawn.
 
-A counter-based generator: every number is a hash of (key, position), so a sample gets the same
-numbers in any batch, order, shard or process, on any device. The hash is SplitMix64 (Steele, Lea
-and Flood 2014).
+The generator is counter-based: every number is a hash of (key, position). A sample therefore gets
+the same numbers in any batch, order, shard or process, and on any device. The hash is SplitMix64
+(Steele, Lea and Flood 2014).
 """
 
 import hashlib
@@ -18,7 +18,7 @@ _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def _signed(value: int) -> int:
-    """The int64 that holds these 64 bits."""
+    """The int64 with the same 64 bits as ``value``."""
     value %= 1 << 64
     return value - (1 << 64) if value >= 1 << 63 else value
 
@@ -36,7 +36,7 @@ def _hash(x: Tensor) -> Tensor:
 
 
 def key_of(*parts: object) -> int:
-    """An int64 key from any printable parts, the same in every process."""
+    """An int64 key made from any printable parts, the same in every process."""
     text = "\x1f".join(map(str, parts)).encode()
     return _signed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
 
@@ -48,14 +48,14 @@ def _bits(keys: Tensor, count: int) -> Tensor:
 
 
 def _uniform(keys: Tensor, count: int) -> Tensor:
-    """The same as fractions, float64 [B, count]."""
+    """The same numbers as fractions, float64 [B, count]."""
     u = (_shift(_bits(keys, count), 11).double() + 0.5) * 2.0**-53
-    return u.clamp(max=1 - 2.0**-53)  # the last of the 2**53 values rounds up to 1
+    return u.clamp(max=1 - 2.0**-53)  # the largest of the 2**53 values would round up to 1
 
 
 @torch.library.custom_op("bigain::uniform", mutates_args=())
 def _opaque_uniform(keys: Tensor, count: int) -> Tensor:
-    """The same, hidden from inductor, which fuses it wrongly on CPUs (torch 2.14.1)."""
+    """`_uniform`, hidden from inductor, which fuses it wrongly on CPUs (torch 2.14.1)."""
     return _uniform(keys, count)
 
 
@@ -65,7 +65,7 @@ def _(keys: Tensor, count: int) -> Tensor:
 
 
 class KeyedStream:
-    """One stream of random numbers for each sample of a batch.
+    """A stream of random numbers for each sample of a batch.
 
     Args:
         keys: int64 [B]; samples with equal keys draw equal numbers.
@@ -88,8 +88,8 @@ class KeyedStream:
     def fork(self, label: int | Tensor) -> "KeyedStream":
         """Independent streams for the same samples; ``label`` is one int64 for all, or [B].
 
-        A tensor counts by its float64 values, so integer and floating timesteps give the same
-        stream; a Python int is another label than a tensor of the same value.
+        A tensor is read as float64, so integer and floating-point timesteps give the same stream. A
+        Python int gives a different stream than a tensor of the same value.
         """
         if isinstance(label, Tensor):
             label = label.to(torch.float64).view(torch.int64)
@@ -97,15 +97,15 @@ class KeyedStream:
         return KeyedStream(_hash(_hash(self.keys) + _signed(label * _GOLDEN)))
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform in (0, 1), float64 [B, *shape]."""
+        """Uniform numbers in (0, 1), float64 [B, *shape]."""
         draw = _opaque_uniform if is_compiling() else _uniform
         return draw(self.keys, math.prod(shape)).view(len(self.keys), *shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """Uniform in [0, high), int64 [B, *shape]."""
+        """Uniform integers in [0, high), int64 [B, *shape]."""
         return (self.uniform(*shape) * high).long()
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal, float32 [B, *shape] (Box and Muller 1958)."""
+        """Standard normal numbers, float32 [B, *shape] (Box and Muller 1958)."""
         u = self.uniform(2, *shape)
         return ((-2 * u[:, 0].log()).sqrt() * (2 * math.pi * u[:, 1]).cos()).float()

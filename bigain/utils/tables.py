@@ -1,17 +1,17 @@
-"""Tables of text as Markdown and LaTeX, by pandas."""
+"""Tables of text in Markdown and LaTeX, formatted by pandas."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
-DASH = "–"  # what a table prints where there is no value
+DASH = "–"  # printed in tables where there is no value
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table that is also legible as text.
 
     Args:
-        lines: the header first; the first column stands to the left, the others to the right.
+        lines: the header first; the first column is aligned left, the others right.
     """
     header, *rows = [[text.replace("|", "\\|") for text in line] for line in lines]
     frame = pd.DataFrame(rows, columns=pd.Index(header), dtype=str)
@@ -42,12 +42,12 @@ _LATEX = str.maketrans(
 
 
 def latex_text(text: str) -> str:
-    """Text with every character that LaTeX would interpret escaped."""
+    """Escape every character that LaTeX would interpret."""
     return text.translate(_LATEX)
 
 
 def latex(lines: Sequence[Sequence[str]]) -> str:
-    """A LaTeX tabular of the same lines; it needs the package booktabs."""
+    """A LaTeX tabular of the same lines, which needs the package booktabs."""
     header, *rows = [[latex_text(text) for text in line] for line in lines]
     frame = pd.DataFrame(rows, columns=pd.Index(header), dtype=str)
     return frame.to_latex(index=False, column_format="l" + "r" * (len(header) - 1)).rstrip("\n")

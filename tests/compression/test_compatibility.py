@@ -735,7 +735,7 @@ def test_a_block_that_is_skipped_is_an_error(own):
     with compress(golden.model, LGTM(0.5), blocks=[1, 2]):
         golden()
         golden.model.transformer_blocks[1] = golden.model.transformer_blocks[0]
-        with pytest.raises(RuntimeError, match="applied at 1 places of 2"):
+        with pytest.raises(RuntimeError, match="applied at 1 of 2 places"):
             golden()
 
 
@@ -746,7 +746,7 @@ def test_code_without_hooks_is_an_error(own):
         block = golden.model.transformer_blocks[1]
         block._compiled_call_impl = type(block).forward.__get__(block)  # as if compiled
         block.attn1._compiled_call_impl = type(block.attn1).forward.__get__(block.attn1)
-        with pytest.raises(RuntimeError, match=r"applied at 0 places of 1: .*compiled before"):
+        with pytest.raises(RuntimeError, match=r"applied at 0 of 1 places: .*compiled before"):
             golden()
 
 

@@ -22,7 +22,7 @@ def dynamo():
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
 @pytest.mark.parametrize("compressor", ["none", "lgtm"])
 def test_a_compiled_run(compressor, overrides, run, tmp_path, dynamo, monkeypatch):
-    """Its cells fill no whole number of batches in either stage."""
+    """The trials of neither stage fill a whole number of batches."""
     chosen = [*overrides, f"compressor={compressor}", "batch_size=7", "device=cpu"]
     plain = run([*chosen, f"results={tmp_path}/plain"])
     dynamo.utils.counters.clear()

@@ -62,7 +62,7 @@ def test_factor(name, factor):
         (lambda: LGTM(0.5, destinations="first"), "LGTM: destinations .* lowest, highest; got"),
         (lambda: LGTM(0.5, score="l3"), "LGTM: score .* laplacian_l1, .*mean_cosine; got 'l3'"),
         (lambda: ToDo(2, "max"), "ToDo: pool must be one of nearest, mean; got 'max'"),
-        (lambda: IEKVD(2, "linear"), "IEKVD: alpha must be a number, or a schedule .*'linear'"),
+        (lambda: IEKVD(2, "linear"), "IEKVD: alpha must be a number, a schedule .*'linear'"),
     ],
 )
 def test_choices(make, message):

@@ -63,7 +63,7 @@ def test_official_takes_runs_of_consecutive_tokens(chosen):
 
 
 def test_destinations_are_kept_and_receive(chosen):
-    """At ratio 3/4 each slot holds exactly one destination, and the rest follow it."""
+    """At ratio 3/4 each slot holds exactly one destination, and all sources merge."""
     grid = TokenGrid(16, 16)
     x = tokens(grid)
     compressor = LGTM(0.75)

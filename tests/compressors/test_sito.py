@@ -37,8 +37,8 @@ class HalfSiTo(SiTo):
         gone, stay = by_similarity[:, :dropped], by_similarity[:, dropped:]
         kept = torch.cat([stay, destinations], 1)
         copied = kept.gather(1, pairs(similarity, kept, gone).max(1).indices)
-        leaders = torch.arange(tokens).repeat(batch, 1).scatter_(1, gone, copied)
-        return Plan(queries=TokenMap.from_leaders(leaders, tokens - dropped, prune=True))
+        destinations = torch.arange(tokens).repeat(batch, 1).scatter_(1, gone, copied)
+        return Plan(queries=TokenMap.from_destinations(destinations, tokens - dropped, prune=True))
 
 
 def pairs(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

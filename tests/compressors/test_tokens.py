@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from bigain.compressors import TokenGrid, TokenMap
 from bigain.compressors.tokens import marked
 
-LEADERS = torch.tensor([[0, 0, 2, 2, 2], [0, 1, 1, 4, 4]])
+DESTINATIONS = torch.tensor([[0, 0, 2, 2, 2], [0, 1, 1, 4, 4]])
 Y = torch.tensor([[1.0, 3, 6, 9, 0], [1, 2, 4, 8, 16]]).unsqueeze(-1)
 
 
@@ -18,7 +18,7 @@ def test_grid_needs_positive_sides(sides):
 
 
 def test_ragged_mean():
-    made = TokenMap.from_leaders(LEADERS)
+    made = TokenMap.from_destinations(DESTINATIONS)
     assert made.ragged and made.size == 3
     assert made.slots.tolist() == [[0, 0, 1, 1, 1], [0, 1, 1, 2, 2]]
     assert made.counts.tolist() == [[2, 3, 0], [1, 2, 2]]
@@ -27,8 +27,8 @@ def test_ragged_mean():
     assert made.undo(reduced).squeeze(-1).tolist() == [[2, 2, 5, 5, 5], [1, 3, 3, 12, 12]]
 
 
-def test_pruning_keeps_the_leader():
-    made = TokenMap.from_leaders(LEADERS[1:], 3, prune=True)
+def test_pruning_keeps_the_destination():
+    made = TokenMap.from_destinations(DESTINATIONS[1:], 3, prune=True)
     assert not made.ragged and made.kept is not None
     assert made.kept.tolist() == [[0, 1, 4]]
     reduced = made.apply(Y[1:])
@@ -51,7 +51,7 @@ def test_samples_do_not_mix():
     """NaN in one sample stays there."""
     y = Y.clone()
     y[0] = torch.nan
-    made = TokenMap.from_leaders(LEADERS)
+    made = TokenMap.from_destinations(DESTINATIONS)
     assert made.apply(y)[1].squeeze(-1).tolist() == [1, 3, 12]
 
 
@@ -64,6 +64,6 @@ def test_large_slots_do_not_lose_addends(dtype):
 
 def test_gradient_reaches_every_token():
     y = Y.clone().requires_grad_()
-    made = TokenMap.from_leaders(LEADERS)
+    made = TokenMap.from_destinations(DESTINATIONS)
     made.undo(made.apply(y)).sum().backward()
     assert_close(y.grad, torch.ones_like(y))

@@ -85,8 +85,8 @@ def test_interval_holds_the_difference_and_stays_within_bounds():
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    cells = [0.5, 0.2, 0.1, 0.2]
-    draws = rng.multinomial(80, cells, size=400)
+    shares = [0.5, 0.2, 0.1, 0.2]
+    draws = rng.multinomial(80, shares, size=400)
     intervals = [paired(*outcomes(*counts)) for counts in draws]
     covered = np.mean([i.low <= 10 <= i.high for i in intervals])  # 100 * (0.2 - 0.1)
     assert 0.92 < covered < 0.98

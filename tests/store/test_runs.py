@@ -313,7 +313,7 @@ def test_a_killed_writer_leaves_complete_parts_only(run):
         assert temporaries(run) == []
 
 
-def test_a_sweep_spares_a_live_writers_file_and_takes_a_dead_ones(run):
+def test_a_lock_spares_a_live_writers_file_and_removes_a_dead_ones(run):
     with other_process(hang_in_append, run):
         with run.lock(Shard(2, 1)):
             assert len(temporaries(run)) == 1

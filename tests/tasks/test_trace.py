@@ -48,9 +48,9 @@ class Pairs(Compressor):
 
     def plan(self, x, grid, t=None, rng=None):
         token = torch.arange(grid.tokens)
-        leaders = token - (token % grid.width) % 2
+        destinations = token - (token % grid.width) % 2
         size = grid.height * ((grid.width + 1) // 2)
-        return Plan(TokenMap.from_leaders(leaders.expand(len(x), -1), size, self.prune))
+        return Plan(TokenMap.from_destinations(destinations.expand(len(x), -1), size, self.prune))
 
 
 class TextUNet:

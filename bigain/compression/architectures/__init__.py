@@ -1,6 +1,6 @@
-"""One adapter for each family of denoisers, found by the class of the model.
+"""One adapter per family of denoisers, found by the class of the model.
 
-To add a family, write its adapter in a file beside these and name it in `ADAPTERS`.
+To add a family, write its adapter in a new file in this folder and add it to `ADAPTERS`.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ ADAPTERS: dict[type[nn.Module], type[Architecture]] = {
 
 
 def find_denoiser(model: Any) -> nn.Module:
-    """The denoiser that ``model`` is, wraps or holds, of a class in `ADAPTERS`.
+    """The denoiser of a class in `ADAPTERS` that ``model`` is, wraps or holds.
 
     Raises:
         TypeError: if there is none.
@@ -58,7 +58,7 @@ def architecture_of(model: Any) -> Architecture:
     """
     denoiser = find_denoiser(model)
     adapter = _adapter(denoiser)
-    assert adapter is not None  # find_denoiser gives nothing else
+    assert adapter is not None  # find_denoiser returns only models with an adapter
     return adapter(denoiser)
 
 
@@ -66,12 +66,12 @@ def select_blocks(model: Any, blocks: str | Sequence[int]) -> list[Block]:
     """The transformer blocks to compress, in forward order.
 
     Args:
-        model: a denoiser or what holds one, as in `find_denoiser`.
+        model: a denoiser or a pipeline that holds one, as in `find_denoiser`.
         blocks: "default", "all", or a list of places.
 
     Raises:
-        TypeError: if the model is of another kind.
-        ValueError: if a named place does not exist, or none is left.
+        TypeError: if the model is of an unsupported class.
+        ValueError: if a named place does not exist, or no block is chosen.
     """
     architecture = architecture_of(model)
     every, what = architecture.blocks(), architecture.places
@@ -94,5 +94,5 @@ def select_blocks(model: Any, blocks: str | Sequence[int]) -> list[Block]:
 
 
 def _adapter(model: Any) -> type[Architecture] | None:
-    """The adapter of the model's class or of the nearest class that it derives from."""
+    """The adapter for the model's class, or for the nearest class that it derives from."""
     return next((ADAPTERS[kind] for kind in type(model).__mro__ if kind in ADAPTERS), None)

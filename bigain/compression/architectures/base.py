@@ -1,4 +1,4 @@
-"""The interface to a family of denoisers: all that the rest of BiGain knows of it."""
+"""The interface to a family of denoisers: all that the rest of BiGain knows about it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bigain.compression.signature import Signature
 from bigain.compressors import TokenGrid
 
-# The parts of a transformer block whose tokens a plan may shorten, and their attributes.
+# The parts of a transformer block whose tokens a plan may shorten, and their attribute names.
 SITES = {"self_attention": "attn1", "cross_attention": "attn2", "mlp": "ff"}
 
 
@@ -21,8 +21,8 @@ class Block:
     """A transformer block and where it is.
 
     Attributes:
-        place: a U-Net's downsampling factor of the latent, which several blocks share, or the
-            index of a DiT's block (`Architecture.places`).
+        place: for a U-Net, the downsampling factor of the latent, which several blocks share; for a
+            DiT, the index of the block (`Architecture.places`).
         module: the block, with its sites as attributes.
     """
 
@@ -36,12 +36,12 @@ class Block:
 
 
 class Call(NamedTuple):
-    """What a denoiser was called with, as it was given.
+    """The arguments that a denoiser was called with.
 
     Attributes:
         latent: [B, c, h, w].
-        timestep: a number or a tensor, one for all samples or [B].
-        condition: what it denoises towards, [B, ...].
+        timestep: a number or a tensor, either one for all samples or [B].
+        condition: the class or text to denoise towards, [B, ...].
     """
 
     latent: Tensor
@@ -52,13 +52,13 @@ class Call(NamedTuple):
 class Architecture(ABC):
     """One denoiser, seen through the adapter of its family.
 
-    A new family is a subclass in a file of its own, and one entry of `ADAPTERS`.
+    A new family needs a subclass in a file of its own, and a line in `ADAPTERS`.
 
     Attributes:
-        denoiser: the class of diffusers that the adapter serves.
+        denoiser: the diffusers class that the adapter serves.
         component: the attribute that holds the denoiser in a pipeline.
-        arguments: the names of the latent, the timestep and the condition in a forward.
-        places: what the places of blocks are called, in the plural.
+        arguments: the names of the forward's arguments for latent, timestep and condition.
+        places: what the places of blocks are called in messages, in the plural.
         model: the denoiser.
     """
 
@@ -79,20 +79,20 @@ class Architecture(ABC):
 
     @abstractmethod
     def default_places(self) -> set[int]:
-        """The places that are compressed when none are named."""
+        """The places that are compressed if none are named."""
 
     @abstractmethod
     def token_side(self, place: int) -> int:
-        """Latent pixels that one token at a place spans, along either axis."""
+        """The number of latent pixels that a token at ``place`` spans along either axis."""
 
     def grid(self, place: int, height: int, width: int) -> TokenGrid:
-        """The tokens of a block at ``place`` for a latent of ``height`` x ``width`` pixels."""
+        """The token grid of a block at ``place`` for a latent of ``height`` x ``width`` pixels."""
         side = self.token_side(place)
-        # rounded up, as a U-Net's strided convolutions do with odd sides
+        # rounded up, as by a U-Net's strided convolutions
         return TokenGrid(-(-height // side), -(-width // side))
 
     def tokens(self, place: int) -> int:
-        """How many tokens a place has for a latent of the model's own size."""
+        """The number of tokens at ``place`` for a latent of the model's own size."""
         _, height, width = self.latent_shape
         return self.grid(place, height, width).tokens
 
@@ -102,7 +102,7 @@ class Architecture(ABC):
         """The latent, timestep and condition of a call of the model's forward.
 
         Raises:
-            TypeError: if the call lacks one that the forward requires.
+            TypeError: if the call lacks an argument that the forward requires.
         """
         latent, timestep, condition = self.arguments
         return Call(
@@ -115,40 +115,40 @@ class Architecture(ABC):
         """The keyword arguments of a forward."""
         return dict(zip(self.arguments, (latent, timestep, condition), strict=True))
 
-    # What does not depend on the condition; a family of which nothing is known shares nothing
+    # What does not depend on the condition; by default, nothing is shared
 
     def first_block(self) -> Block | None:
         """The transformer block whose input does not depend on the condition, or None."""
         return None
 
     def before_condition(self) -> list[nn.Module]:
-        """Modules whose results do not depend on the condition, each run once per forward."""
+        """Modules whose results do not depend on the condition, each called once per forward."""
         return []
 
     def condition_projections(self) -> list[nn.Linear]:
-        """Layers that see the condition, all of it and nothing else."""
+        """Layers whose input is the condition, all of it and nothing else."""
         return []
 
-    # Example inputs, on the model's device and in its type
+    # Example inputs, on the model's device and in its dtype
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """One latent of the model's own size, (c, h, w)."""
+        """The shape (c, h, w) of a latent of the model's own size."""
         config = self.model.config
         return (config.in_channels, config.sample_size, config.sample_size)
 
     @abstractmethod
     def random_condition(self, count: int) -> Tensor:
-        """Conditions to try the model with, [count, ...]."""
+        """Random conditions for trying out the model, [count, ...]."""
 
     @abstractmethod
     def null_condition(self) -> Tensor:
-        """A condition that stands for none, [1, ...]."""
+        """The condition that means no class or text, [1, ...]."""
 
     def random_inputs(self, batch_size: int = 1) -> dict[str, Tensor]:
-        """Keyword arguments of a forward: a latent of the model's own size, t = 500, a condition.
+        """Keyword arguments of a forward: latents of the model's own size, t = 500 and conditions.
 
-        They are drawn from torch's global generator.
+        The random numbers come from torch's global generator.
         """
         device, dtype = self.model.device, self.model.dtype
         latent = torch.randn(batch_size, *self.latent_shape, device=device, dtype=dtype)
@@ -159,12 +159,16 @@ class Architecture(ABC):
 
     @abstractmethod
     def areas(self) -> Iterator[tuple[int, nn.Module]]:
-        """Modules that lie at one place as a whole, with their places; none is inside another."""
+        """Modules that lie entirely at one place, with their places; no module contains another."""
 
     @abstractmethod
     def groups(self, compressed: Collection[int]) -> list[tuple[str, set[int]]]:
-        """The lines of a table by place, given the compressed places: words and places of each."""
+        """The lines of a table by place, each with its words and its places.
+
+        Args:
+            compressed: the compressed places.
+        """
 
     def size_remark(self) -> str:
-        """What to know when comparing the number of parameters with the published one, or ''."""
+        """A remark for comparing the number of parameters with the published one, or ''."""
         return ""

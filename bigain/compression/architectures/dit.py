@@ -14,7 +14,7 @@ XL2_BLOCKS = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 10, 11})
 
 
 class DiT(Architecture):
-    """Places are indices of blocks, and every block has the class from the start."""
+    """Places are block indices, and every block sees the class."""
 
     denoiser = DiTTransformer2DModel
     component = "transformer"
@@ -25,7 +25,7 @@ class DiT(Architecture):
         return [Block(i, block) for i, block in enumerate(self.model.transformer_blocks)]
 
     def default_places(self) -> set[int]:
-        """The paper's ten of 28, or the same share of another depth."""
+        """The ten of 28 blocks that the paper compresses, scaled to the model's depth."""
         depth = len(self.model.transformer_blocks)
         return {i for i in range(depth) if round(i * XL2_DEPTH / depth) in XL2_BLOCKS}
 
@@ -34,7 +34,7 @@ class DiT(Architecture):
         return side
 
     def first_block(self) -> Block:
-        """Block 0, whose input is the patches; its norm is what meets the class first."""
+        """Block 0, whose input is the patches; its norm is the first to see the class."""
         return self.blocks()[0]
 
     def random_condition(self, count: int) -> Tensor:
@@ -42,14 +42,14 @@ class DiT(Architecture):
         return classes % self.model.config.num_embeds_ada_norm
 
     def null_condition(self) -> Tensor:
-        # the class after the last, which training gives to the images whose class it drops
+        # the index after the last class, which training uses for images whose class is dropped
         return torch.tensor([self.model.config.num_embeds_ada_norm], device=self.model.device)
 
     def areas(self) -> Iterator[tuple[int, nn.Module]]:
         yield from ((block.place, block.module) for block in self.blocks())
 
     def groups(self, compressed: Collection[int]) -> list[tuple[str, set[int]]]:
-        """The compressed blocks and the other ones, for all have equally many tokens."""
+        """The compressed blocks and the others; all have the same number of tokens."""
         every, chosen = {block.place for block in self.blocks()}, set(compressed)
         others = every - chosen
         size = f"({self.tokens(0)} tokens)"
@@ -57,7 +57,7 @@ class DiT(Architecture):
         return [(f"{len(chosen)} compressed blocks {size}", chosen), (rest, others)]
 
     def size_remark(self) -> str:
-        # published sizes count the embedding of time and class once
+        # published sizes count the embedding of timestep and class once
         others = self.model.transformer_blocks[1:]
         copies = sum(p.numel() for block in others for p in block.norm1.emb.parameters())
-        return f"{copies:,} of them diffusers' copies of one embedding in every block"
+        return f"{copies:,} of them in diffusers' copies of one embedding in every block"

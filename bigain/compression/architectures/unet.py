@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from bigain.compression.architectures.base import Architecture, Block
 
-TEXT = 77  # tokens of a text, as CLIP's encoder gives them
+TEXT = 77  # length of a text in tokens, as CLIP's encoder returns it
 
 
 class UNet(Architecture):
-    """Places are downsampling factors of the latent, and the text comes in by cross-attention."""
+    """Places are downsampling factors of the latent, and text enters through cross-attention."""
 
     denoiser = UNet2DConditionModel
     component = "unet"
@@ -44,7 +44,7 @@ class UNet(Architecture):
         return next((b for b in self.blocks() if b.site("self_attention") in before), None)
 
     def before_condition(self) -> list[nn.Module]:
-        """Modules up to the first cross-attention; none if the timestep carries text or class."""
+        """Modules before the first cross-attention; none if the timestep carries text or class."""
         model, config = self.model, self.model.config
         carried = config.addition_embed_type or config.class_embed_type
         if carried or model.class_embedding is not None:
@@ -66,7 +66,10 @@ class UNet(Architecture):
         return found
 
     def condition_projections(self) -> list[nn.Linear]:
-        """Projections of text to keys and values; empty if some see less or more, or are fused."""
+        """Projections of text to keys and values.
+
+        The list is empty if some of them are fused, or their input is not exactly the text.
+        """
         if self.model.config.dual_cross_attention or self.model.encoder_hid_proj is not None:
             return []
         found: list[nn.Linear] = []
@@ -87,7 +90,7 @@ class UNet(Architecture):
         return torch.randn(count, TEXT, width, device=device, dtype=dtype)
 
     def null_condition(self) -> Tensor:
-        """Random as well, because what stands for no text is up to the text encoder."""
+        """Random as well, because the embedding of an empty text depends on the text encoder."""
         return self.random_condition(1)
 
     def areas(self) -> Iterator[tuple[int, nn.Module]]:
@@ -95,18 +98,18 @@ class UNet(Architecture):
         yield 1, self.model.conv_out
         for factor, stage in self._stages():
             for name, children in stage.named_children():
-                # a sampler's convolution works at the resolution that it leads to
+                # a resampling convolution works at its output's resolution
                 here = {"downsamplers": 2 * factor, "upsamplers": factor // 2}.get(name, factor)
                 for module in children if isinstance(children, nn.ModuleList) else ():
                     yield here, module
 
     def groups(self, compressed: Collection[int]) -> list[tuple[str, set[int]]]:
-        """One line per factor, whether it is compressed or not."""
+        """One line per factor, whether or not it is compressed."""
         factors = sorted({place for place, _ in self.areas()})
         return [(f"1/{factor} ({self.tokens(factor)} tokens)", {factor}) for factor in factors]
 
     def _stages(self) -> Iterator[tuple[int, nn.Module]]:
-        """The down, middle and up stages in forward order, with the factor that each works at."""
+        """The down, middle and up stages in forward order, each with its downsampling factor."""
         model = self.model
         deepest = 2 ** (len(model.down_blocks) - 1)
         yield from ((2**i, stage) for i, stage in enumerate(model.down_blocks))

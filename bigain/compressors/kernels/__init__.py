@@ -1,9 +1,9 @@
 """Triton kernels for what compressors do to every token: match, score and average.
 
-With BIGAIN_KERNELS=1 in the environment, eager code on an NVIDIA GPU takes them. All else takes
-the torch paths beside their calls, which are the reference of what they compute. Triton's
-interpreter tests them on a CPU, and its compiler builds them for two generations of GPUs; they are
-off by default because no GPU has run them yet.
+With BIGAIN_KERNELS=1 in the environment, eager code on an NVIDIA GPU uses them. Everything else
+uses the torch code next to their calls, which defines what they must compute. Tests run them in
+Triton's interpreter on a CPU and compile them for two generations of GPUs. They are off by default
+because no GPU has run them yet.
 """
 
 import os
@@ -26,9 +26,9 @@ TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels take ``x``; every operator asks here, and else runs in torch.
+    """Whether the kernels can be used on ``x``; otherwise an operator runs its torch code.
 
-    They know no float64 and give no gradients, and torch.compile fuses the torch paths itself.
+    They support neither float64 nor gradients, and torch.compile fuses the torch code by itself.
     """
     return (
         INSTALLED

@@ -1,8 +1,9 @@
 """The kernels and their launches.
 
-All sums are in float32, whatever the input. Block sizes were chosen for an H100's registers and
-shared memory and were not tuned on hardware. Samples share the first axis of a launch, which alone
-may be longer than 65,535; Triton launches on the current GPU, hence `device_of`.
+All sums are in float32, whatever the input's type. Block sizes were chosen for the registers and
+shared memory of an H100, and were not tuned on hardware. Samples are spread along the first axis of
+a launch, the only one that may exceed 65,535. Triton launches on the current GPU, hence
+`device_of`.
 """
 
 import torch
@@ -17,9 +18,9 @@ def _nearest(
     x, lengths, sources, destinations, best, match, N, C, S, D,
     BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK_S sources of one sample against all its destinations."""
+    """Match BLOCK_S sources of one sample against all of its destinations."""
     blocks = tl.cdiv(S, BLOCK_S)
-    sample = (tl.program_id(0) // blocks).to(tl.int64)  # offsets may pass 2**31
+    sample = (tl.program_id(0) // blocks).to(tl.int64)  # offsets may exceed 2**31
     x += sample * N * C
     lengths += sample * N
     destinations += sample * D
@@ -37,14 +38,14 @@ def _nearest(
             b = x + destination[None, :] * C + channels[:, None]
             a = tl.load(a, mask=channels[None, :] < C, other=0.0)
             b = tl.load(b, mask=channels[:, None] < C, other=0.0)
-            # half precision as it is: its products are exact. Never TF32, which would round
+            # half precision is not widened, because its products are exact; TF32 would round
             products = tl.dot(a, b, products, input_precision="ieee")
         similarity = products * (1 / tl.load(lengths + destination))[None, :]
         similarity = tl.where(columns[None, :] < D, similarity, float("-inf"))
-        value, place = tl.max(similarity, 1, return_indices=True)  # the first of equals
-        ahead = value > top
-        top = tl.where(ahead, value, top)
-        found = tl.where(ahead, start + place, found)
+        value, place = tl.max(similarity, 1, return_indices=True)  # the first of equal ones
+        better = value > top
+        top = tl.where(better, value, top)
+        found = tl.where(better, start + place, found)
     top /= tl.load(lengths + source)
     tl.store(best + sample * S + rows, top, mask=rows < S)
     tl.store(match + sample * S + rows, tl.load(destinations + found), mask=rows < S)
@@ -53,11 +54,11 @@ def _nearest(
 def nearest(
     x: Tensor, lengths: Tensor, sources: Tensor, destinations: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Each source's destination of highest cosine similarity, of equals the first.
+    """The destination most similar to each source by cosine similarity; the first if several tie.
 
     Args:
         x: tokens [B, N, C].
-        lengths: of the tokens, never zero, float32 [B, N].
+        lengths: lengths of the tokens, never zero, float32 [B, N].
         sources, destinations: token indices, int64 [B, S] and [B, D].
 
     Returns:
@@ -78,7 +79,7 @@ def nearest(
 
 @triton.jit
 def _laplacian_l1(x, score, height, width, C, BLOCK_N: tl.constexpr, BLOCK_C: tl.constexpr):
-    """BLOCK_N consecutive tokens of one sample."""
+    """Score BLOCK_N consecutive tokens of one sample."""
     N = height * width
     blocks = tl.cdiv(N, BLOCK_N)
     sample = (tl.program_id(0) // blocks).to(tl.int64)
@@ -101,7 +102,7 @@ def _laplacian_l1(x, score, height, width, C, BLOCK_N: tl.constexpr, BLOCK_C: tl
 
 
 def laplacian_l1(x: Tensor, height: int, width: int) -> Tensor:
-    """Summed magnitude of the Laplacian over channels: [B, height*width, C] to float32 [B, N]."""
+    """The magnitude of the Laplacian summed over channels, [B, N, C] to float32 [B, N]."""
     x = x.contiguous()
     batch, tokens, channels = x.shape
     score = torch.empty(batch, tokens, dtype=torch.float32, device=x.device)
@@ -114,7 +115,7 @@ def laplacian_l1(x: Tensor, height: int, width: int) -> Tensor:
 
 @triton.jit
 def _slot_means(y, members, starts, counts, means, C, BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr):
-    """BLOCK_C channels of one slot."""
+    """Average BLOCK_C channels of one slot."""
     slot = tl.program_id(0).to(tl.int64)
     channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     members += tl.load(starts + slot)
@@ -131,16 +132,16 @@ def _slot_means(y, members, starts, counts, means, C, BLOCK_K: tl.constexpr, BLO
 
 
 def slot_means(y: Tensor, members: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
-    """Mean of each slot's tokens, zero where it has none; the same bits each time.
+    """The mean of each slot's tokens, zero for an empty slot. The result is deterministic.
 
     Args:
         y: tokens [B, N, C].
-        members: rows of flattened ``y`` in the order of their slots, int64 [B*N].
-        starts: where each slot's members begin, int64 [B*M].
-        counts: how many they are, int64 [B, M].
+        members: indices into the flattened tokens in the order of their slots, int64 [B*N].
+        starts: where the members of each slot begin, int64 [B*M].
+        counts: the number of members of each slot, int64 [B, M].
 
     Returns:
-        The means, as [B, M, C] of ``y``'s type.
+        The means, [B, M, C] in the type of ``y``.
     """
     y = y.contiguous()
     channels = y.shape[-1]
