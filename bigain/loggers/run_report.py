@@ -19,7 +19,6 @@ from bigain.reporting.accuracy import accuracy_row
 from bigain.reporting.generation import generation_row
 from bigain.store.runs import MissingImagesError, Run
 from bigain.tasks import generate
-from bigain.utils.images import read_sheet
 from bigain.utils.paths import REPOSITORY
 
 # keys of the configuration that say nothing about a result
@@ -104,8 +103,7 @@ def numbers(job: Job, run: Run) -> dict[str, Any]:
 
 
 def _uncompressed(job: Job) -> Run | None:
-    path = job.uncompressed().run_path
-    return Run.open(path) if path.exists() else None
+    return Run.find(job.uncompressed().run_path)
 
 
 def _scores(job: Job, run: Run | None) -> dict[str, Any] | None:
@@ -123,15 +121,14 @@ def images(run: Run, ids: Sequence[str]) -> pd.DataFrame | None:
     """A row an image, in the order of ``ids``; None of a trace.
 
     Of classification image_id, labels, prediction, correct, seconds, and the mean errors of the
-    label (the lowest of several) and of the prediction; of generation image_id, label, prompt and
-    seconds.
+    label (the lowest of several) and of the prediction, which bundles do not keep; of generation
+    image_id, label, prompt and seconds.
     """
     frame = run.require(ids)
     if "prompt" in frame:
         return frame[["image_id", "label", "prompt", "seconds"]]
     if "prediction" not in frame:
         return None
-    errors = np.stack(list(frame["errors"]))
     labels = [list(map(int, wanted)) for wanted in frame["labels"]]
     correct = hits(frame["prediction"], frame["labels"])
     return pd.DataFrame(
@@ -141,10 +138,17 @@ def images(run: Run, ids: Sequence[str]) -> pd.DataFrame | None:
             "prediction": frame["prediction"],
             "correct": np.asarray(correct, dtype=bool),
             "seconds": frame["seconds"],
-            "label_error": [e[w].min() for e, w in zip(errors, labels, strict=True)],
-            "prediction_error": errors[np.arange(len(frame)), frame["prediction"]],
+            "label_error": [_error(e, w) for e, w in zip(frame["errors"], labels, strict=True)],
+            "prediction_error": [
+                _error(e, [p]) for e, p in zip(frame["errors"], frame["prediction"], strict=True)
+            ],
         }
     )
+
+
+def _error(errors: Sequence[float], classes: Sequence[int]) -> float:
+    """The lowest of the classes; NaN where the errors were not kept."""
+    return min(errors[c] for c in classes) if len(errors) else math.nan
 
 
 def samples(job: Job, run: Run, most: int) -> list[tuple[Path | np.ndarray, str]]:
@@ -155,12 +159,12 @@ def samples(job: Job, run: Run, most: int) -> list[tuple[Path | np.ndarray, str]
     """
     if job.cfg.task.name != "generate":
         return []
-    ids, sheet = job.ids[:most], run.path / "sheet.png"
+    ids = job.ids[:most]
     files = generate.files(run, ids)
     shown: Sequence[Path | np.ndarray] = files
     if not all(file.exists() for file in files):
         # the sheet is of the run's first images, be they more or fewer than these
-        shown = read_sheet(sheet)[job.cfg.start :] if sheet.exists() else []
+        shown = run.sheet()[job.cfg.start :]
     return list(zip(shown, run.require(ids)["prompt"], strict=False))
 
 

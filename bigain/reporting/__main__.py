@@ -8,10 +8,10 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
-from bigain.experiments.archive import archive
 from bigain.experiments.configuration import explain
 from bigain.experiments.experiment_files import SCALES, load, names
 from bigain.reporting.build import build
+from bigain.reporting.bundling import bundle, reads_of
 from bigain.reporting.findings import findings
 from bigain.reporting.report import report
 from bigain.reporting.status import status_of
@@ -34,7 +34,7 @@ def main() -> int:
     state.add_argument(
         "names", nargs="*", metavar="NAME", help="of experiments, all by default; KEY=VALUE too"
     )
-    kept = verbs.add_parser("archive", help="make an experiment's finished runs small, to keep")
+    kept = verbs.add_parser("bundle", help="make an experiment's finished runs small, to keep")
     kept.add_argument("names", nargs="*", metavar="NAME", help="all of the scale by default")
     kept.add_argument("--scale", choices=SCALES, default="mini")
     found = verbs.add_parser("findings", help="write the tables of docs/findings.md")
@@ -48,10 +48,12 @@ def main() -> int:
     else:
         arguments.overrides += more  # those after an option, which argparse leaves
     try:
-        if arguments.verb == "archive":
+        if arguments.verb == "bundle":
             chosen = arguments.names or names(arguments.scale)
-            cells = [cell for name in chosen for cell in load(name, arguments.scale).cells]
-            print(f"{archive(cells)} of {len(cells)} cells are finished, and archived")
+            every = [cell for name in chosen for cell in load(name, arguments.scale).cells]
+            cells = list({tuple(cell.overrides): cell for cell in every}.values())
+            reads = reads_of(names(arguments.scale), arguments.scale)
+            print(f"{bundle(cells, reads)} of {len(cells)} entries are finished and in bundles")
             return 0
         if arguments.verb == "findings":
             made = findings(REPOSITORY / "results" / arguments.scale, arguments.scale)

@@ -162,7 +162,7 @@ def _samples(
     experiment: Experiment, group: Group, found: Cells, rows: Sequence[tables.Row], stem: Path
 ) -> None:
     drawn = {
-        row.title: (cell.frame, cell.run.path)
+        row.title: (cell.frame, cell.run.sheet())
         for row in group.rows
         if (cell := found[row.name]["generate"]).frame is not None and cell.run is not None
     }
@@ -249,9 +249,8 @@ def _read(title: str, cell: Cell) -> Found:
         path = cell.run_path
     except BiGainError as error:  # such as data that are not on this machine
         return Found(problem=f"{title}: {error}")
-    if not path.exists():
+    if (run := Run.find(path)) is None:
         return Found()
-    run = Run.open(path)
     try:
         frame = run.require(cell.image_ids())
     except MissingImagesError as error:

@@ -230,7 +230,7 @@ def evaluate(scoring: Scoring, path: Path, results: Path, limit: int | None = No
     Raises:
         BiGainError: if the images cannot be scored.
     """
-    run = Run.open(path) if (path / "run.json").is_file() else None
+    run = Run.find(path)
     if run is not None:
         n = generate.contiguous(run) if limit is None else limit
         scores, kept = scoring.of_run(run, n), run.path
