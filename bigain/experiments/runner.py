@@ -117,8 +117,8 @@ def _score(job: Job, run: Run) -> list[str]:
     if left_out := job.scoring.left_out(run, n):
         lines.append(f"not scored by all metrics: {left_out}")
     if job.compressor is not None and scores["fid"] is not None:
-        other = job.uncompressed().run_path
-        baseline = job.scoring.read(Run.open(other), n) if other.exists() else None
+        other = Run.find(job.uncompressed().run_path)
+        baseline = job.scoring.read(other, n) if other else None
         if baseline is not None and baseline["fid"] is not None:
             name = job.setup.names["compressor"]
             difference, low, high = fid_difference(name, scores, baseline)
@@ -150,7 +150,8 @@ def report(job: Job, run: Run, more: Sequence[str] = ()) -> str:
 
 def _rows_if_there(job: Job, ids: Sequence[str]) -> pd.DataFrame | None:
     try:
-        return Run.open(job.run_path).require(ids) if job.run_path.exists() else None
+        run = Run.find(job.run_path)
+        return run.require(ids) if run else None
     except MissingImagesError:
         return None
 

@@ -88,7 +88,7 @@ def uncompressed(job: Job) -> Results | None:
     if job.compressor is None or not job.task.compared:
         return None
     plain_job = job.uncompressed()
-    if not plain_job.run_path.exists():
+    if Run.find(plain_job.run_path) is None:
         return None
     try:
         return plain_job.results()

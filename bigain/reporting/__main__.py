@@ -8,10 +8,10 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
-from bigain.experiments.archive import archive
 from bigain.experiments.configuration import explain
 from bigain.experiments.experiment_files import SCALES, load, names
 from bigain.reporting.build import build, collect
+from bigain.reporting.bundling import bundle, reads_of
 from bigain.reporting.findings import findings
 from bigain.reporting.report import report
 from bigain.reporting.status import status_of
@@ -35,7 +35,7 @@ def main() -> int:
     state.add_argument(
         "names", nargs="*", metavar="NAME", help="of experiments, all by default; KEY=VALUE too"
     )
-    kept = verbs.add_parser("archive", help="make an experiment's finished runs small, to keep")
+    kept = verbs.add_parser("bundle", help="make an experiment's finished runs small, to keep")
     kept.add_argument("names", nargs="*", metavar="NAME", help="all of the scale by default")
     kept.add_argument("--scale", choices=SCALES, default="mini")
     found = verbs.add_parser("findings", help="write the tables of docs/findings.md")
@@ -49,10 +49,13 @@ def main() -> int:
     else:
         arguments.overrides += more  # those after an option, which argparse leaves
     try:
-        if arguments.verb == "archive":
+        if arguments.verb == "bundle":
             chosen = arguments.names or names(arguments.scale)
-            entries = [e for name in chosen for e in load(name, arguments.scale).entries]
-            print(f"{archive(entries)} of {len(entries)} entries are finished, and archived")
+            every = [e for name in chosen for e in load(name, arguments.scale).entries]
+            entries = list({tuple(entry.overrides): entry for entry in every}.values())
+            reads = reads_of(names(arguments.scale), arguments.scale)
+            done = bundle(entries, reads)
+            print(f"{done} of {len(entries)} entries are finished and in bundles")
             return 0
         if arguments.verb == "findings":
             made = findings(REPOSITORY / "results" / arguments.scale, arguments.scale)

@@ -174,7 +174,7 @@ def _samples(
     experiment: Experiment, group: Group, found: Entries, rows: Sequence[Row], stem: Path
 ) -> None:
     drawn = {
-        row.title: (entry.frame, entry.run.path)
+        row.title: (entry.frame, entry.run.sheet())
         for row in group.rows
         for task, entry in found[row.name].items()
         if TASKS[task].draws and entry.frame is not None and entry.run is not None
@@ -246,9 +246,8 @@ def _read(title: str, entry: Entry) -> Found:
         path = entry.run_path
     except BiGainError as error:  # such as data that are not on this machine
         return Found(problem=f"{title}: {error}")
-    if not path.exists():
+    if (run := Run.find(path)) is None:
         return Found()
-    run = Run.open(path)
     try:
         frame = run.require(entry.image_ids())
     except MissingImagesError as error:

@@ -150,17 +150,28 @@ def _noise(rows: Rows) -> Iterator[Line]:
     """What each form of ToMe adds to the differences between classes."""
     plain = rows["none"]
     for ratio in RATIOS:
-        for method in ("tome", "tome_unpaired", "tome_first"):
-            row = rows.get(f"{method}@{ratio}")
+        for name in _forms(ratio):
+            row = rows.get(name)
             if row is None or row.frame is None or plain.frame is None:
                 continue
             ours, theirs = (_trials(frame) for frame in _aligned(row, plain))
             yield [row.title, _top1(row), _interval(class_spread(ours, theirs), ".3f")]
 
 
+def reads_trials(experiment: str, row: str) -> bool:
+    """Whether a table is made of a row's trials, not of its predictions alone."""
+    names, *_ = TABLES["noise"]
+    return experiment in names and row in {"none", *(n for r in RATIOS for n in _forms(r))}
+
+
+def _forms(ratio: str) -> tuple[str, ...]:
+    """The rows of ToMe's forms."""
+    return (f"tome@{ratio}", f"tome_unpaired@{ratio}", f"tome_first@{ratio}")
+
+
 def _trials(frame: pd.DataFrame) -> NDArray[np.float64]:
     """Errors [I, K, S] of the noises that every class was tried with."""
-    classes = len(frame["errors"].iloc[0])
+    classes = len(frame["samples"].iloc[0])
     trials = np.stack([np.asarray(t, dtype=float) for t in frame["trials"]])
     trials = trials.reshape(len(frame), classes, -1)
     return trials[..., ~np.isnan(trials).any((0, 1))]
@@ -214,7 +225,7 @@ def _breaking(rows: Rows) -> Iterator[Line]:
     plain = rows["none"]
     if plain.frame is None or plain.scores is None:
         return
-    chance = 1 / len(plain.frame["errors"].iloc[0])
+    chance = 1 / len(plain.frame["samples"].iloc[0])
     for name, row in rows.items():
         if name == "none" or row.frame is None or row.scores is None:
             continue

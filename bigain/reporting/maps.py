@@ -51,8 +51,7 @@ def draw_maps(
         return
     first = next(iter(traces.values()))
     if image_ids is None:
-        labels = first["labels"].map(lambda values: values[0])
-        image_ids = list(first.loc[~labels.duplicated(), "image_id"][:4])
+        image_ids = shown(first)
     columns = len(traces) + 1
     # and room for titles and legend
     size = (SIDE * columns, SIDE * len(image_ids) + 0.8)
@@ -79,6 +78,12 @@ def draw_maps(
     figure.suptitle(f"{title}: {place}, t = {t}", fontsize=10)
     with files.atomic(stem.with_name(stem.name + "-maps.png")) as file:
         figure.savefig(file, format="png", dpi=160)
+
+
+def shown(frame: pd.DataFrame) -> list[str]:
+    """The images of a figure that names none: the first of each label, at most four."""
+    labels = frame["labels"].map(lambda values: values[0])
+    return list(frame.loc[~labels.duplicated(), "image_id"][:4])
 
 
 def _row(name: str, frame: pd.DataFrame, image_id: str) -> pd.Series:

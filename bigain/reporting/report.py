@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,10 @@ def _finished(found: Found) -> float:
     """
     if found.run is None:
         return 0.0
+    if found.run.bundled:
+        sessions = (found.run.read_record("sessions") or {"sessions": []})["sessions"]
+        ends = [datetime.fromisoformat(s["finished"]) for s in sessions if "finished" in s]
+        return max((end.timestamp() for end in ends), default=0.0)
     records = [*found.run.path.glob("sessions.json"), *found.run.path.glob("scores-*.json")]
     return max((path.stat().st_mtime for path in records), default=0.0)
 

@@ -65,9 +65,8 @@ def look(entry: Entry) -> State:
     """The state of an entry; what hinders it is a part of that, not an error."""
     try:
         path, wanted = entry.run_path, entry.image_ids()
-        if not path.exists():
+        if (run := Run.find(path)) is None:
             return State(len(wanted))
-        run = Run.open(path)
         failures = {}
         for name in run.records("failed"):
             failure = run.read_record(name) or {}  # gone since: it has succeeded

@@ -1,27 +1,32 @@
-"""One folder a run, one row an image; a finished image is never lost nor computed twice."""
+"""One folder per run, one row per image; a finished image is never lost nor computed twice."""
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bigain.errors import BiGainError, some
+from bigain.store.bundles import Bundled, Bundles
 from bigain.store.identity import canonical
 from bigain.store.identity import fingerprint as fingerprint
 from bigain.store.locks import LockedError as LockedError  # raised here, so caught from here
 from bigain.store.locks import Locks
 from bigain.store.shards import WHOLE, Shard
 from bigain.utils import files
+from bigain.utils.images import enlarged, read_sheet, reduced, write_sheet
 
 _RUN = "run.json"
+_SHEET = "sheet.png"
 _FINGERPRINT = b"bigain.fingerprint"
 _COMPACTING = "compacting"  # the record of a compaction under way
 _SCALARS = (pa.string(), pa.bool_(), pa.int64(), pa.float64())
@@ -41,10 +46,12 @@ class MissingImagesError(BiGainError):
 
 
 class Run:
-    """The results of one run, in ``<root>/<prefix>-<fingerprint>``; see `create` and `open`.
+    """The results of one run, in ``<root>/<prefix>-<fingerprint>``; see `create` and `find`.
 
     ``run.json`` tells what ran, each ``part-*.parquet`` holds some of its images, one row each, and
-    other ``*.json`` are its records.
+    other ``*.json`` are its records. A run without a folder may be in the bundles beside ``root``
+    (`bigain.store.bundles`): it is read there, and gets its folder back when it is locked or
+    changed.
 
     Attributes:
         path: the folder.
@@ -60,6 +67,7 @@ class Run:
         self.config = config
         self._schema: pa.Schema | None = None
         self._locks = Locks(path)
+        self._bundles = Bundles.beside(path.parent)
 
     @classmethod
     def create(
@@ -72,8 +80,7 @@ class Run:
         """
         _check_name("run prefix", name_prefix)
         path = Path(root) / f"{name_prefix}-{fingerprint(identity)}"
-        if (path / _RUN).exists():
-            run = cls.open(path)
+        if (run := cls.find(path)) is not None:
             if canonical(run.identity) != canonical(identity):
                 keys = sorted(
                     key
@@ -94,18 +101,29 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
-        """Open the run in the folder ``path``.
+        """Open the run in the folder ``path``, or that of this name in the bundles.
 
         Raises:
             BiGainError: if there is none, or its ``run.json`` is damaged.
         """
+        if (run := cls.find(path)) is None:
+            raise BiGainError(
+                f"no run at {path}: a run's folder holds {_RUN}; see `ls {Path(path).parent}` for "
+                "those there are, or start one with `python run.py`"
+            )
+        return run
+
+    @classmethod
+    def find(cls, path: Path | str) -> "Run | None":
+        """As `open`, but None if there is none."""
         path = Path(path)
         about = path / _RUN
         if not about.is_file():
-            raise BiGainError(
-                f"no run at {path}: a run's folder holds {_RUN}; see `ls {path.parent}` for those "
-                "there are, or start one with `python run.py`"
-            )
+            bundles = Bundles.beside(path.parent)
+            if path.name not in bundles:
+                return None
+            found = bundles.about(path.name)
+            return cls(path, found["identity"], found["config"])
         try:
             found = json.loads(about.read_text())
             run = cls(path, found["identity"], found["config"])
@@ -132,6 +150,7 @@ class Run:
         """
         if not rows:
             return
+        self.unpack()
         table = self._table(rows)
         with files.atomic(self.path / f"part-{uuid4().hex}.parquet") as file:
             pq.write_table(table, file, write_page_checksum=True)
@@ -177,6 +196,7 @@ class Run:
         Raises:
             BiGainError: if a part is damaged, or the disk refuses.
         """
+        self.unpack()
         with files.explained(self.path):
             journal = self.read_record(_COMPACTING)
             if journal and (self.path / journal["whole"]).exists():
@@ -189,18 +209,22 @@ class Run:
             table = self._table([{str(k): _plain(v) for k, v in row.items()} for row in rows])
             whole = self.path / f"part-{uuid4().hex}.parquet"
             self.record(_COMPACTING, {"whole": whole.name, "parts": [p.name for p in parts]})
-            # 32 bits of noise in 64-bit numbers: split by byte, they compress well
-            with files.atomic(whole) as file:
-                pq.write_table(
-                    table,
-                    file,
-                    compression="zstd",
-                    use_dictionary=False,
-                    use_byte_stream_split=_floats(table.schema),
-                    write_page_checksum=True,
-                )
+            self._write(table, whole)
             self._drop([p.name for p in parts])
             self.forget(_COMPACTING)
+
+    def _write(self, table: pa.Table, path: Path | None = None) -> None:
+        """Write one part for all rows."""
+        # 32 bits of noise in 64-bit numbers: split by byte, they compress well
+        with files.atomic(path or self.path / f"part-{uuid4().hex}.parquet") as file:
+            pq.write_table(
+                table,
+                file,
+                compression="zstd",
+                use_dictionary=False,
+                use_byte_stream_split=_floats(table.schema),
+                write_page_checksum=True,
+            )
 
     def _drop(self, parts: Sequence[str]) -> None:
         for name in parts:
@@ -221,6 +245,7 @@ class Run:
         Raises:
             LockedError: at once, if another process holds the shard or one that overlaps.
         """
+        self.unpack()
         with self._locks.shard(shard, sweep):
             with files.explained(self.path):
                 files.remove_stray(self.path)
@@ -232,6 +257,7 @@ class Run:
         Raises:
             LockedError: at once, if another process holds it.
         """
+        self.unpack()
         return self._locks.finish()
 
     def running(self) -> list[Shard]:
@@ -244,15 +270,18 @@ class Run:
         Raises:
             BiGainError: if it is not plain JSON or cannot be written.
         """
+        self.unpack()
         files.write_text(self._record(name), _readable(data))
 
     def update(self, name: str, change: Callable[[dict[str, Any] | None], dict[str, Any]]) -> None:
         """Write ``change`` of the record ``name``, or of None; processes take turns at it."""
+        self.unpack()
         with self._locks.records():
             self.record(name, change(self.read_record(name)))
 
     def forget(self, name: str) -> None:
         """Remove the record ``name`` if there is one."""
+        self.unpack()
         with files.explained(self.path):
             self._record(name).unlink(missing_ok=True)
 
@@ -263,6 +292,9 @@ class Run:
             BiGainError: if it is damaged.
         """
         path = self._record(name)
+        if self.bundled:
+            kept = self._bundles.records(self.path.name).get(name)
+            return None if kept is None else dict(kept)
         if not path.exists():
             return None
         try:
@@ -275,7 +307,103 @@ class Run:
 
     def records(self, prefix: str) -> list[str]:
         """The names of the records that begin with ``prefix``."""
-        return sorted(path.stem for path in self.path.glob(f"{prefix}*.json"))
+        if self.bundled:
+            every = self._bundles.records(self.path.name)
+            return sorted(name for name in every if name.startswith(prefix))
+        found = (path.stem for path in self.path.glob(f"{prefix}*.json"))
+        return sorted(name for name in found if f"{name}.json" != _RUN)
+
+    def sheet(self) -> list[np.ndarray]:
+        """The images of its contact sheet, uint8 [H, W, 3] each, small ones enlarged.
+
+        Returns:
+            Nothing if it has none; of a bundled run the first alone.
+
+        Raises:
+            BiGainError: if it cannot be decoded.
+        """
+        if self.bundled:
+            return [enlarged(image) for image in self._bundles.sheet(self.path.name)]
+        path = self.path / _SHEET
+        return read_sheet(path) if path.exists() else []
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it has no folder of its own, but is in the bundles."""
+        return not (self.path / _RUN).exists() and self.path.name in self._bundles
+
+    def unpack(self) -> None:
+        """Give a bundled run its folder back; a run that has one stays as it is.
+
+        Killed at any moment and called again, it ends as if it had not been killed.
+
+        Raises:
+            BiGainError: if the bundle is damaged, or the disk refuses.
+        """
+        if not self.bundled:
+            return
+        with files.explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with self._locks.records():
+            if not self.bundled:  # another process has done it
+                return
+            self._clear()
+            found = self._bundles.read(self.path.name)
+            if len(found.rows):
+                table = found.rows.replace_schema_metadata({_FINGERPRINT: self.fingerprint})
+                self._write(table)
+            for name, record in found.records.items():
+                files.write_text(self._record(name), _readable(dict(record)))
+            if found.sheet:
+                write_sheet(self.path / _SHEET, found.sheet)
+            files.write_text(self.path / _RUN, _readable(dict(found.about)))
+
+    def pack(self, rows: pd.DataFrame, sheet: int) -> Bundled:
+        """The run as bundles keep it.
+
+        Args:
+            rows: its finished images, less what is not worth keeping, which is an empty list.
+            sheet: how many images of its contact sheet to keep.
+        """
+        names = self.records("")
+        return Bundled(
+            self.path.name,
+            {"fingerprint": self.fingerprint, "identity": self.identity, "config": self.config},
+            {name: record for name in names if (record := self.read_record(name)) is not None},
+            pa.Table.from_pandas(rows, self._stored(), preserve_index=False),
+            [reduced(image) for image in self.sheet()[:sheet]],
+        )
+
+    def remove(self) -> None:
+        """Delete the folder of a run that is in the bundles; the caller holds its lock."""
+        if self.path.name not in self._bundles:
+            raise ValueError(f"{self.path} is in no bundle, so its folder is all there is")
+        with files.explained(self.path):
+            (self.path / _RUN).unlink(missing_ok=True)  # from here on it is read in the bundle
+            shutil.rmtree(self.path)
+
+    def tidy(self) -> None:
+        """Remove what a killed `remove` left of a bundled run's folder."""
+        if self.path.is_dir():
+            with self._locks.records():
+                if self.bundled:
+                    self._clear()
+
+    def _clear(self) -> None:
+        """Remove what is left of a folder that was being removed or unpacked; locks stay."""
+        for path in self.path.iterdir():
+            if path.name.startswith((".lock-", ".sweep-")):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _stored(self) -> pa.Schema:
+        """The columns of its rows."""
+        if self.bundled:
+            return self._bundles.rows(self.path.name).schema
+        return self._read_part(self._parts()[0], ["image_id"])[1]
 
     def _record(self, name: str) -> Path:
         _check_name("record", name)
@@ -316,6 +444,9 @@ class Run:
         return sorted(self.path.glob("part-*.parquet"))
 
     def _read(self, columns: list[str] | None) -> pd.DataFrame:
+        if self.bundled:
+            table = self._bundles.rows(self.path.name, columns)
+            return table.to_pandas().sort_values("image_id", ignore_index=True)
         tables: list[pa.Table] = []
         parts = self._parts()
         schema: pa.Schema | None = None
@@ -372,8 +503,10 @@ def runs(root: Path | str) -> Iterator[Run]:
     Raises:
         BiGainError: if one is damaged.
     """
-    for about in sorted(Path(root).glob(f"*/{_RUN}")):
-        yield Run.open(about.parent)
+    root = Path(root)
+    names = {about.parent.name for about in root.glob(f"*/{_RUN}")}
+    for name in sorted(names.union(Bundles.beside(root).names())):
+        yield Run.open(root / name)
 
 
 def _readable(data: dict[str, Any]) -> str:

@@ -45,10 +45,10 @@ class EvaluateImages(Task):
             )
 
     def report(self, setup: Setup) -> Run | None:
-        scoring, path, run = setup.scoring, Path(self.path or ""), None
+        scoring, path = setup.scoring, Path(self.path or "")
         assert scoring is not None  # see `check`
-        if (path / "run.json").is_file():
-            run = Run.open(path)
+        run = Run.find(path)
+        if run is not None:
             n = contiguous(run) if setup.limit is None else setup.limit
             scores, kept = scoring.of_run(run, n), run.path
         else:

@@ -32,7 +32,6 @@ from bigain.utils.images import (
     PROMPT,
     pixels,
     read_image,
-    read_sheet,
     write_png,
     write_sheet,
 )
@@ -182,11 +181,11 @@ class Generate(Task):
 
     def pictures(self, run: Run, ids: Sequence[str], start: int) -> list[Any]:
         """The images with their prompts, or what the contact sheet still shows of them."""
-        paths, sheet = files(run, ids), run.path / "sheet.png"
+        paths = files(run, ids)
         shown: Sequence[Path | np.ndarray] = paths
         if not all(path.exists() for path in paths):
             # the sheet is of the run's first images, be they more or fewer than these
-            shown = read_sheet(sheet)[start:] if sheet.exists() else []
+            shown = run.sheet()[start:]
         return list(zip(shown, run.require(ids)["prompt"], strict=False))
 
 

@@ -13,6 +13,8 @@ blocks: a U-Net's downsampling factors, or a DiT's block indices. fields: "queri
 or both. pruned: whether a slot holds its `KEPT` token as it is, not the mean of its tokens.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -76,8 +78,35 @@ def assignment(
     return slots, roles
 
 
+def at_timesteps(frame: pd.DataFrame, timesteps: Collection[int]) -> pd.DataFrame:
+    """The rows as if only those of ``timesteps`` had been traced."""
+    times = [int(t) for t in frame.iloc[0]["timesteps"]]
+    places = [i for i, t in enumerate(times) if t in timesteps]
+
+    def part(values: NDArray) -> NDArray:
+        return np.asarray(values).reshape(len(times), -1)[places].flatten()
+
+    lists = ("slots", "roles", "before", "after", "product")
+    found = frame.copy()
+    found["timesteps"] = pd.Series([[times[i] for i in places]] * len(frame), frame.index)
+    for name in lists:
+        found[name] = pd.Series([part(values) for values in frame[name]], frame.index)
+    return found
+
+
+def _alike(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the timesteps that all were traced at: bundles keep fewer than were asked for."""
+    each = frame["timesteps"].map(lambda times: tuple(map(int, times)))
+    if each.nunique() == 1:
+        return frame
+    common = set.intersection(*map(set, each))
+    parts = [at_timesteps(frame[each == times], common) for times in each.unique()]
+    return pd.concat(parts).loc[frame.index]
+
+
 def spectra(frame: pd.DataFrame) -> tuple[NDArray, NDArray, NDArray]:
     """before, after and product of all images, float64 [I, T, K, F, R] each."""
+    frame = _alike(frame)
     first = frame.iloc[0]
     outer = (len(frame), len(first["timesteps"]), len(first["blocks"]))
     after, product = (
@@ -92,6 +121,7 @@ def spectra_at(
     name: str, frame: pd.DataFrame, timestep: int | None
 ) -> tuple[NDArray, NDArray, NDArray]:
     """`spectra` at one timestep, [I, K, F, R] each; arguments and errors as of `assignment`."""
+    frame = _alike(frame)
     step = _step(name, frame.iloc[0], timestep)
     before, after, product = (values[:, step] for values in spectra(frame))
     return before, after, product

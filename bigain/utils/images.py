@@ -140,14 +140,28 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = COLUMNS) -> np.nd
     Returns:
         uint8 [H', W', 3].
     """
-    factor = max(1, -(-SHOWN // min(images[0].shape[:2])))
-    stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    large = stack.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    large = torch.from_numpy(np.stack([enlarged(image) for image in images])).permute(0, 3, 1, 2)
     grid = make_grid(large, nrow=columns, padding=GAP, pad_value=255)
     if len(images) == 1:  # make_grid puts no frame around a single image
         grid = F.pad(grid, (GAP, GAP, GAP, GAP), value=255)
         grid = grid.expand(3, -1, -1)
     return grid.permute(1, 2, 0).numpy()
+
+
+def enlarged(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] as a contact sheet shows it."""
+    factor = max(1, -(-SHOWN // min(image.shape[:2])))
+    return image.repeat(factor, 0).repeat(factor, 1)
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """The smallest image that `enlarged` makes ``image`` of."""
+    for factor in range(min(image.shape[:2]), 1, -1):
+        small = image[::factor, ::factor]
+        again = enlarged(small)
+        if again.shape == image.shape and (again == image).all():
+            return small
+    return image
 
 
 def open_folder(path: Path | str, limit: int | None = None, *, mixed: bool = False) -> ImageFolder:

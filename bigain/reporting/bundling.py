@@ -1,0 +1,174 @@
+"""Finished runs made small enough to keep in the repository: a few bundles for all of them."""
+
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bigain.errors import BiGainError
+from bigain.experiments import experiment_files
+from bigain.experiments.experiment_files import Entry
+from bigain.reporting import findings, maps, samples
+from bigain.reporting.build import figures_of
+from bigain.store import run_images
+from bigain.store.bundles import Bundled, Bundles
+from bigain.store.runs import Run
+from bigain.tasks import TASKS
+from bigain.tasks.trace_rows import at_timesteps
+
+BATCH = 200  # runs that are read at a time
+
+
+@dataclass
+class Reads:
+    """What tables, figures and findings read of runs beside predictions, by the runs' folders.
+
+    Attributes:
+        trials: runs of which a finding reads the trials.
+        slots: traces of which a figure shows the tokens' slots.
+        timesteps: of traces.
+    """
+
+    trials: set[str] = field(default_factory=set)
+    slots: set[str] = field(default_factory=set)
+    timesteps: set[int] = field(default_factory=lambda: {findings.TIMESTEP})
+
+
+def reads_of(names: Iterable[str], scale: str) -> Reads:
+    """What the experiments ``names`` read; rows that cannot run here are left out."""
+    found = Reads()
+    for name in names:
+        experiment = experiment_files.load(name, scale)
+        if (timestep := experiment.maps.get("timestep")) is not None:
+            found.timesteps.add(timestep)
+        for row in experiment.rows:
+            for task, entry in row.entries.items():
+                trials = TASKS[task].compares_classes and findings.reads_trials(name, row.name)
+                slots = TASKS[task].watches and "maps" in figures_of(experiment)
+                if (trials or slots) and (path := _name(Entry(entry.overrides))) is not None:
+                    (found.trials if trials else found.slots).add(path)
+    return found
+
+
+def bundle(entries: Sequence[Entry], reads: Reads) -> int:
+    """Bring the entries' finished and scored runs into the bundles, and remove their folders.
+
+    Generated images go, too. What tables, figures and findings read stays, so they build without
+    the rest; a run that is asked for more images gets a folder again, with all rows it had. Killed
+    at any moment and called again, this goes on.
+
+    Returns:
+        How many entries are in bundles.
+
+    Raises:
+        LockedError: if a process is working on one of the runs.
+    """
+    done = 0
+    waiting: dict[Path, Run] = {}
+    for given in entries:
+        entry = Entry(given.overrides)  # whose data and model go with it, as there may be many
+        try:
+            job = entry.job
+            run = Run.find(job.run_path)
+        except BiGainError:  # such as data that are not on this machine
+            continue
+        if run is None or job.task.unfinished(run, job.ids) or not entry.scored(run):
+            continue
+        done += 1
+        if run.bundled:
+            run.tidy()
+            continue
+        if job.scoring is not None:
+            with run.lock():
+                _archive(run, len(job.ids))
+            if any(run_images.folder(run).glob("*.png")):
+                done -= 1  # images that are not scored: the folder is kept
+                continue
+        waiting[run.path] = run
+    every = list(waiting.values())
+    for start in range(0, len(every), BATCH):
+        _move(every[start : start + BATCH], reads)
+    return done
+
+
+def _move(runs: Sequence[Run], reads: Reads) -> None:
+    """Into the bundles beside them, and then away."""
+    for root in {run.path.parent for run in runs}:
+        here = [run for run in runs if run.path.parent == root]
+        with ExitStack() as held:
+            for run in here:
+                held.enter_context(run.lock())
+            Bundles.beside(root).add([packed(run, reads) for run in here])
+            for run in here:
+                run.remove()
+
+
+def packed(run: Run, reads: Reads) -> Bundled:
+    """The run less what nothing reads."""
+    rows, name = run.rows(), run.path.name
+    sheet = len(run.sheet())
+    if "trials" in rows:
+        rows = _classified(rows, name in reads.trials)
+    if "slots" in rows:
+        rows = _traced(rows, reads.timesteps, name in reads.slots)
+    if "prompt" in rows:
+        sheet = min(sheet, int(samples.shown(rows, sheet)["index"].max()) + 1 if sheet else 0)
+    return run.pack(rows, sheet)
+
+
+def _archive(run: Run, scored: int) -> None:
+    before = (run.read_record(run_images.ARCHIVED) or {"images": 0})["images"]
+    run.record(run_images.ARCHIVED, {"images": max(before, scored)})
+    for path in run_images.files(run, run_images.first_ids(scored)):
+        path.unlink(missing_ok=True)
+
+
+def _classified(rows: pd.DataFrame, trials: bool) -> pd.DataFrame:
+    """Errors are read where an image has several labels, and trials by a finding.
+
+    That takes those of the noises that every class was tried with; the rest are NaN.
+    """
+    rows = rows.copy()
+    several = rows["labels"].map(len).max() > 1
+    rows["errors"] = _single(rows["errors"], several)
+    if trials and rows["trials"].map(len).min() > 0:
+        classes = len(rows["samples"].iloc[0])
+        each = np.stack(list(rows["trials"])).reshape(len(rows), classes, -1)
+        each[..., np.isnan(each).any((0, 1))] = np.nan
+        rows["trials"] = pd.Series(list(each.reshape(len(rows), -1)), rows.index)
+    rows["trials"] = _single(rows["trials"], trials)
+    return rows
+
+
+def _traced(rows: pd.DataFrame, timesteps: Collection[int], slots: bool) -> pd.DataFrame:
+    """Spectra at the timesteps of figures and findings, and the slots of the images shown."""
+    rows = at_timesteps(rows, timesteps) if _covers(rows, timesteps) else rows.copy()
+    shown = rows["image_id"].isin(maps.shown(rows) if slots else [])
+    for name in ("slots", "roles", "image"):
+        rows[name] = rows[name].where(shown, pd.Series([[]] * len(rows), rows.index))
+    for name in ("before", "after", "product"):
+        rows[name] = _single(rows[name], True)
+    return rows
+
+
+def _covers(rows: pd.DataFrame, timesteps: Collection[int]) -> bool:
+    """Whether all rows were traced alike, and at one of ``timesteps``."""
+    each = {tuple(map(int, times)) for times in rows["timesteps"]}
+    return len(each) == 1 and bool(set(timesteps).intersection(chain(*each)))
+
+
+def _single(values: pd.Series, kept: bool) -> pd.Series:
+    """Lists in single precision, or empty ones."""
+    lists = [np.float32(v).astype(float) if kept else np.empty(0) for v in values]
+    return pd.Series(lists, values.index)
+
+
+def _name(entry: Entry) -> str | None:
+    try:
+        return entry.run_path.name
+    except BiGainError:
+        return None
