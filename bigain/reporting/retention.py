@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bigain.errors import BiGainError
 from bigain.metrics.accuracy import Z
 from bigain.metrics.spectrum import centres, coherence, retention
-from bigain.reporting.figures import COLOURS, MARKERS
+from bigain.reporting.style import COLOURS, MARKERS
 from bigain.tasks.trace_rows import block_title, spectra_at, time_of
 from bigain.utils import files
 
