@@ -231,8 +231,9 @@ def _retention(
     experiment: Experiment, group: Group, found: Entries, rows: Sequence[Row], stem: Path
 ) -> None:
     timestep = experiment.maps.get("timestep")
+    methods = {row.title: row.series for row in group.rows}
     for value in VALUES:
-        draw = partial(draw_retention, value=value, timestep=timestep)
+        draw = partial(draw_retention, value=value, timestep=timestep, methods=methods)
         _traced(draw, experiment, group, found, stem)
 
 

@@ -13,11 +13,12 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from bigain.reporting.pictures import DPI, save_figure
+from bigain.reporting.pictures import save_figure
 from bigain.reporting.style import BASELINE, Style, styles
 from bigain.tasks.columns import Panel, Row
 
 X, X_LABEL = "gflops", "GFLOPs per evaluation"
+DPI = 150  # for the README, where it is shown large
 SIZE = (3.9, 2.9)  # inches a panel spans
 LABELS = 0.36  # share of a panel's width, left of all values, that the labels take
 GAP = 1.15  # between the labels' middles, in heights of a label
@@ -88,7 +89,7 @@ def draw(models: Sequence[Model], panels: Sequence[Panel], path: Path, title: st
     for line, panel in zip(grid, shown, strict=True):
         for axes, model in zip(line, models, strict=True):
             _label(axes, model, panel, found)
-    save_figure(figure, path)
+    save_figure(figure, path, DPI)
     return True
 
 
