@@ -19,7 +19,7 @@ TEXTURED := data/fashion_textured/t10k-labels-idx1-ubyte.gz
 HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -s .yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run joint findings tables figures report status benchmark test format clean $(EXPERIMENTS)
+.PHONY: help venv run joint overview findings tables figures report status benchmark test format clean $(EXPERIMENTS)
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@rm -f $(MAKING) && touch $@
 
-run findings benchmark test: export HF_HUB_OFFLINE = 1
+run findings overview benchmark test: export HF_HUB_OFFLINE = 1
 ifeq ($(SCALE),mini)
 tables figures report $(EXPERIMENTS): export HF_HUB_OFFLINE = 1
 report: $(TEXTURED)
@@ -53,8 +53,12 @@ run: $(STAMP) ## run the demo experiment and write its table
 	$(PY) run.py -m experiment=demo
 	$(PY) -m bigain.reporting table demo
 
+overview: $(STAMP) ## accuracy and FID of both models in one figure: results/overview.png
+	$(PY) -m bigain.reporting overview
+
 joint: ## accuracy beside FID for every method and strength: results/mini/figure2.*
 	$(MAKE) figure2 SCALE=mini
+	$(MAKE) overview
 
 texture benchmark findings: $(TEXTURED)
 

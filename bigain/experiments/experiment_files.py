@@ -30,7 +30,7 @@ from bigain.utils.paths import REPOSITORY
 FOLDER = REPOSITORY / "experiments"
 SCALES = ("paper", "mini")
 KEYS = {"title", "note", "baseline", "tasks", "rows"}
-OPTIONAL = {"groups", "next", "figures", "axis", "maps", "without"}
+OPTIONAL = {"groups", "next", "figures", "axis", "maps", "overview", "without"}
 # of a row: one of both, and what it may add
 METHOD_KEYS = {"method", "methods"}
 ROW_KEYS = {"title", "series", "overrides", "groups", "published"}
@@ -129,6 +129,8 @@ class Experiment:
         tasks: that every row runs.
         figures: to draw beside the table, of `bigain.reporting.build.FIGURES`.
         maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
+        overview: the methods that the figure "overview" shows, by name without a strength; empty
+            for all.
         axis: the label of the methods' strength, which figures then draw values against; empty
             for costs.
         spent: whether tables print the time and memory that the runs took.
@@ -146,6 +148,7 @@ class Experiment:
     groups: list[Group]
     axis: str = ""
     spent: bool = True
+    overview: Sequence[str] = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -228,6 +231,7 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
         groups,
         found.get("axis", ""),
         shared.get("spent", True),
+        found.get("overview", []),
     )
 
 
@@ -254,6 +258,12 @@ def _read(name: str) -> dict[str, Any]:
         raise BiGainError(
             f"{path.name}: rows must be unique and baseline one of them; got "
             f"{', '.join(known_names)} and {found['baseline']}"
+        )
+    named = {name.partition("@")[0] for name in known_names}
+    if unknown := [name for name in found.get("overview", []) if name not in named]:
+        raise BiGainError(
+            f"{path.name}: overview names {unknown[0]}, which is no method of its rows; they are "
+            f"of {', '.join(sorted(named))}"
         )
     return found
 

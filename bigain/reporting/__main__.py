@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import explain
 from bigain.experiments.experiment_files import SCALES, load, names
-from bigain.reporting.build import build, collect
+from bigain.reporting.build import build, collect, draw_overview
 from bigain.reporting.bundling import bundle, reads_of
 from bigain.reporting.findings import findings
 from bigain.reporting.report import report
@@ -43,6 +43,12 @@ def main() -> int:
     page = verbs.add_parser("report", help="write one HTML page of all tables and figures")
     page.add_argument("--scale", choices=SCALES, default="mini")
     page.add_argument("--out", type=Path, help="file; default results/SCALE/report.html")
+    whole = verbs.add_parser("overview", help="draw accuracy and FID of all models in one figure")
+    whole.add_argument(
+        "name", nargs="?", default="figure2", help="of an experiment with an overview"
+    )
+    whole.add_argument("--scale", choices=SCALES, default="mini")
+    whole.add_argument("--out", type=Path, help="file; default results/overview.png")
     arguments, more = parser.parse_known_args()
     if arguments.verb != "table" or not all("=" in text for text in more):
         parser.parse_args()  # says what is wrong with them
@@ -66,6 +72,11 @@ def main() -> int:
             return 0
         if arguments.verb == "report":
             print(f"wrote {report(arguments.scale, arguments.out)}")
+            return 0
+        if arguments.verb == "overview":
+            path = arguments.out or REPOSITORY / "results" / "overview.png"
+            if draw_overview(load(arguments.name, arguments.scale), path):
+                print(f"wrote {path}")
             return 0
         if arguments.verb == "status":
             for line in status_of(arguments.names, arguments.scale):

@@ -13,7 +13,7 @@ from bigain.errors import BiGainError
 from bigain.experiments.configuration import metric_kinds
 from bigain.experiments.experiment_files import Entry, Experiment, Group
 from bigain.experiments.experiment_files import Row as ExperimentRow
-from bigain.reporting import figures, samples, tables
+from bigain.reporting import figures, overview, samples, tables
 from bigain.reporting.maps import draw_maps
 from bigain.reporting.published import add_published, published
 from bigain.reporting.retention import VALUES, draw_retention
@@ -128,15 +128,43 @@ def build(experiment: Experiment, out: Path, collected: Sequence[Collected] | No
     with files.explained(out):
         out.mkdir(parents=True, exist_ok=True)
     for name in figures_of(experiment):
-        for part in collected:
-            suffix = f"-{part.group.name}" if len(experiment.groups) > 1 else ""
-            stem = out / f"{experiment.name}{suffix}"
-            FIGURES[name](experiment, part.group, part.entries, part.rows, stem)
+        FIGURES[name](experiment, collected, out / experiment.name)
     return text
 
 
+def draw_overview(
+    experiment: Experiment, path: Path, collected: Sequence[Collected] | None = None
+) -> bool:
+    """Draw `bigain.reporting.overview` of an experiment; return whether there was anything to draw.
+
+    Args:
+        path: of the PNG file.
+        collected: the experiment's groups, if they have been read already.
+
+    Raises:
+        BiGainError: as `build` does.
+    """
+    models = []
+    for part in collect(experiment) if collected is None else collected:
+        series: dict[str, list[Row]] = {}
+        baseline: Row = {}
+        lines = list(zip(part.group.rows, part.rows, strict=True))
+        names = experiment.overview or [_method(row) for row, _ in lines]
+        for name in dict.fromkeys(names):
+            for row, line in lines:
+                if row.name == experiment.baseline:
+                    baseline = line
+                elif _method(row) == name:
+                    series.setdefault(row.series, []).append(line)
+        models.append(overview.Model(part.group.title, baseline, series))
+    panels = [panel for task in experiment.tasks for panel in TASKS[task].panels]
+    with files.explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return overview.draw(models, panels, path, experiment.title)
+
+
 def figures_of(experiment: Experiment) -> list[str]:
-    """The names of its figures; one each for every group."""
+    """The names of its figures: one each for every group, but for those in `ACROSS`."""
     usual = [figure for task in experiment.tasks for figure in TASKS[task].figures]
     return list(experiment.figures) or ["tradeoff", *usual]
 
@@ -207,18 +235,47 @@ def _retention(
     experiment: Experiment, group: Group, found: Entries, rows: Sequence[Row], stem: Path
 ) -> None:
     timestep = experiment.maps.get("timestep")
+    methods = {row.title: row.series for row in group.rows}
     for value in VALUES:
-        draw = partial(draw_retention, value=value, timestep=timestep)
+        draw = partial(draw_retention, value=value, timestep=timestep, methods=methods)
         _traced(draw, experiment, group, found, stem)
 
 
-# name in an experiment file -> draws it from (experiment, group, entries, table rows, stem)
-FIGURES: dict[str, Callable[..., None]] = {
-    "tradeoff": _tradeoff,
-    "samples": _samples,
-    "maps": _maps,
-    "retention": _retention,
+def _overview(experiment: Experiment, collected: Sequence[Collected], stem: Path) -> None:
+    draw_overview(experiment, stem.with_name(f"{stem.name}-overview.png"), collected)
+
+
+def _method(row: ExperimentRow) -> str:
+    """Its name without the strength."""
+    return row.name.partition("@")[0]
+
+
+Draw = Callable[[Experiment, Sequence[Collected], Path], None]
+
+
+def _each_group(
+    draw: Callable[[Experiment, Group, Entries, Sequence[Row], Path], None],
+) -> Draw:
+    """Draw one figure per group, whose name is part of the file's if there are several."""
+
+    def every_group(experiment: Experiment, collected: Sequence[Collected], stem: Path) -> None:
+        for part in collected:
+            suffix = f"-{part.group.name}" if len(collected) > 1 else ""
+            own = stem.with_name(stem.name + suffix)
+            draw(experiment, part.group, part.entries, part.rows, own)
+
+    return every_group
+
+
+# name in an experiment file -> draws it from (experiment, its groups, stem of the files' names)
+FIGURES: dict[str, Draw] = {
+    "tradeoff": _each_group(_tradeoff),
+    "samples": _each_group(_samples),
+    "maps": _each_group(_maps),
+    "retention": _each_group(_retention),
+    "overview": _overview,
 }
+ACROSS = frozenset({"overview"})  # figures of all groups together
 
 
 def _merge(row: Row, part: Row) -> Row:

@@ -10,14 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from bigain.reporting.pictures import save_figure
+from bigain.reporting.style import BASELINE, styles
 from bigain.tasks.columns import Panel, Row
 from bigain.utils import files
-
-# Okabe and Ito (2008), safe for the colour-blind, less the black of the baseline and the yellow
-# that fades on white. Six colours and seven markers make 42 methods distinct.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_BASELINE = "#222222"
 
 
 @dataclass(frozen=True)
@@ -92,8 +88,7 @@ def tradeoff(
     _legend(figure, [points[name] for name in shown], shown)
     with files.explained(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic(stem.with_name(stem.name + ".png")) as file:
-        figure.savefig(file, format="png", dpi=150)
+    save_figure(figure, stem.with_name(stem.name + ".png"))
 
 
 def _legend(figure: Figure, points: Sequence[Line2D], names: Sequence[str]) -> None:
@@ -117,30 +112,28 @@ def _draw(
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    others = 0
+    found = styles(series)
     any_drawn = False
     for name in dict.fromkeys(series):
         members = [row for row, of in zip(rows, series, strict=True) if of == name]
         if any(row["method"] == baseline for row in members):
-            colour, marker = _BASELINE, "*"
+            style = BASELINE
             _band(axes, members[0], drawn, name)
         else:
-            colour = COLOURS[others % len(COLOURS)]
-            marker = MARKERS[others % len(MARKERS)]
-            others += 1
+            style = found[name]
         there = [r for r in members if r[panel.value] is not None and r[x_key] is not None]
         if not there:
             continue
         any_drawn = True
         x = [row[x_key] for row in there]
         low, high = [row[panel.low] for row in there], [row[panel.high] for row in there]
-        axes.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.5)
+        axes.vlines(x, low, high, color=style.colour, linewidth=1.4, alpha=0.5)
         axes.plot(
             x,
             [row[panel.value] for row in there],
-            color=colour,
-            marker=marker,
-            markersize=12 if marker == "*" else 7,
+            color=style.colour,
+            marker=style.marker,
+            markersize=12 if style is BASELINE else 7,
             markeredgecolor="white",
             markeredgewidth=0.6,
             linewidth=0.9,
@@ -157,5 +150,6 @@ def _band(axes: Axes, row: Row, drawn: Drawn, name: str) -> None:
     panel = drawn.panel
     if row[panel.value] is not None:
         label = name if row[drawn.x] is None else None  # a row that has a place is a point
-        axes.axhline(row[panel.value], color=_BASELINE, linestyle="--", linewidth=1, label=label)
-        axes.axhspan(row[panel.low], row[panel.high], color=_BASELINE, alpha=0.08, linewidth=0)
+        colour = BASELINE.colour
+        axes.axhline(row[panel.value], color=colour, linestyle="--", linewidth=1, label=label)
+        axes.axhspan(row[panel.low], row[panel.high], color=colour, alpha=0.08, linewidth=0)

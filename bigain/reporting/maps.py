@@ -14,8 +14,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from bigain.errors import BiGainError
+from bigain.reporting.pictures import save_figure
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT, assignment, block_title, image, time_of
-from bigain.utils import files
 
 SIDE = 1.5  # inches an image spans
 # Okabe and Ito (2008), safe for the colour-blind
@@ -76,8 +76,7 @@ def draw_maps(
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     place, t = block_title(first.iloc[0], block), time_of(first.iloc[0], timestep)
     figure.suptitle(f"{title}: {place}, t = {t}", fontsize=10)
-    with files.atomic(stem.with_name(stem.name + "-maps.png")) as file:
-        figure.savefig(file, format="png", dpi=160)
+    save_figure(figure, stem.with_name(stem.name + "-maps.png"))
 
 
 def shown(frame: pd.DataFrame) -> list[str]:

@@ -18,7 +18,7 @@ from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
 from bigain.experiments.experiment_files import Entry, Experiment
 from bigain.reporting import tables
-from bigain.reporting.build import Collected, Found, collect, figures_of
+from bigain.reporting.build import ACROSS, Collected, Found, collect, figures_of
 from bigain.reporting.status import look
 from bigain.tasks.columns import number
 from bigain.utils import files
@@ -33,6 +33,7 @@ FIGURES = {  # what a picture shows, by what its file's name ends with
     "maps": "tokens that each method joins",
     "coherence": "coherence with the uncompressed tokens by spatial frequency",
     "power": "power kept by spatial frequency",
+    "overview": "accuracy and FID of every model with their 95% intervals, against GFLOPs",
 }
 States = dict[tuple[str, ...], tuple[str, str]]  # by an entry's overrides, a word and all of it
 
@@ -254,7 +255,7 @@ def _section(
         _picture(path, f"{label}, {experiment.title}", stale, newest)
         for path in _files(folder, name)
     ]
-    wanted = len(figures_of(experiment)) * len(collected)
+    wanted = sum(1 if f in ACROSS else len(collected) for f in figures_of(experiment))
     return Section(
         name,
         label,

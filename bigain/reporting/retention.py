@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from bigain.errors import BiGainError
 from bigain.metrics.accuracy import Z
 from bigain.metrics.spectrum import centres, coherence, retention
-from bigain.reporting.figures import COLOURS, MARKERS
+from bigain.reporting.pictures import save_figure
+from bigain.reporting.style import Style, styles
 from bigain.tasks.trace_rows import block_title, spectra_at, time_of
-from bigain.utils import files
 
-COLUMNS = 5  # panels a line
+DPI = 100
+COLUMNS = 5  # panels in one line
+DASHES = ("-", "--", ":")  # of a method's strengths in their order
 TICKS = {0: "mean", 0.125: "1/8", 0.25: "1/4", 0.375: "3/8", 0.5: "1/2"}
 Measure = Callable[[NDArray, NDArray, NDArray], NDArray[np.float64]]
 VALUES: dict[str, tuple[str, Measure]] = {
@@ -32,16 +34,19 @@ def draw_retention(
     *,
     value: str = "coherence",
     timestep: int | None = None,
+    methods: Mapping[str, str] | None = None,
 ) -> None:
-    """Draw ``<stem>-<value>.png``: a panel a block, a line a method with a 95% band over images.
+    """Draw ``<stem>-<value>.png``: one panel per block, one line per method with its 95% band.
 
-    Of a method that shortens both queries and keys and values, each is a line of its own.
+    The band is that of the mean over images. A method that shortens both queries and keys and
+    values has a line for each. A method looks the same at all its strengths, but for the dashes.
 
     Args:
         traces: by the methods' titles, rows of ``task=trace``. None, no figure.
         stem: path without a suffix; its folder exists.
         value: "coherence", which noise cannot fake, or "power", after over before.
         timestep: one of those traced; by default the first.
+        methods: what the strengths of a method have in common, by title; by default the title.
 
     Raises:
         ValueError: if ``value`` is neither.
@@ -52,10 +57,17 @@ def draw_retention(
         raise ValueError(f"value must be one of {', '.join(VALUES)}; got {value!r}")
     if not traces:
         return
-    lines = {
-        label: found
-        for name, frame in traces.items()
-        for label, found in series(name, frame, value, timestep).items()
+    lines: dict[str, NDArray[np.float64]] = {}
+    members: dict[str, list[str]] = {}  # the lines of a method
+    for name, frame in traces.items():
+        for label, found in series(name, frame, value, timestep).items():
+            lines[label] = found
+            method = (methods or {}).get(name, name) + label.removeprefix(name)
+            members.setdefault(method, []).append(label)
+    looks = {
+        label: (style, DASHES[i % len(DASHES)])
+        for method, style in styles(members).items()
+        for i, label in enumerate(members[method])
     }
     first = next(iter(traces.values())).iloc[0]
     places = list(first["blocks"])
@@ -79,7 +91,7 @@ def draw_retention(
         if block >= len(places):
             axes.set_axis_off()
             continue
-        _draw(axes, {label: found[:, block] for label, found in lines.items()}, value)
+        _draw(axes, {label: found[:, block] for label, found in lines.items()}, looks, value)
         axes.set_title(block_title(first, block).capitalize(), fontsize=10)
     for axes in panels[:, 0]:
         axes.set_ylabel(VALUES[value][0])
@@ -95,8 +107,7 @@ def draw_retention(
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False
     )
-    with files.atomic(stem.with_name(f"{stem.name}-{value}.png")) as file:
-        figure.savefig(file, format="png", dpi=150)
+    save_figure(figure, stem.with_name(f"{stem.name}-{value}.png"), DPI)
 
 
 def series(
@@ -125,7 +136,12 @@ def interval(
     return mean, mean - half, mean + half
 
 
-def _draw(axes: Axes, lines: Mapping[str, NDArray[np.float64]], value: str) -> None:
+def _draw(
+    axes: Axes,
+    lines: Mapping[str, NDArray[np.float64]],
+    looks: Mapping[str, tuple[Style, str]],
+    value: str,
+) -> None:
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -133,23 +149,23 @@ def _draw(axes: Axes, lines: Mapping[str, NDArray[np.float64]], value: str) -> N
         axes.axhline(1, color="#222222", linestyle="--", linewidth=0.8)
     else:
         axes.set_ylim(-0.03, 1.03)
-    for i, (label, values) in enumerate(lines.items()):
+    for label, values in lines.items():
         x = centres(values.shape[1] - 2)
         axes.set_xticks([*TICKS, x[-1]], [*TICKS.values(), ">1/2"])  # the spectrum's corners
         there = ~np.isnan(values).any(0)  # a small grid has no frequency in some bands
         x = x[there]
         mean, low, high = interval(values[:, there])
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        style, dashes = looks[label]
+        axes.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
         axes.plot(
             x,
             mean,
-            color=colour,
-            marker=marker,
+            color=style.colour,
+            marker=style.marker,
             markersize=4.5,
             markeredgecolor="white",
             markeredgewidth=0.5,
             linewidth=1.3,
-            linestyle="-" if i < len(COLOURS) else "--",
+            linestyle=dashes,
             label=label,
         )

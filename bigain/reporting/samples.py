@@ -2,19 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
-from bigain.utils import files
+from bigain.reporting.pictures import DPI, save_figure
 
 COLUMNS = 10
-SIDE = 0.62  # inches an image spans
+LARGEST = 128  # pixels of an image's longer side; larger ones are made smaller
+GAP = 2  # pixels between images
+MARGIN = 8  # pixels around the text
+LETTERS = 11  # of a prompt in one line
+GREYS = 32  # levels of grey images, which no eye tells from 256: half the file
 
 
 def shown(frame: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The rows that a figure shows of the first ``count``, "index" being their places."""
+    """The rows that a figure shows of the first ``count``; "index" holds their places."""
     first = frame.head(count).reset_index().drop_duplicates("label")
     return first.sort_values("label").head(COLUMNS)
 
@@ -22,39 +29,70 @@ def shown(frame: pd.DataFrame, count: int) -> pd.DataFrame:
 def draw(
     methods: Mapping[str, tuple[pd.DataFrame, Sequence[np.ndarray]]], stem: Path, title: str
 ) -> None:
-    """Draw ``<stem>-samples.png``: a row a method, a column an image, titled by its prompt.
+    """Draw ``<stem>-samples.png``: one row per method, one column per image, under its prompt.
 
     The columns are the first image of each class on the runs' contact sheets, as many as fit; every
-    method's are the same indices, so the same noise.
+    method's are the same indices, so the same noise. A pixel of a sheet is a pixel of the figure.
 
     Args:
         methods: by title, rows with image_id, label and prompt, and the images of their run's
-            contact sheet. None, no figure.
+            contact sheet. Without any there is no figure.
         stem: path without a suffix; its folder exists.
 
     Raises:
-        BiGainError: if an image cannot be read or the figure not be written.
+        BiGainError: if an image cannot be read or the figure cannot be written.
     """
     if not methods:
         return
     sheets = {name: sheet for name, (_, sheet) in methods.items()}
     chosen = shown(next(iter(methods.values()))[0], min(map(len, sheets.values())))
-    width = 1.7 + SIDE * len(chosen)
-    figure = Figure(figsize=(width, 0.75 + SIDE * len(methods)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)  # type: ignore[call-arg, union-attr]
-    grid = figure.subplots(len(methods), len(chosen), squeeze=False)
-    for line, (name, sheet) in zip(grid, sheets.items(), strict=True):
-        for axes, place in zip(line, chosen["index"], strict=True):
-            axes.imshow(sheet[place])
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    for axes, prompt in zip(grid[0], chosen["prompt"], strict=True):
-        axes.set_title(_short(prompt), fontsize=6)
-    figure.suptitle(f"{title}: the same seeds under every method", fontsize=9)
-    with files.atomic(stem.with_name(stem.name + "-samples.png")) as file:
-        figure.savefig(file, format="png", dpi=150)
+    grid, (height, width) = _grid([[s[i] for i in chosen["index"]] for s in sheets.values()])
+    figure = Figure(dpi=DPI)
+    names = [figure.text(0, 0, name, fontsize=8, ha="right", va="center") for name in sheets]
+    prompts = [
+        figure.text(0, 0, fill(_short(prompt), LETTERS), fontsize=6, ha="center", va="bottom")
+        for prompt in chosen["prompt"]
+    ]
+    above = figure.text(
+        0, 0, f"{title}: the same seeds under every method", fontsize=9, ha="center", va="bottom"
+    )
+    left = 2 * MARGIN + round(max(text.get_window_extent().width for text in names))
+    prompt_height = round(max(text.get_window_extent().height for text in prompts))
+    heading = above.get_window_extent()
+    right = max(left + grid.shape[1], round(heading.width) + MARGIN) + MARGIN
+    top = MARGIN + grid.shape[0]
+    total = top + prompt_height + round(heading.height) + 3 * MARGIN
+    figure.set_size_inches(right / DPI, total / DPI)
+    figure.figimage(grid, left, MARGIN, origin="upper")
+    for i, text in enumerate(names):
+        y = top - (height + GAP) * i - height / 2
+        text.set_position(((left - MARGIN) / right, y / total))
+    for i, text in enumerate(prompts):
+        x = left + (width + GAP) * i + width / 2
+        text.set_position((x / right, (top + MARGIN / 2) / total))
+    above.set_position((0.5, (top + prompt_height + 1.5 * MARGIN) / total))
+    save_figure(figure, stem.with_name(stem.name + "-samples.png"))
+
+
+def _grid(
+    rows: Sequence[Sequence[NDArray[np.uint8]]],
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The images on white, uint8 [H, W, 3], and the height and width of one of them."""
+    height, width = rows[0][0].shape[:2]
+    scale = min(1.0, LARGEST / max(height, width))
+    size = round(scale * height), round(scale * width)
+    lines, columns = len(rows), len(rows[0])
+    shape = [(side + GAP) * n - GAP for side, n in zip(size, (lines, columns), strict=True)]
+    grid = np.full((*shape, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            y, x = i * (size[0] + GAP), j * (size[1] + GAP)
+            small = image if scale == 1 else Image.fromarray(image).resize(size[::-1])
+            grid[y : y + size[0], x : x + size[1]] = small
+    if (grid == grid[..., :1]).all():
+        step = 255 / (GREYS - 1)
+        grid = (np.round(grid / step) * step).round().astype(np.uint8)
+    return grid, size
 
 
 def _short(prompt: str) -> str:

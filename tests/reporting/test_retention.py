@@ -6,6 +6,7 @@ from PIL import Image
 
 from bigain.errors import BiGainError
 from bigain.reporting.retention import draw_retention, interval, series
+from bigain.reporting.style import FIXED
 
 
 def test_what_is_left_alone_is_coherent(traced):
@@ -47,11 +48,22 @@ def test_a_panel_a_block_a_line_a_method(traced, figures, tmp_path):
     assert figure.get_suptitle().startswith("Model: t = 500, mean of 3 images")
     lines = figure.axes[1].get_lines()
     assert [line.get_label() for line in lines] == list(methods)
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 7
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 7
+    assert {line.get_linestyle() for line in lines} == {"-"}
     want = series("M0", traced(), "coherence", 500)["M0"][:, 1].mean(0)
     assert lines[0].get_ydata() == pytest.approx(want)
     with Image.open(tmp_path / "a-coherence.png") as image:
         assert image.width > 500
+
+
+def test_strengths_of_a_method_differ_by_their_dashes(traced, figures, tmp_path):
+    titles = {"ToMe 0.3": "ToMe", "SiTo 0.3": "SiTo", "ToMe 0.7": "ToMe"}
+    traces = dict.fromkeys(titles, traced())
+    draw_retention(traces, tmp_path / "a", "Model", methods=titles)
+    first, other, second = figures[0].axes[0].get_lines()
+    assert first.get_color() == second.get_color() == FIXED["ToMe"].colour != other.get_color()
+    assert first.get_marker() == second.get_marker() != other.get_marker()
+    assert [line.get_linestyle() for line in (first, other, second)] == ["-", "-", "--"]
 
 
 def test_many_blocks_take_several_lines(traced, figures, tmp_path):
