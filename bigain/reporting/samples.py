@@ -1,11 +1,13 @@
 """Generated images of several methods, side by side from the same seeds."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from bigain.utils import files
 
@@ -53,8 +55,16 @@ def draw(
     for axes, prompt in zip(grid[0], chosen["prompt"], strict=True):
         axes.set_title(_short(prompt), fontsize=6)
     figure.suptitle(f"{title}: the same seeds under every method", fontsize=9)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150)
     with files.atomic(stem.with_name(stem.name + "-samples.png")) as file:
-        figure.savefig(file, format="png", dpi=150)
+        _small(Image.open(drawn)).save(file, format="png", optimize=True)
+
+
+def _small(image: Image.Image) -> Image.Image:
+    """The same opaque picture, in one channel if it is grey."""
+    colours = np.asarray(image.convert("RGB"))
+    return image.convert("L" if np.ptp(colours, axis=2).max() == 0 else "RGB")
 
 
 def _short(prompt: str) -> str:
