@@ -118,12 +118,12 @@ class Scoring:
         """Whether the run has all scores of its first n images that it can still be given."""
         found = self._found(run, n)
         archived = run.read_record(run_images.ARCHIVED) is not None
-        return len(found) == len(self.chosen) or bool(found and archived)
+        return len(found) == len(self.chosen) or (archived and self._against(found))
 
     def of_run(self, run: Run, n: int) -> dict[str, Any]:
         """Scores of a run's first n images, each computed once and kept as a record of the run.
 
-        What an archived run lacks stays None as long as there are other scores.
+        What an archived run lacks stays None as long as it has other scores against the reference.
 
         Raises:
             BiGainError: if they cannot be scored; `TooFewImagesError` if they are too few.
@@ -131,7 +131,7 @@ class Scoring:
         found = self._found(run, n)
         missing = [m for m in self.chosen if m.name not in found]
         archived = run.read_record(run_images.ARCHIVED) is not None
-        if missing and archived and not found:
+        if missing and archived and not self._against(found):
             raise BiGainError(f"{run.path} {_archived(missing)}")
         if missing and not archived:
             made = self._of(self._images(run, n), missing)
@@ -153,6 +153,11 @@ class Scoring:
     def _found(self, run: Run, n: int) -> dict[str, dict[str, Any]]:
         records = {m.name: run.read_record(self.record(m, n)) for m in self.chosen}
         return {name: record for name, record in records.items() if record is not None}
+
+    def _against(self, found: Mapping[str, Any]) -> bool:
+        """Whether some scores are of the reference, if any are to be."""
+        compared = [metric.name for metric in self.chosen if metric.compares]
+        return any(name in found for name in compared or [m.name for m in self.chosen])
 
     def _merged(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         merged: dict[str, Any] = dict.fromkeys(ABOUT)
