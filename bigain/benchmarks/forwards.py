@@ -37,8 +37,8 @@ NOTE = (
     "repeat their earlier, uncompressed outputs, since all savings arise in the blocks and the "
     "other layers would only add noise. Realised is the share of the FLOPs' saving that shows in "
     "the blocks' time, scaled by the blocks' part of a whole forward, which comes from medians, "
-    "whose scatter is not in the brackets; the bar is for models of 1,024 tokens and more. A dash stands "
-    "where the whole was not timed. Brackets hold quartiles over the rounds."
+    "whose scatter is not in the brackets; the bar is for models of 1,024 tokens and more. A dash "
+    "stands where the whole was not timed. Brackets hold quartiles over the rounds."
 )
 
 
