@@ -36,9 +36,10 @@ NOTE = (
     "image, one batch after another, the conditioning gathered for each, nothing shared, every "
     "error fetched) and by ours, in batches of at most the same size; compile is ours with "
     "that option, whose compilation is not timed. Speed-up is the plain loop's time over "
-    "ours. Difference is the largest of one error that both computed, relative to the mean error; "
-    "other classes are the images that rounding puts into another one: none in float32 and one in "
-    "eight in half precision, or the suite fails. Brackets hold quartiles over the rounds."
+    "ours. Difference is the largest between errors that both computed, relative to the mean "
+    "error. Other classes are the images that rounding puts into another class: at most none in "
+    "float32 and one in eight in half precision, or the suite fails. Brackets hold quartiles over "
+    "the rounds."
 )
 
 

@@ -31,14 +31,14 @@ REALISED = 0.9
 TOGETHER = 6  # methods that alternate with one baseline, before the next group starts
 NOTE = (
     "One forward with random weights under methods of experiments/figure2.yaml, in the model's "
-    f"default blocks, {TOGETHER} at a time in turn with the uncompressed model, so that each "
-    "is compared with one of the same minute. Time and FLOPs are of that model, 1 is equal. "
-    "Blocks are forwards that compute little but those blocks, for all other layers repeat what "
-    "they gave before, uncompressed: what is saved is saved there, and the others only add their "
-    "noise. Realised is the share of the FLOPs' saving that the blocks' time shows, by the part of "
-    "a whole forward that the medians give the blocks, whose scatter is not in the brackets; the "
-    "bar is of models of 1,024 tokens and more. A dash where the whole was not timed. "
-    "Brackets hold quartiles over the rounds."
+    f"default blocks, {TOGETHER} at a time alternating with the uncompressed model, so that each "
+    "is compared with timings of the same minute. Time and FLOPs are relative to that model, where "
+    "1 is equal. Blocks are forwards that compute little but those blocks: all other layers "
+    "repeat their earlier, uncompressed outputs, since all savings arise in the blocks and the "
+    "other layers would only add noise. Realised is the share of the FLOPs' saving that shows in "
+    "the blocks' time, scaled by the blocks' part of a whole forward, which comes from medians, "
+    "whose scatter is not in the brackets; the bar is for models of 1,024 tokens and more. A dash "
+    "stands where the whole was not timed. Brackets hold quartiles over the rounds."
 )
 
 

@@ -25,13 +25,13 @@ from bigain.tasks.generate import Generate, first_ids, generate
 
 NOTE = (
     "A batch of images by DDIM, decoded, under every method in the model's default blocks, without "
-    "and with guidance; time is of the uncompressed side of the same kind, 1 is equal, and FLOPs "
-    "are the denoiser's. Nothing shared is the same guided sampling whose halves compute all "
-    "twice; each of its images is the same to a level of 255 in the mean, or the suite fails. "
-    "compile is the same with that option, whose compilation is not timed. Rounding is how far "
-    "images are from the same drawn in float32, the mean over pixels in levels of 255; compiled "
-    "ones are no further than their like, beyond chance, or the suite fails. Brackets hold "
-    "quartiles over the rounds."
+    "and with guidance. Time is relative to the uncompressed side of the same kind, where 1 is "
+    "equal, and FLOPs are the denoiser's. Nothing shared is the same guided sampling with both "
+    "halves computed in full; sharing may change an image by one level of 255 on average, or the "
+    "suite fails. compile is the same with that option, whose compilation is not timed. Rounding "
+    "is how far images are from the same images drawn in float32, the mean over pixels in levels "
+    "of 255; if compiled images are further off than the same uncompiled, beyond chance, the suite "
+    "fails. Brackets hold quartiles over the rounds."
 )
 SHARED = 1.0  # levels of 255 by which sharing may change an image on average, by rounding alone
 # by how much chance may add to the rounding of compiled images: a factor, and levels of 255

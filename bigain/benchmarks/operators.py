@@ -27,9 +27,9 @@ HEAD = 64  # channels per attention head
 BARRED = {"tokens": 4096, "channels": 320, "batch": 8}
 NOTE = (
     "Plan, apply and undo of random tokens at ratio 0.5 (or factor 2). Attention is diffusers' own "
-    "block with the device's fused kernel, heads of 64 channels. Saved is the attention's time "
-    "less that of the attention left, and share is what the operator takes of it: above 1 it does "
-    "not pay. Brackets hold quartiles over the rounds."
+    "block with the device's fused kernel and heads of 64 channels. Saved is the attention's time "
+    "minus that of the attention that is left, and share is how much of it the operator takes: "
+    "above 1 the operator does not pay off. Brackets hold quartiles over the rounds."
 )
 
 

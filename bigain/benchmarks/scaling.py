@@ -26,10 +26,11 @@ from bigain.utils.devices import keep_freed_memory
 
 SCALED, FASTER = 1.8, 1.5
 NOTE = (
-    "Whole runs of task=classify on the CPU, as many images a process. Speed-up is in images a "
-    "second, over one process of one thread, and over one process of two threads that goes the "
-    "plain loop of the published classifier over the same images, already encoded and noised. "
-    "Peak MiB is what the work adds in all its processes. Brackets hold quartiles over the rounds."
+    "Whole runs of task=classify on the CPU, with the same number of images per process. Speed-up "
+    "is in images per second, over one process of one thread, and over one process of two threads "
+    "that runs the plain loop of the published classifier on the same images, already encoded and "
+    "noised. Peak MiB is what the work adds in all its processes. Brackets hold quartiles over the "
+    "rounds."
 )
 
 

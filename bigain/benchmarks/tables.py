@@ -20,9 +20,9 @@ SCALE = "mini"
 WORTH = ["", "Slower than none", "Saving realised, median", "Slowest"]
 NOTE = (
     "One forward of each reference model under every compression of the tables at mini scale, all "
-    "in turn; time is of the uncompressed model, 1 is equal, and FLOPs likewise; saving realised "
-    "is the share of the FLOPs' saving that the time shows. The tables of results/mini take their "
-    "column Time from here. Brackets hold quartiles over the rounds."
+    "alternating. Time and FLOPs are relative to the uncompressed model, where 1 is equal; saving "
+    "realised is the share of the FLOPs' saving that shows in the time. The tables of results/mini "
+    "take their column Time from here. Brackets hold quartiles over the rounds."
 )
 
 

@@ -210,7 +210,7 @@ def test_generation(run):
 
 
 def test_images_further_from_float32_are_another_result():
-    """Than those of the like that shares, or is not compiled."""
+    """Compiled images must not be further from float32 than uncompiled ones."""
 
     def drawn(level: int) -> Any:
         return alone(partial(np.full, (2, 4, 4, 3), level, np.uint8))
@@ -223,7 +223,7 @@ def test_images_further_from_float32_are_another_result():
 
 
 def test_sharing_changes_no_image():
-    """Not even towards float32's."""
+    """Not even if the change brings it closer to float32."""
 
     def drawn(level: int) -> Any:
         return alone(partial(np.full, (2, 4, 4, 3), level, np.uint8))
@@ -268,7 +268,7 @@ def test_sides_are_timed_in_turn():
 
 
 def test_the_ratio_is_of_rounds():
-    """A slow round strikes both sides, and so leaves it alone."""
+    """A slow round slows both sides, and so does not change the ratio."""
     assert ratio([2, 20, 6], [1, 10, 2]) == Ratio(2, 2, 2.5)
     assert text(Ratio(1, 0.5, 2)) == "1.00 [0.50, 2.00]"
 

@@ -96,7 +96,7 @@ def unlogged(overrides: list[str]) -> list[str]:
 
 @dataclass
 class Logged:
-    """What wandb wrote of a run in one session."""
+    """What wandb wrote about a run in one session."""
 
     path: Path
     run: Any = None

@@ -22,7 +22,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root whose four gzip files, two images a split, pass for the published ones."""
+    """A root whose four gzip files, two images per split, pass for the published ones."""
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     images = struct.pack(">4I", 2051, 2, 28, 28) + bytes(2 * 28 * 28)

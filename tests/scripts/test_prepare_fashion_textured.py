@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_pixels_are_pinned(root: Path) -> None:
-    """On every platform; a change here makes other runs of all that were published."""
+    """On every platform: changed pixels would invalidate all published runs."""
     assert hashlib.sha256(made(root).tobytes()).hexdigest() == PINNED
 
 

@@ -44,7 +44,7 @@ def val(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_image_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_image_per_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "PER_CLASS", 1)
 
 
@@ -156,7 +156,7 @@ Parts = dict[str, np.ndarray]
 
 @pytest.fixture
 def batch(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a file as ADM's, whose moments are its images' own, its spatial features [H, W, C]."""
+    """Writes a file like ADM's with its own images' moments; spatial features are [H, W, C]."""
 
     def write(**changes: np.ndarray | None) -> Path:
         images = np.random.default_rng(0).integers(0, 256, (N, SIZE, SIZE, 3), np.uint8)

@@ -55,7 +55,7 @@ def test_latents_have_unit_deviation_and_keep_the_image(backbone, data, latents)
 
 @torch.no_grad()
 def test_the_right_prompt_explains_noise_best(backbone, data, latents):
-    """Over four noises an image, as a classifier sums them, against the next class's prompt."""
+    """Over four noises per image, as a classifier sums them, against the next class's prompt."""
     prompts = backbone.condition(data)
     labels = torch.tensor([data.labels(i)[0] for i in range(len(latents))])
     g = torch.Generator().manual_seed(0)

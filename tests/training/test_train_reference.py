@@ -72,7 +72,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """160 random images a split in the data set's own format."""
+    """160 random images per split in the data set's own format."""
     folder = tmp_path_factory.mktemp("data")
     draw = np.random.default_rng(0)
     labels = np.arange(160, dtype=np.uint8) % 10
@@ -151,7 +151,7 @@ def test_a_stopped_training_ends_as_the_whole_one(trained, data, tmp_path, step,
     with pytest.raises(KeyboardInterrupt):
         first.run()
     assert not (tmp_path / "model").exists()
-    torch.rand(1)  # nothing hangs on torch's own generator
+    torch.rand(1)  # nothing depends on torch's own generator
     trainer(reference, data, tmp_path).run()
     assert_same(reference, whole, tmp_path)
 
@@ -205,7 +205,7 @@ def test_what_is_exported_loads(trained, data):
 
 @torch.no_grad()
 def assert_latents_are_centred(folder: Path, data: Path) -> None:
-    """Those of the images trained on; and what comes back is what came back as trained."""
+    """The latents of the training images are centred, and images are rebuilt as before centring."""
     images, _ = FashionMNIST(str(data), "train").tensors()
     vae = AutoencoderKL.from_pretrained(folder)
     mean = vae.encode(images[:96]).latent_dist.mean
