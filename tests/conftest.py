@@ -10,17 +10,15 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel, UNet2DConditionModel
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bigain.experiments import configuration
+from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.store.runs import Run
-from bigain.utils.paths import REPOSITORY
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -124,13 +122,7 @@ def small_dit(save_dit: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def configure() -> Callable[[list[str]], DictConfig]:
-    """What ``python run.py`` makes of its arguments."""
-    configuration.register()
-
-    def composed(overrides: list[str]) -> DictConfig:
-        with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
-            return compose("config", overrides=overrides)
-
+    """What ``python run.py`` makes of its arguments; experiments/test_composition.py sees to it."""
     return composed
 
 

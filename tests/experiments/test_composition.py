@@ -1,11 +1,20 @@
 """A configuration composed quickly is Hydra's own, and so are its errors."""
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from bigain.experiments import configuration, experiment_files
+from bigain.experiments import configuration
 from bigain.experiments.composition import composed
+from bigain.utils.paths import REPOSITORY
+from tests.experiment_rows import representatives
+
+
+def by_hydra(overrides: list[str]) -> DictConfig:
+    configuration.register()
+    with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
+        return compose("config", overrides=overrides)
 
 
 @pytest.mark.parametrize(
@@ -18,18 +27,17 @@ from bigain.experiments.composition import composed
         ["task={name: x}", "+logger.extra=1", "~model.blocks", "blocks=all", "hydra.verbose=true"],
     ],
 )
-def test_a_configuration_is_hydra_s(configure, overrides):
+def test_a_configuration_is_hydra_s(overrides):
     for _ in range(2):  # the second time from what the first one left
-        found, wanted = composed(overrides), configure(overrides)
+        found, wanted = composed(overrides), by_hydra(overrides)
         assert found == wanted and list(found) == list(wanted)
         assert OmegaConf.is_struct(found) and not OmegaConf.is_readonly(found)
         found.task.name = "other"
 
 
-@pytest.mark.parametrize("name", ["table4", "table16", "figure6"])
-def test_configurations_of_an_experiment_are_hydra_s(configure, name):
-    for entry in experiment_files.load(name, "paper").entries:
-        assert composed(entry.overrides) == configure(entry.overrides)
+def test_configurations_of_experiments_are_hydra_s():
+    for entry in representatives("paper"):
+        assert composed(entry.overrides) == by_hydra(entry.overrides)
 
 
 @pytest.mark.parametrize(
@@ -44,9 +52,9 @@ def test_configurations_of_an_experiment_are_hydra_s(configure, name):
         "[",
     ],
 )
-def test_what_cannot_be_composed_fails_in_hydra_s_words(configure, override):
+def test_what_cannot_be_composed_fails_in_hydra_s_words(override):
     with pytest.raises(HydraException) as wanted:
-        configure(["compressor=lgtm", override])
+        by_hydra(["compressor=lgtm", override])
     with pytest.raises(HydraException) as found:
         composed(["compressor=lgtm", override])
     assert configuration.explain(found.value) == configuration.explain(wanted.value)

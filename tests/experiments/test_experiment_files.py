@@ -1,15 +1,20 @@
 """Experiment files: every one loads at its scales, its rows compose, and a bad one is refused."""
 
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from bigain.backbones.checkpoint import Checkpoint
+from bigain.datasets import fashion_mnist
 from bigain.errors import BiGainError
 from bigain.experiments import configuration, experiment_files
+from bigain.experiments.composition import composed
 from bigain.experiments.methods import method
 from bigain.reporting.build import FIGURES
 from bigain.utils.paths import REPOSITORY
+from tests.experiment_rows import kind_of, representatives
 
 NAMES = experiment_files.names()
 BOTH = [
@@ -79,26 +84,36 @@ def test_every_experiment_loads(name, scale):
     assert all(entry.command.startswith("python run.py task=") for entry in every)
 
 
+@pytest.fixture
+def shared(monkeypatch):
+    """Models and images that many rows have in common are read once; no test changes them."""
+    for owner, name in ((Checkpoint, "skeleton"), (fashion_mnist, "_read")):
+        monkeypatch.setattr(owner, name, cache(getattr(owner, name)))
+
+
 @pytest.mark.parametrize("name", ["demo", "table6", "table17", "table14", "figure6"])
-def test_rows_compose(name):
-    """The others' keys are among theirs."""
+def test_rows_compose(name, shared):
+    """The others' keys are among theirs, and the other groups' methods in the first of a kind."""
     experiment = experiment_files.load(name)
-    for group in experiment.groups:
+    groups = {kind_of(group): group for group in reversed(experiment.groups)}
+    for group in groups.values():
         for task in experiment.tasks:
             paths = {row.entries[task].run_path for row in group.rows}
             assert len(paths) == len(group.rows), "two rows are the same run"
-    entries = experiment.entries
+    entries = [e for g in groups.values() for row in g.rows for e in row.entries.values()]
     assert all(entry.image_ids() for entry in entries)
     if experiment.scale:
         folder = REPOSITORY / "results" / experiment.scale / "runs"
         assert {entry.run_path.parent for entry in entries} == {folder}
 
 
-@pytest.mark.parametrize("name", experiment_files.names("paper"))
-def test_rows_of_the_paper_s_scale_compose(name, configure):
+@pytest.mark.parametrize("scale", experiment_files.SCALES)
+def test_what_rows_are_made_of_is_valid(scale):
     """Up to what needs data on disk."""
-    for entry in experiment_files.load(name, "paper").entries:
-        configuration.check(configure(entry.overrides))
+    entries = representatives(scale)
+    assert len(entries) > 50
+    for entry in entries:
+        configuration.check(composed(entry.overrides))
 
 
 def test_the_controls_stand_beside_their_methods():

@@ -26,7 +26,9 @@ from bigain.tasks.generate import Generate, files, folder, generate
 from bigain.utils.images import FINGERPRINT, open_folder, read_image
 from bigain.utils.paths import REPOSITORY
 
-COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
+# none, drawn by keys, of a size that hangs on data, kept from block to block, merged and shortened;
+# compressors/test_on_models.py has them all
+COMPRESSORS = ["none", "tome", "abm", "lgtm_cached", "lgtm_iekvd"]
 
 
 @pytest.fixture
