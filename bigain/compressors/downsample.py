@@ -11,7 +11,7 @@ def check_fits(name: str, factor: int, grid: TokenGrid) -> None:
     if factor > min(grid.height, grid.width):
         raise ValueError(
             f"{name}: factor {factor} leaves nothing of a {grid.height}x{grid.width} token grid; "
-            f"use at most {min(grid.height, grid.width)}"
+            f"at most {min(grid.height, grid.width)} fits"
         )
 
 

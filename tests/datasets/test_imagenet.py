@@ -84,7 +84,7 @@ def test_an_uneven_subset_is_refused(root: Path, subset: int) -> None:
 
 
 def test_a_subset_larger_than_a_class_is_refused(root: Path) -> None:
-    with pytest.raises(BiGainError, match=r"holds 3 images where dataset\.subset needs 4 a class"):
+    with pytest.raises(BiGainError, match=r"holds 3 images, but dataset\.subset needs 4 per class"):
         ImageNet(str(root), size=8, subset=4000)
 
 
