@@ -188,7 +188,7 @@ def test_half_precision_where_the_hardware_has_it(monkeypatch, fast, dtype, dtyp
     assert {name for name in cfg.forwards.cases if name.startswith("sd2")} == cases
 
 
-def test_columns_are_of_the_hardware_that_was_measured_hardware(tmp_path):
+def test_columns_are_of_the_hardware_that_was_measured(tmp_path):
     for name in ("cpu-avx2", "cpu-amx_bf16", "elsewhere"):
         (tmp_path / name).mkdir()
     assert measured_hardware(tmp_path) == ["cpu-avx2", "cpu-amx_bf16", "cuda"]
