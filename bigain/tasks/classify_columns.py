@@ -56,9 +56,9 @@ RANKING_KEYS = (
 LEGEND = (
     "Accuracy and difference to the baseline in percent and points with 95% intervals (Wilson; "
     "Newcombe 1998, method 10); wins/losses are images that only the method/only the baseline "
-    "gets right; p is the exact McNemar test. Evaluations are the mean of an image."
+    "gets right; p is the exact McNemar test. Evaluations are the mean per image."
 )
-SPENT_LEGEND = "Seconds are the median of an image."
+SPENT_LEGEND = "Seconds are the median per image."
 RANKING_LEGEND = (
     "A prediction is right if it is among the image's labels. mAP is the mean over images of the "
     "average precision of all classes ranked: finalists first, each group by its mean error; its "

@@ -144,7 +144,7 @@ def generation_columns(rows: Sequence[Row], metrics: Metrics, spent: bool = True
         "difference to the baseline a paired one over the same seeds. FID is biased upwards by few "
         "images: compare it at equal numbers alone. Precision and recall are Kynkäänniemi et "
         "al.'s, density and coverage Naeem et al.'s."
-        + (" Seconds, generating, are the median of an image." if spent else ""),
+        + (" Seconds, generating, are the median per image." if spent else ""),
         spent,
     )
 
