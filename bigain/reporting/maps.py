@@ -17,7 +17,7 @@ from bigain.errors import BiGainError
 from bigain.reporting.pictures import save_figure
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT, assignment, block_title, image, time_of
 
-SIDE = 1.5  # inches an image spans
+SIDE = 1.5  # inches that an image spans
 # Okabe and Ito (2008), safe for the colour-blind
 _KEPT, _GONE, _OUTLINE = "#E69F00", "#56B4E9", "#FFFFFF"
 _TINT = 0.35  # opacity of the colour over tokens that are gone
@@ -32,7 +32,7 @@ def draw_maps(
     timestep: int | None = None,
     image_ids: Sequence[str] | None = None,
 ) -> None:
-    """Draw ``<stem>-maps.png``: a line an image, a column a method, beside the image itself.
+    """Draw ``<stem>-maps.png``: one line per image, one column per method.
 
     Tokens that a method leaves alone show the image. The tokens of a slot are outlined together and
     show what is left of them: their mean colour, or that of the kept token.

@@ -141,7 +141,7 @@ class Run:
         """Add finished images as one part, which is on disk whole when this returns.
 
         Args:
-            rows: one dict an image, with its ``image_id``. All rows of a run have the same columns
+            rows: one dict per image, with its ``image_id``. All rows of a run have the same columns
                 of the same types: str, bool, int64, float64, or lists of these. No rows, no part.
 
         Raises:
@@ -240,7 +240,7 @@ class Run:
 
         Args:
             sweep: the name of what started this process. A process of the same is waited for: two
-                cells of a table can be parts of one run.
+                entries of a table can be parts of one run.
 
         Raises:
             LockedError: at once, if another process holds the shard or one that overlaps.

@@ -112,7 +112,7 @@ class Classify(Task):
         return sum(map(len, self.stages()))
 
     def evaluations(self, classes: int) -> int:
-        """Forward passes an image takes."""
+        """Evaluations per image."""
         alive = [classes, *(min(k, classes) for k in self.keep)]
         return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
 
@@ -282,7 +282,7 @@ def classify(
         latents: float32 [I, c, h, w].
         noise: float32 [I, S, c, h, w], in the order of the stages.
         sharing: on the backbone, with the condition of each of the K classes.
-        batch_size: forward passes at a time; cells of all images are packed together.
+        batch_size: evaluations per forward pass; those of all images are packed together.
         sample_keys: int64 [I], the images' keys for random compressors.
 
     Raises:
@@ -301,25 +301,25 @@ def classify(
         finite = torch.ones((), dtype=torch.bool, device=device)
         draws = torch.arange(first, first + len(stage), device=device)
         first += len(stage)
-        # cells in the order (image, timestep, class), so that neighbours share their input
+        # evaluations in the order (image, timestep, class), so that neighbours share their input
         shape = (images, len(stage), alive.shape[1])
         i = torch.arange(images, device=device).view(-1, 1, 1).expand(shape).flatten()
         s = draws.view(1, -1, 1).expand(shape).flatten()
         k = alive.unsqueeze(1).expand(shape).flatten()
         for start in range(0, len(i), batch_size):
             ii, ss, kk = (v[start : start + batch_size] for v in (i, s, k))
-            cells = len(ii)
-            if one_shape:  # the cells added are not looked at
-                ii, ss, kk = (F.pad(v, (0, batch_size - cells)) for v in (ii, ss, kk))
+            evaluations = len(ii)
+            if one_shape:  # those added are not looked at
+                ii, ss, kk = (F.pad(v, (0, batch_size - evaluations)) for v in (ii, ss, kk))
             t, eps = times[ss], noise[ii, ss]
             a = backbone.alphas_cumprod[t].view(-1, *[1] * (latents.ndim - 1))
             x = a.sqrt() * latents[ii] + (1 - a).sqrt() * eps
             groups = Groups.runs(start, len(ii), alive.shape[1], device)
             keys = None if sample_keys is None else sample_keys[ii]
             predicted = backbone.predict_noise(x, t, sharing.batch(kk, groups, keys))
-            values = loss(predicted, eps, reduction="none").flatten(1).mean(1)[:cells]
+            values = loss(predicted, eps, reduction="none").flatten(1).mean(1)[:evaluations]
             finite &= values.isfinite().all()
-            trials[ii[:cells], kk[:cells], ss[:cells]] = values
+            trials[ii[:evaluations], kk[:evaluations], ss[:evaluations]] = values
         if not finite:  # the first wait for the device in the stage
             raise NotFiniteError
         errors = trials.nanmean(-1).gather(1, alive)

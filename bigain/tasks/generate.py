@@ -225,7 +225,7 @@ def generate(
     if guided:
         rest = backbone.unconditional().expand_as(condition)
         condition = torch.cat([condition, rest])
-    if sharing is not None:  # all steps are of the same cells
+    if sharing is not None:  # all steps are of the same samples
         sharing.conditions(condition)
         keys = KeyedStream.of(seed, "image", ids, device).keys.repeat(protocol.passes)
         groups = Groups.copies(len(ids), 2, device) if guided else None

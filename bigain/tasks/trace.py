@@ -136,7 +136,7 @@ def trace(
 
     Args:
         latents: float32 [B, c, h, w].
-        condition: one row an image, [B, ...].
+        condition: one row per image, [B, ...].
         ids: of the images; with ``seed`` and the timestep they key noise and compressor.
 
     Returns:
