@@ -27,7 +27,7 @@ from bigain.errors import BiGainError
 from bigain.experiments.logging import Logger
 from bigain.metrics.image_metric import ImageMetric
 from bigain.store.reference_statistics import ADM
-from bigain.store.shards import Shard
+from bigain.store.shards import WHOLE, Shard
 from bigain.tasks import TASKS, Task
 from bigain.tasks.base import Setup
 from bigain.tasks.scoring import PromptNetwork, Scoring, open_reference
@@ -115,14 +115,16 @@ class Settings:
         )
 
 
-def settings_of(cfg: DictConfig) -> Settings:
+def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
     """Check a configuration and build the objects that it names; no weights are loaded.
+
+    Args:
+        share: of the images to compute.
 
     Raises:
         BiGainError: if it, or the data, cannot be used.
     """
     check(cfg)
-    share = shard(cfg)
     task: Task = build(cfg, "task")
     if not task.schema and not share.whole:
         raise BiGainError(f"task={task.name} has no shards; remove shards={share.count}")

@@ -44,7 +44,7 @@ def execute(cfg: DictConfig) -> Run | None:
     Raises:
         BiGainError: if the configuration, the data or the model cannot be used.
     """
-    settings = settings_of(cfg)
+    settings = settings_of(cfg, configuration.shard(cfg))
     if not settings.task.schema:  # it keeps no row per image
         return settings.task.report(settings.setup)
     job, shard = Job(settings), settings.shard
