@@ -206,7 +206,7 @@ def test_sigterm_stops_the_sweep_and_is_no_failure(overrides, job, tmp_path):
     process.terminate()
     process.join()
     assert process.exitcode == 1
-    assert output.read_text().endswith("the same command goes on\n")
+    assert output.read_text().endswith("the same command resumes\n")
     assert not second.exists()
     assert Run.open(first).finished() and not Run.open(first).records("failed")
 
