@@ -169,9 +169,8 @@ def test_where_stable_diffusion_2_spends(sd2):
 def test_every_compressor_adds_up(chosen, name, configure):
     """Only the compressed places and sites save, and matching is apart from the block it is in."""
     model = skeleton(name)
-    compressor = configuration.build(
-        configure(["task=profile", f"compressor={chosen}"]), "compressor"
-    )
+    cfg = configure(["task=profile", f"compressor={chosen}"])
+    compressor = configuration.settings_of(cfg).setup.compressor
     plain, flops = plain_count(name), count(model, compressor)
     for each in (plain, flops):
         assert sum(each.breakdown.values()) == each.total

@@ -167,7 +167,7 @@ def test_the_papers_models_in_bfloat16_under_every_compressor(configure):
             cfg = configure(["task=profile", f"compressor={chosen}"])
             found = measure(
                 model,
-                configuration.build(cfg, "compressor"),
+                configuration.settings_of(cfg).setup.compressor,
                 device=torch.device("cuda"),
                 dtype=torch.bfloat16,
                 warmup=1,
