@@ -29,6 +29,7 @@ def frame(right: list[bool], noise: float = 0.0) -> pd.DataFrame:
             "labels": [[1]] * len(right),
             "prediction": [1 if r else 2 for r in right],
             "errors": list(errors.mean(-1)),
+            "samples": [[NOISES] * CLASSES] * len(right),
             "trials": [t.ravel() for t in trials],
         }
     )
