@@ -16,6 +16,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = COLOURS = (
     "#E69F00",
     "#56B4E9",
 )
+GREY = "#777777"  # only of fixed styles
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -40,7 +41,7 @@ FIXED = {
     "ToMe, first": Style(SKY, "s"),
     "ToMe, unpaired": Style(BLUE, "X"),
     "SiTo": Style(GREEN, "^"),
-    "ABM": Style(GREEN, "X"),
+    "ABM": Style(GREY, "X"),
     "L-GTM": Style(VERMILION, "D"),
     "L-GTM, official cells": Style(VERMILION, "v"),
     "L-GTM, highest": Style(VERMILION, "s"),

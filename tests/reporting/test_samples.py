@@ -15,7 +15,7 @@ def method(folder, images):
     write_sheet(folder / "sheet.png", images)
     count = range(len(images))
     rows = [{"image_id": str(i), "label": i, "prompt": f"a photo of a {i}."} for i in count]
-    return pd.DataFrame(rows), folder
+    return pd.DataFrame(rows), read_sheet(folder / "sheet.png")
 
 
 def noise(channels, side=32, count=3):
