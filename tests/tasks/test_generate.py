@@ -26,9 +26,7 @@ from bigain.tasks.generate import Generate, files, folder, generate
 from bigain.utils.images import FINGERPRINT, open_folder, read_image
 from bigain.utils.paths import REPOSITORY
 
-# none, drawn by keys, of a size that hangs on data, kept from block to block, merged and shortened;
-# compressors/test_on_models.py has them all
-COMPRESSORS = ["none", "tome", "abm", "lgtm_cached", "lgtm_iekvd"]
+COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
 
 
 @pytest.fixture
