@@ -7,6 +7,7 @@ from bigain.experiments.configuration import metric_kinds
 from bigain.reporting import build, figures, tables
 from bigain.store.forward_times import conditions_of, key, time_of
 from bigain.store.runs import Run
+from bigain.tasks import Classify
 from bigain.tasks.classify_columns import accuracy_columns
 from bigain.tasks.generate_columns import generation_columns, generation_row
 
@@ -96,21 +97,23 @@ def test_a_table_without_times_has_no_column_of_them(tmp_path):
 
 def test_what_runs_took_is_printed_unless_told_otherwise():
     headers = [
-        {column.header for column in accuracy_columns([{"map": None}], spent=spent).columns}
+        {column.header for column in accuracy_columns([{"map": None}], spent=spent).printed}
         for spent in (True, False)
     ]
     assert headers[0] - headers[1] == {"Seconds", "Peak MiB"}
 
 
 def test_figures_are_against_the_time_of_a_forward():
-    assert [panel.x for panel in figures.panels_of("classify", timed=True)] == ["gflops", "time"]
-    assert [panel.x for panel in figures.panels_of("classify")] == ["gflops", "seconds"]
+    assert [panel.x for panel in figures.panels_of(Classify.panels, timed=True)] == [
+        "gflops",
+        "time",
+    ]
+    assert [panel.x for panel in figures.panels_of(Classify.panels)] == ["gflops", "seconds"]
 
 
-def test_rows_carry_the_time(tmp_path, monkeypatch):
+def test_rows_carry_the_time(tmp_path):
     folder = measured(tmp_path / "b", "cpu")
     found = {"none": {}, "x": {"classify": build.Found(run=run_of(tmp_path, LGTM))}}
     row = type("Row", (), {"name": "x", "title": "x", "published": {}})
-    monkeypatch.setitem(build._PARTS, "classify", lambda title, entry, other: {"method": title})
     line = build._row(row, found, "x", folder)
     assert [line[name] for name in tables.TIMES] == pytest.approx([0.9, 0.85, 0.95])
