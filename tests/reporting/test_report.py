@@ -20,8 +20,10 @@ from bigain.experiments import experiment_files
 from bigain.experiments.experiment_files import Experiment, Group, Row
 from bigain.reporting import __main__ as command
 from bigain.reporting.build import build
-from bigain.reporting.report import _value, report
+from bigain.reporting.report import report
 from bigain.store.runs import Run
+from bigain.tasks.classify_columns import p_value
+from bigain.tasks.columns import Column, ranged
 from bigain.utils.paths import REPOSITORY
 
 IDS = [f"{i:03d}" for i in range(20)]
@@ -239,25 +241,19 @@ def test_what_cannot_run_here_says_why(made, write):
     assert "1 cannot run" in text and str(REPOSITORY) not in text
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("81.8 [78.2, 84.9]", 81.8),
-        ("−4.7 [−14.6, +5.1]", -4.7),
-        ("+0.0", 0),
-        ("5/6", 5),
-        ("1000", 1000),
-        ("–", None),
-        ("86024002 3a5bd823", None),
-    ],
-)
-def test_numbers_sort_by_value(text, value):
-    assert _value(text) == value
-
-
-def test_a_bound_sorts_below_its_number():
-    values = sorted(["0.001", "<0.001", "0.000"], key=_value)
-    assert values == ["0.000", "<0.001", "0.001"]
+def test_columns_sort_by_the_values_that_they_print():
+    rows = [
+        {"a": -3.25, "low": -4.0, "high": 1.0, "p": 0.0004, "name": "86024002 3a5bd823"},
+        {"a": None, "low": None, "high": None, "p": 0.001, "name": None},
+    ]
+    interval = ranged("A", "a", "low", "high", "+.1f")
+    p = Column("p", lambda row: p_value(row["p"]), "p")
+    name = Column("Run", lambda row: row["name"])
+    assert [interval.text(row) for row in rows] == ["−3.2 [−4.0, +1.0]", None]
+    assert [interval.value(row) for row in rows] == [-3.25, None]
+    assert [p.text(row) for row in rows] == ["<0.001", "0.001"]
+    assert p.value(rows[0]) < p.value(rows[1])  # a bound sorts below its number
+    assert [name.value(row) for row in rows] == [None, None]
 
 
 def test_command(monkeypatch, capsys, tmp_path):
