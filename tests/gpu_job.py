@@ -8,6 +8,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from bigain.experiments.plugins import register_plugins
 from bigain.utils.paths import REPOSITORY
 
 
@@ -23,4 +24,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    register_plugins()
     main()

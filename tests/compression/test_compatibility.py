@@ -43,8 +43,7 @@ from tests import tiny_pipelines
 COMPRESSORS = [LGTM(0.5), ToMe(0.5), Compose(LGTM(0.5), ToDo(2))]
 both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
 both_pipelines = pytest.mark.parametrize("kind", ["stable_diffusion", "dit"])
-# LGTM by itself is in most tests
-some_compressors = pytest.mark.parametrize("compressor", COMPRESSORS[1:], ids=repr)
+some_compressors = pytest.mark.parametrize("compressor", COMPRESSORS, ids=repr)
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="offloading needs an accelerator")
 
 
@@ -289,9 +288,7 @@ def test_compiled_before(kind, how, shallow, dynamo):
     golden = shallow(kind)
     where = {"blocks": [0] if kind == "dit" else [1]}
     plain = golden()
-    several = [LGTM(0.5), IEKVD(2, LinearAlpha())]
-    if how == "wrapper":
-        several.insert(1, LGTM(0.25))
+    several = [LGTM(0.5), LGTM(0.25), IEKVD(2, LinearAlpha())]
     wants = [eager(golden, compressor, **where) for compressor in several]
     golden.model = compiled(golden.model, how)
     assert_close(golden(), plain, rtol=0, atol=1e-12)
@@ -623,7 +620,7 @@ def gradients(golden: Any, compressor: Any, **where: Any) -> dict[str, Tensor]:
 
 
 @both_models
-@pytest.mark.parametrize("compressor", [*COMPRESSORS[1:], Cached(LGTM(0.5))], ids=repr)
+@pytest.mark.parametrize("compressor", [*COMPRESSORS, Cached(LGTM(0.5))], ids=repr)
 def test_training(kind, compressor, own):
     """Gradients reach every parameter; with checkpointing, a forward that needs them is refused."""
     golden = own(kind)

@@ -40,10 +40,6 @@ COMPRESSORS = {
     "high_cells": FrequencyFilter("high", domain="cells"),
     "compose": Compose(LGTM(0.5), ToDo(2)),
 }
-# these have a code path in common with another: less to see where only shapes or kernels differ
-ALIKE = {"tome_first", "iekvd_schedule", "high", "high_cells"}
-# a kind of plan each: queries merged, keys and values shortened, both, and tokens filtered
-KINDS = ["lgtm", "iekvd", "compose", "low"]
 every_compressor = pytest.mark.parametrize("name", COMPRESSORS)
 both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
 
@@ -71,13 +67,15 @@ def test_a_batch_is_its_samples(kind, name, request):
     assert_close(whole, alone, rtol=0, atol=1e-9)
 
 
+@every_compressor
 @pytest.mark.parametrize(
-    ("name", "size", "blocks"),
+    ("size", "blocks"),
     [
-        *((n, (15, 13), b) for n in COMPRESSORS if n not in ALIKE for b in ("default", [2])),
-        *((n, (16, 12), "default") for n in KINDS),
-        *((n, (10, 10), "default") for n in KINDS),
-        *((n, (18, 10), [2]) for n in KINDS),
+        ((16, 12), "default"),
+        ((10, 10), "default"),
+        ((15, 13), "default"),
+        ((18, 10), [2]),
+        ((15, 13), [2]),
     ],
     ids=str,
 )
@@ -126,7 +124,7 @@ def test_draws_belong_to_samples(kind, compressor, request):
 
 
 @both_models
-@pytest.mark.parametrize("name", ["tome_random", "cached", "abm_threshold", *KINDS])
+@every_compressor
 def test_any_attention_kernel(kind, name, request):
     golden = request.getfixturevalue(kind).double()
     modules = [m for m in golden.model.modules() if isinstance(m, Attention)]

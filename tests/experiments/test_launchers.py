@@ -1,5 +1,6 @@
 """Sweeps through every launcher: which jobs there are, and that they end in the same tables."""
 
+import importlib
 import json
 import os
 import random
@@ -25,15 +26,17 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from submitit.core.utils import FailedJobError
 
-import bigain.experiments.sweeper as sweeper
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
+from bigain.experiments.plugins import register_plugins
 from bigain.store.runs import Run
 from bigain.store.shards import Shard
 from bigain.utils.paths import REPOSITORY
 from tests import gpu_job
 from tests.runs import assert_same_table, call, start
 
+register_plugins()  # before the sweeper is imported, as in run.py
+sweeper = importlib.import_module("bigain.experiments.sweeper")
 LAUNCHERS = sorted(p.stem for p in (REPOSITORY / "configs/hydra/launcher").glob("*.yaml"))
 
 

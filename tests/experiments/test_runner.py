@@ -258,5 +258,5 @@ def test_a_session_s_command_holds_no_path_of_the_repository(overrides, tmp_path
 
 def test_draws_for_each_class_need_classes():
     chosen = ["compressor=tome", "compressor.destinations=unpaired", "task=generate"]
-    with pytest.raises(BiGainError, match="only task=classify compares classes"):
+    with pytest.raises(BiGainError, match="task=generate compares no classes"):
         Job(settings_of(composed(chosen)))

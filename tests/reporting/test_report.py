@@ -195,7 +195,7 @@ def test_a_row_says_how_it_was_made(made, write):
         "python run.py tome a=<b>",
         "device NVIDIA X1",
         '"seed": 7',
-        "2.00 GFLOPs an evaluation, 0.500 of them for matching",
+        "2.00 GFLOPs per evaluation, of which 0.500 matching",
         "started, 17 of 20 images",
         "missing, 0 of 20 images",
     ):

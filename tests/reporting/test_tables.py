@@ -108,7 +108,7 @@ def test_a_row_not_run_is_its_title_alone():
 def test_the_rule_of_a_narrow_column_is_still_markdown(tmp_path):
     row = accuracy_row("x")
     text = write([Section("", [row], [accuracy_columns([row])])], tmp_path / "a", "t", "")
-    rule = next(line for line in text.splitlines() if line.startswith("| -"))
+    rule = next(line for line in text.splitlines() if line.startswith("|:"))
     assert all("--" in cell for cell in rule.strip("| ").split("|"))
 
 

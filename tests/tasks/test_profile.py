@@ -137,7 +137,7 @@ def test_measuring_a_unet(unet):
         (["compressor=abm", "compressor.ratio=null", "compressor.threshold=1"], "depend on the"),
         (["compressor=lgtm", "blocks=[9]"], "block indices: [0, 1]"),
         (["task.repeats=0"], "repeats at least 1"),
-        (["+task.samples=[1]"], "accepted: alpha, measure, name, repeats, warmup"),
+        (["+task.samples=[1]"], "accepted: measure, name, repeats, warmup"),
         (["task.measure=true", "device=tpu"], "use auto or cpu"),
         (["task.measure=true", "device=cpu", f"batch_size={10**12}"], "lower batch_size"),
     ],
