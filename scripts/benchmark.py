@@ -11,8 +11,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
 
-from bigain.benchmarks.suites import run_suites
+from omegaconf import DictConfig
+
 from bigain.experiments.command_line import command
 
+
+def run(cfg: DictConfig) -> None:
+    """Run the suites that the configuration names."""
+    from bigain.benchmarks.suites import run_suites  # only now: torch and diffusers take seconds
+
+    run_suites(cfg)
+
+
 if __name__ == "__main__":
-    command(run_suites, "benchmark", "suites that were finished are kept")
+    command(run, "benchmark", "suites that were finished are kept")

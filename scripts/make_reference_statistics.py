@@ -15,8 +15,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
 
+from omegaconf import DictConfig
+
 from bigain.experiments.command_line import command
-from bigain.preparation.reference_statistics import make
+
+
+def make(cfg: DictConfig) -> None:
+    """Compute the statistics and write them."""
+    from bigain.preparation import reference_statistics  # only now: torch takes seconds
+
+    reference_statistics.make(cfg)
+
 
 if __name__ == "__main__":
     command(make, "make_reference_statistics", "nothing is written")

@@ -20,11 +20,12 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from bigain.experiments.command_line import command
-from bigain.training.loop import Trainer
 
 
 def train(cfg: DictConfig) -> None:
     """Train the model that ``reference=`` names, or resume its training."""
+    from bigain.training.loop import Trainer  # only now: torch takes seconds
+
     Trainer(cfg, get_class(cfg.recipe)(cfg)).run()
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.store.runs import Run
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # several processes share the cores; this is for those that tests start as well
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -1,18 +1,22 @@
-"""The ``main`` of a script that Hydra configures, whose errors are one line."""
+"""Commands that Hydra configures: they end with one line for a user's mistake, and quickly."""
 
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be said in one line
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import explain
+from bigain.experiments.schema import explain
 from bigain.utils.paths import REPOSITORY
 
 
@@ -30,6 +34,35 @@ def command(task: Callable[[DictConfig], object], config: str, stopped: str) -> 
         except BiGainError as error:  # here, so that Hydra adds nothing of its own
             sys.exit(f"error: {error}")
 
+    end_in_one_line(main, stopped)
+
+
+def run_job(cfg: DictConfig) -> None:
+    """One job of run.py, alone or of a sweep."""
+    from bigain.experiments.runner import execute  # only now: torch and diffusers take seconds
+
+    alone = HydraConfig.get().mode == RunMode.RUN
+    try:
+        execute(cfg)
+    except BiGainError as error:
+        if alone:  # caught here, before Hydra adds to it
+            sys.exit(f"error: {error}")
+        # the base class alone, which pickles between processes
+        raise BiGainError(str(error)) from None
+    except Exception as error:
+        if not alone:
+            traceback.print_exc()
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
+
+
+def end_in_one_line(main: Callable[[], object], stopped: str) -> None:
+    """Call ``main``, whose errors of use, and signals to stop, end the process with one line.
+
+    Args:
+        stopped: what to say after Ctrl-C or SIGTERM: what is kept, and how to go on.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bigain.experiments import configuration
+from bigain.experiments import schema
 from bigain.utils.paths import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
@@ -59,7 +59,7 @@ def _chosen(options: tuple[str, ...]) -> DictConfig:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
-    configuration.register()
+    schema.register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base=None):
         return compose("config", overrides=list(overrides))

@@ -1,4 +1,4 @@
-"""The shape of a run's configuration, and the objects it names.
+"""A run's configuration, checked and turned into the objects that it names.
 
 The four groups (model, compressor, dataset, task) each name a class and its arguments, so the
 accepted keys are the class's own and a new method needs no schema.
@@ -7,15 +7,13 @@ accepted keys are the class's own and a new method needs no schema.
 import importlib
 import inspect
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -25,6 +23,7 @@ from bigain.compression.compilation import MODES
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 from bigain.experiments.logging import Logger
+from bigain.experiments.schema import ABOUT, DTYPES, GROUPS, PASSING, one_line
 from bigain.metrics.image_metric import ImageMetric
 from bigain.store.reference_statistics import ADM
 from bigain.store.shards import WHOLE, Shard
@@ -33,51 +32,6 @@ from bigain.tasks.base import Setup
 from bigain.tasks.scoring import PromptNetwork, Scoring, open_reference
 from bigain.utils.devices import device_of
 from bigain.utils.paths import REPOSITORY
-
-GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
-# Keys of a group that are about it, not arguments of its class: what other groups read of it.
-ABOUT = {
-    "model": ("name", "image_size", "blocks", "guidance", "spacing"),
-    "compressor": ("name",),
-    "dataset": ("name", "reference"),
-    "task": ("name",),
-    "features": ("name",),
-    "logger": ("name",),
-}
-# Keys of the configuration that cannot change a row: where, how and for what a command ran.
-PASSING = {
-    "results", "device", "batch_size", "compile", "start", "limit", "features", "evaluation",
-    "logger", "experiment", "scale", "sweep", "shards", "shard",
-}  # fmt: skip
-DTYPES = ("float32", "float16", "bfloat16")
-
-
-@dataclass
-class Config:
-    """Everything ``python run.py`` accepts; configs/config.yaml explains each key."""
-
-    model: dict[str, Any] = field(default_factory=dict)
-    compressor: dict[str, Any] = field(default_factory=dict)
-    dataset: dict[str, Any] = field(default_factory=dict)
-    task: dict[str, Any] = field(default_factory=dict)
-    features: dict[str, Any] = field(default_factory=dict)
-    logger: dict[str, Any] = field(default_factory=dict)
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    experiment: str | None = None
-    blocks: Any = "default"
-    sites: list[str] = field(default_factory=lambda: ["self_attention"])
-    scale: str | None = None
-    start: int = 0
-    limit: int | None = None
-    seed: int = 0
-    dtype: str = "float32"
-    device: str = "auto"
-    batch_size: int = 64
-    compile: str | None = None
-    results: str = "results"
-    shards: int = 1
-    shard: int | None = None
-    sweep: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,12 +126,6 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
     )
 
 
-def register() -> None:
-    """Tell Hydra of the schema and of ``${repository:path}``, a path inside this repository."""
-    ConfigStore.instance().store("schema", Config)
-    OmegaConf.register_new_resolver("repository", lambda path: str(REPOSITORY / path), replace=True)
-
-
 def check(cfg: DictConfig) -> None:
     """Refuse what no run can use, before anything is loaded.
 
@@ -219,7 +167,7 @@ def build(cfg: DictConfig, group: str) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, BiGainError):
             raise cause from None
-        raise BiGainError(f"{group}={node.get('name')}: {_one_line(cause)}") from error
+        raise BiGainError(f"{group}={node.get('name')}: {one_line(cause)}") from error
 
 
 def metrics(cfg: DictConfig) -> list[ImageMetric]:
@@ -238,7 +186,7 @@ def metrics(cfg: DictConfig) -> list[ImageMetric]:
     try:
         return list(_metrics(json.dumps([node for node in nodes.values() if node is not None])))
     except InstantiationException as error:
-        raise BiGainError(f"evaluation: {_one_line(error.__cause__ or error)}") from error
+        raise BiGainError(f"evaluation: {one_line(error.__cause__ or error)}") from error
 
 
 def metric_kinds() -> list[type[ImageMetric]]:
@@ -352,7 +300,7 @@ def _parameters(target: str) -> list[str]:
     try:
         built = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BiGainError(f"_target_={target} cannot be imported: {_one_line(error)}") from error
+        raise BiGainError(f"_target_={target} cannot be imported: {one_line(error)}") from error
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in inspect.signature(built).parameters.values() if p.kind in kinds]
 
@@ -360,22 +308,3 @@ def _parameters(target: str) -> list[str]:
 def _check_choice(key: str, value: str, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
         raise BiGainError(f"{key} must be one of {', '.join(accepted)}; got {value}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def explain(error: BaseException) -> str:
-    """An error in one line; for a key that a group lacks, with those it has."""
-    node = getattr(error.__cause__, "parent_node", None) or getattr(error, "parent_node", None)
-    line = _one_line(error)
-    if error.__cause__ is not None and str(error.__cause__) not in str(error):
-        line += f": {_one_line(error.__cause__)}"
-    line = re.sub(r" full_key: .*| object_type=\w+", "", line)
-    if isinstance(node, DictConfig):
-        line += f"; accepted keys: {', '.join(sorted(map(str, node)))}"
-    return line
-
-
-register()  # on import, as launchers start processes that import this and not run.py

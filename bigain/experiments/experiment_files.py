@@ -8,24 +8,25 @@ Its rows are references to the methods of experiments/methods.yaml, such as ``to
 mappings that add to one, or to several, what belongs to this table alone.
 """
 
+import csv
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from omegaconf import OmegaConf
 
 from bigain.errors import BiGainError
 from bigain.experiments.composition import composed
-from bigain.experiments.configuration import settings_of
-from bigain.experiments.job import Job
 from bigain.experiments.methods import FILE as METHODS
 from bigain.experiments.methods import Method, method
-from bigain.store.runs import Run
 from bigain.utils.paths import REPOSITORY
+
+if TYPE_CHECKING:  # they are slow to import, and a sweep only needs its overrides
+    from bigain.experiments.job import Job
+    from bigain.store.runs import Run
 
 FOLDER = REPOSITORY / "experiments"
 SCALES = ("paper", "mini")
@@ -47,24 +48,27 @@ class Entry:
     overrides: list[str]
 
     @cached_property
-    def job(self) -> Job:
+    def job(self) -> "Job":
         """Its objects, and where its run lies.
 
         Raises:
             BiGainError: if the data or the model's files are not there.
         """
+        from bigain.experiments.configuration import settings_of
+        from bigain.experiments.job import Job
+
         return Job(settings_of(composed(self.overrides)))
 
     @property
     def run_path(self) -> Path:
         return self.job.run_path
 
-    def scores(self, run: Run) -> dict[str, Any] | None:
+    def scores(self, run: "Run") -> dict[str, Any] | None:
         """The scores of the images it must hold; None if there are none."""
         scoring = self.job.scoring
         return scoring.read(run, len(self.job.ids)) if scoring else None
 
-    def scored(self, run: Run) -> bool:
+    def scored(self, run: "Run") -> bool:
         """Whether the run has all the scores that it is to have and can have."""
         scoring = self.job.scoring
         return scoring is None or scoring.complete(run, len(self.job.ids))
@@ -392,13 +396,18 @@ def _published(about: Mapping[str, Any], row: _Written) -> dict[str, float]:
     """
     if "published" not in row.own:
         return {}
-    table = pd.read_csv(FOLDER / "published.csv", dtype={"table": str}, keep_default_na=False)
     wanted = row.own["published"]
-    mine = (table[list(wanted)] == pd.Series(wanted)).all(axis=1)
-    if not mine.any():
+    mine = [value for value in _table() if wanted.items() <= value.items()]
+    if not mine:
         raise BiGainError(f"row {row.name}: experiments/published.csv holds no {wanted}")
     if "published" not in about:
         return {}
-    here = (table[["model", "dataset"]] == pd.Series(about["published"])).all(axis=1)
-    values = table[mine & here]
-    return {m: float(v) for m, v in zip(values["metric"], values["value"], strict=True)}
+    here = about["published"].items()
+    return {v["metric"]: float(v["value"]) for v in mine if here <= v.items()}
+
+
+@cache
+def _table() -> list[dict[str, str]]:
+    """The paper's values, as experiments/published.csv holds them."""
+    with (FOLDER / "published.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -8,7 +8,8 @@ from typing import Any
 
 from bigain.compression import select_blocks
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import Config, Settings, metric_kinds
+from bigain.experiments.configuration import Settings, metric_kinds
+from bigain.experiments.schema import Config
 from bigain.profiling.flops import Flops, count
 from bigain.store.identity import fingerprint, plain
 from bigain.store.runs import Run
@@ -145,6 +146,6 @@ class Job:
 
 
 def _chosen(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``settings`` that differ from their defaults in `configuration.Config`."""
+    """Those of ``settings`` that differ from their defaults in `schema.Config`."""
     usual = Config()
     return {key: value for key, value in settings.items() if value != getattr(usual, key)}

@@ -23,6 +23,7 @@ from bigain.experiments import configuration
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.logging import log, usable
+from bigain.experiments.schema import explain
 from bigain.profiling.memory import PeakMemory
 from bigain.profiling.timing import conditions
 from bigain.store.runs import LockedError, MissingImagesError, Run
@@ -92,7 +93,7 @@ def _failure_recorded(run: Run, shard: Shard) -> Iterator[None]:
     except Exception as error:
         known = isinstance(error, BiGainError)
         about = {
-            "error": configuration.explain(error) if known else f"{type(error).__name__}: {error}",
+            "error": explain(error) if known else f"{type(error).__name__}: {error}",
             "traceback": None if known else traceback.format_exc().splitlines(),
             "command": _command(),
             "shard": None if shard.whole else str(shard),

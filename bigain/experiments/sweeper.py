@@ -16,7 +16,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from bigain.errors import BiGainError
-from bigain.experiments import configuration, experiment_files
+from bigain.experiments import experiment_files
+from bigain.experiments.schema import explain
 from bigain.utils.paths import REPOSITORY
 
 # The package of each launcher beside basic, and the extra of pyproject.toml that installs it.
@@ -114,9 +115,7 @@ class _Tally(Launcher):
         self.jobs += len(returns)
         failed = [r for r in returns if r.status != JobStatus.COMPLETED]
         for job in failed:
-            self.failures.append(
-                f"{' '.join(job.overrides or [])}: {configuration.explain(job._return_value)}"
-            )
+            self.failures.append(f"{' '.join(job.overrides or [])}: {explain(job._return_value)}")
         return [r for r in returns if r.status == JobStatus.COMPLETED]
 
 

@@ -17,8 +17,6 @@ from bigain.utils.devices import device_of
 from bigain.utils.files import explained
 from bigain.utils.images import open_folder, pixels
 
-configuration.register()
-
 Source = tuple[str, dict[str, Any], int, Iterable[np.ndarray]]  # name, identity, number, images
 
 

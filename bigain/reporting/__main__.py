@@ -8,19 +8,23 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import explain
 from bigain.experiments.experiment_files import SCALES, load, names
-from bigain.reporting.build import build, collect, draw_overview
-from bigain.reporting.bundling import bundle, reads_of
-from bigain.reporting.findings import findings
-from bigain.reporting.report import report
-from bigain.reporting.status import status_of
-from bigain.reporting.verdict import verdict
+from bigain.experiments.schema import explain
 from bigain.utils.paths import REPOSITORY
 
 
 def main() -> int:
     """Parse the command line, build what it asks for and return the exit status."""
+    arguments = _parse()
+    try:
+        VERBS[arguments.verb](arguments)
+    except (BiGainError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bigain.reporting")
     verbs = parser.add_subparsers(dest="verb", required=True)
     table = verbs.add_parser("table", help="write an experiment's table and figures")
@@ -54,46 +58,76 @@ def main() -> int:
         parser.parse_args()  # says what is wrong with them
     else:
         arguments.overrides += more  # those after an option, which argparse leaves
-    try:
-        if arguments.verb == "bundle":
-            chosen = arguments.names or names(arguments.scale)
-            every = [e for name in chosen for e in load(name, arguments.scale).entries]
-            entries = list({tuple(entry.overrides): entry for entry in every}.values())
-            reads = reads_of(names(arguments.scale), arguments.scale)
-            done = bundle(entries, reads)
-            print(f"{done} of {len(entries)} entries are finished and in bundles")
-            return 0
-        if arguments.verb == "findings":
-            made = findings(REPOSITORY / "results" / arguments.scale, arguments.scale)
-            for name, text in made.tables.items():
-                print(f"## {name}\n\n{text}")
-            for problem in made.problems:
-                print(f"left out: {problem}", file=sys.stderr)
-            return 0
-        if arguments.verb == "report":
-            print(f"wrote {report(arguments.scale, arguments.out)}")
-            return 0
-        if arguments.verb == "overview":
-            path = arguments.out or REPOSITORY / "results" / "overview.png"
-            if draw_overview(load(arguments.name, arguments.scale), path):
-                print(f"wrote {path}")
-            return 0
-        if arguments.verb == "status":
-            for line in status_of(arguments.names, arguments.scale):
-                print(line, flush=True)
-            return 0
-        experiment = load(arguments.name, arguments.scale, arguments.overrides)
-        out = arguments.out or REPOSITORY / "results" / (experiment.scale or "")
-        collected = collect(experiment)
-        print(build(experiment, out, collected), end="")
-        if said := verdict([part.section for part in collected if part.section]):
-            print(f"\n{said}")
-        if experiment.next:
-            print(f"\nnext: {experiment.next}")
-    except (BiGainError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
-        return 1
-    return 0
+    return arguments
+
+
+# Each imports what it needs itself, so that help and a typing mistake do not wait for torch.
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    experiment = load(arguments.name, arguments.scale, arguments.overrides)
+    from bigain.reporting.build import build, collect
+    from bigain.reporting.verdict import verdict
+
+    out = arguments.out or REPOSITORY / "results" / (experiment.scale or "")
+    collected = collect(experiment)
+    print(build(experiment, out, collected), end="")
+    if said := verdict([part.section for part in collected if part.section]):
+        print(f"\n{said}")
+    if experiment.next:
+        print(f"\nnext: {experiment.next}")
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from bigain.reporting.status import status_of
+
+    for line in status_of(arguments.names, arguments.scale):
+        print(line, flush=True)
+
+
+def _bundle(arguments: argparse.Namespace) -> None:
+    from bigain.reporting.bundling import bundle, reads_of
+
+    chosen = arguments.names or names(arguments.scale)
+    every = [e for name in chosen for e in load(name, arguments.scale).entries]
+    entries = list({tuple(entry.overrides): entry for entry in every}.values())
+    done = bundle(entries, reads_of(names(arguments.scale), arguments.scale))
+    print(f"{done} of {len(entries)} entries are finished and in bundles")
+
+
+def _findings(arguments: argparse.Namespace) -> None:
+    from bigain.reporting.findings import findings
+
+    made = findings(REPOSITORY / "results" / arguments.scale, arguments.scale)
+    for name, text in made.tables.items():
+        print(f"## {name}\n\n{text}")
+    for problem in made.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from bigain.reporting.report import report
+
+    print(f"wrote {report(arguments.scale, arguments.out)}")
+
+
+def _overview(arguments: argparse.Namespace) -> None:
+    experiment = load(arguments.name, arguments.scale)
+    from bigain.reporting.build import draw_overview
+
+    path = arguments.out or REPOSITORY / "results" / "overview.png"
+    if draw_overview(experiment, path):
+        print(f"wrote {path}")
+
+
+VERBS = {
+    "table": _table,
+    "status": _status,
+    "bundle": _bundle,
+    "findings": _findings,
+    "report": _report,
+    "overview": _overview,
+}
 
 
 if __name__ == "__main__":

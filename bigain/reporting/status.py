@@ -9,8 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
-from bigain.experiments.configuration import explain
 from bigain.experiments.experiment_files import Entry, Experiment
+from bigain.experiments.schema import explain
 from bigain.store.runs import Run
 from bigain.store.shards import Shard
 

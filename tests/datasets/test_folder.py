@@ -49,7 +49,10 @@ def test_prompts_from_a_file(root: Path, tmp_path: Path, name: str) -> None:
     ("text", "error"),
     [
         ("class_name,prompt\napple,an apple\n", "no prompt for hot dog"),
-        ("class_name,prompt\napple,a\nhot_dog,b\npear,c\n", "unknown classes: pear; the classes are apple, hot dog"),
+        (
+            "class_name,prompt\napple,a\nhot_dog,b\npear,c\n",
+            "unknown classes: pear; the",
+        ),
         ("class_name,prompt\napple,a\napple,b\n", "'apple' twice"),
         ("class_name,prompt\napple,\n", "no prompt in row 1"),
         ("name,prompt\napple,a\n", "no class_name in row 1"),

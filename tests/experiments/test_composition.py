@@ -5,14 +5,14 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from bigain.experiments import configuration
+from bigain.experiments import schema
 from bigain.experiments.composition import composed
 from bigain.utils.paths import REPOSITORY
 from tests.experiment_rows import representatives
 
 
 def by_hydra(overrides: list[str]) -> DictConfig:
-    configuration.register()
+    schema.register()
     with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
         return compose("config", overrides=overrides)
 
@@ -57,4 +57,4 @@ def test_what_cannot_be_composed_fails_in_hydra_s_words(override):
         by_hydra(["compressor=lgtm", override])
     with pytest.raises(HydraException) as found:
         composed(["compressor=lgtm", override])
-    assert configuration.explain(found.value) == configuration.explain(wanted.value)
+    assert schema.explain(found.value) == schema.explain(wanted.value)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from bigain import compressors
 from bigain.compressors import LGTM, Compose, Compressor, ToDo, ToMe
 from bigain.compressors.iekvd import IEKVD, LinearAlpha
-from bigain.experiments import configuration
+from bigain.experiments import schema
 from bigain.store.identity import plain
 from bigain.tasks.classify import Classify
 from bigain.tasks.generate import Generate
@@ -76,7 +76,7 @@ def test_settings_at_their_defaults_are_left_out(job):
 
 def test_the_schema_and_the_file_agree_about_these_defaults():
     written = OmegaConf.load(REPOSITORY / "configs" / "config.yaml")
-    usual = configuration.Config()
+    usual = schema.Config()
     for key in ("seed", "dtype", "sites"):
         assert written[key] == getattr(usual, key)
 

@@ -252,7 +252,7 @@ def test_sigkill_of_a_sweep_of_two_workers_loses_nothing(launch, alone, override
     folder = job([*overrides, "limit=240"]).run_path
     draw = random.Random(0)
     kept: dict[str, bytes] = {}
-    for _ in range(3):
+    for _ in range(2):
         process = begin(*more, "batch_size=1")  # slow enough for both to be at it: 15 parts each
         wanted = len(kept) + draw.randint(1, 4)
         while len(parts(folder)) < wanted or len(Run.open(folder).running()) < 2:

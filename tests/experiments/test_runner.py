@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
+from bigain.experiments import configuration, schema
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.experiment_files import composed
 from bigain.experiments.job import Job
@@ -22,7 +22,7 @@ from bigain.utils.paths import REPOSITORY
 from tests.runs import RUN, assert_same, assert_same_table, call, start
 
 
-@pytest.mark.parametrize("group", configuration.GROUPS)
+@pytest.mark.parametrize("group", schema.GROUPS)
 def test_every_config_builds(group, configure):
     for file in sorted((REPOSITORY / "configs" / group).glob("*.yaml")):
         cfg = configure([f"{group}={file.stem}"])

@@ -259,7 +259,9 @@ def test_columns_sort_by_the_values_that_they_print():
 
 
 def test_command(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(command, "report", lambda scale, out: out or Path(f"{scale}.html"))
+    monkeypatch.setattr(
+        "bigain.reporting.report.report", lambda scale, out: out or Path(f"{scale}.html")
+    )
     monkeypatch.setattr(sys, "argv", ["results", "report", "--scale", "paper"])
     assert command.main() == 0
     assert capsys.readouterr().out == "wrote paper.html\n"

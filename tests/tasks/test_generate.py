@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -25,6 +23,7 @@ from bigain.store.runs import Run
 from bigain.tasks.generate import Generate, files, folder, generate
 from bigain.utils.images import FINGERPRINT, open_folder, read_image
 from bigain.utils.paths import REPOSITORY
+from tests.runs import start
 
 COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
 
@@ -204,17 +203,13 @@ def test_sigkill_loses_at_most_the_batch_in_flight(overrides, tmp_path, run, con
     draw = random.Random(0)
     kept = 0
     for _ in range(5):
-        process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "run.py"), *chosen],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = start(*chosen, folder=tmp_path, output=tmp_path / "output")
         wanted = len(list(path.glob("images/*.png"))) + draw.randint(1, 12)
         while len(list(path.glob("images/*.png"))) < wanted:
-            assert process.poll() is None, "it ended before it could be killed"
+            assert process.is_alive(), "it ended before it could be killed"
             time.sleep(0.001)
         process.kill()
-        process.wait()
+        process.join()
         finished = Run.open(path).finished()
         assert len(finished) >= kept, "a finished image was lost"
         kept = len(finished)
