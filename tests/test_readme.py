@@ -167,7 +167,7 @@ def filled() -> str:
     PYTHONPATH=tests python -c "from test_readme import *; RESULTS.write_text(filled())" writes it.
     """
     text = RESULTS.read_text()
-    for name, file in (("demo", "demo.md"), ("figure2", "mini/figure2.md")):
+    for name, file in (("demo", "mini/demo.md"), ("figure2", "mini/figure2.md")):
         written = tables((REPOSITORY / "results" / file).read_text())
         shown = marked(text, name)
         assert len(tables(shown)) == len(written)
