@@ -30,7 +30,14 @@ BLOCKS = [
     for block in re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.S)
 ]
 # written by runs or put there by scripts, and not kept in the repository
-MADE = ("data/", "outputs/", "results/runs", "results/paper", "results/mini/report.html")
+MADE = (
+    "data/",
+    "outputs/",
+    "results/demo.",
+    "results/runs",
+    "results/paper",
+    "results/mini/report.html",
+)
 TABLE = re.compile(r"(?:^\|.*\|$\n?)+", re.M)
 GROUPS = {"DiT": "DiT, Fashion-MNIST", "U-Net": "U-Net, Fashion-MNIST"}
 

@@ -1,7 +1,8 @@
 """A diffusers pipeline on disk or on the hub, loaded component by component."""
 
+import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,12 @@ class Checkpoint:
     def skeleton(self, kind: Any, name: str) -> Any:
         """A component on the meta device, built from its config; no weights are read or fetched.
 
+        Checkpoints of the same architecture share it, so leave it as it is.
+
         Args:
             kind: the component's class in diffusers.
         """
-        with torch.device("meta"):
-            return kind.from_config(self._architecture(name)).eval()
+        return _skeleton(kind, json.dumps(self._architecture(name)))
 
     def load(self, kind: Any, name: str, **options: Any) -> Any:
         """A component with its weights, for inference.
@@ -124,3 +126,9 @@ class Checkpoint:
         if self.path in ARCHITECTURES:
             return ARCHITECTURES[self.path]
         return model_folders.config(hub.file(self.path, file, SETTING, self.revision))
+
+
+@lru_cache(maxsize=8)
+def _skeleton(kind: Any, config: str) -> Any:
+    with torch.device("meta"):
+        return kind.from_config(json.loads(config)).eval()

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import math
 import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ class FashionMNIST:
         self.split = split
         images = _find(Path(root), f"{STEMS[split]}-images-idx3-ubyte", self.mend)
         labels = _find(Path(root), f"{STEMS[split]}-labels-idx1-ubyte", self.mend)
-        self._images = _read(images, IMAGES_MAGIC, 3)
-        self._labels = _read(labels, LABELS_MAGIC, 1)
+        self._images = _content(images, IMAGES_MAGIC, 3)
+        self._labels = _content(labels, LABELS_MAGIC, 1)
         if self._images.shape[1:] != (self.side, self.side):
             raise BiGainError(
                 f"{images} holds images of {self._images.shape[1:]}, not {self.side}x{self.side}; "
@@ -128,6 +129,20 @@ def _find(root: Path, name: str, mend: str) -> Path:
         if path.is_file():
             return path
     raise BiGainError(f"{name}[.gz] is neither in {folders[0]} nor in {folders[1]}; {mend}")
+
+
+def _content(path: Path, magic: int, dimensions: int) -> np.ndarray:
+    """What `_read` gives, read once per process for as long as the file stays as it is."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise BiGainError(f"{path} cannot be read ({error}); copy it again") from error
+    return _kept(path, magic, dimensions, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _kept(path: Path, magic: int, dimensions: int, size: int, modified: int) -> np.ndarray:
+    return _read(path, magic, dimensions)
 
 
 def _read(path: Path, magic: int, dimensions: int) -> np.ndarray:

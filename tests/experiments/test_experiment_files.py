@@ -1,13 +1,10 @@
 """Experiment files: every one loads at its scales, its rows compose, and a bad one is refused."""
 
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from bigain.backbones.checkpoint import Checkpoint
-from bigain.datasets import fashion_mnist
 from bigain.errors import BiGainError
 from bigain.experiments import configuration, experiment_files
 from bigain.experiments.composition import composed
@@ -84,15 +81,8 @@ def test_every_experiment_loads(name, scale):
     assert all(entry.command.startswith("python run.py task=") for entry in every)
 
 
-@pytest.fixture
-def shared(monkeypatch):
-    """Models and images that many rows have in common are read once; no test changes them."""
-    for owner, name in ((Checkpoint, "skeleton"), (fashion_mnist, "_read")):
-        monkeypatch.setattr(owner, name, cache(getattr(owner, name)))
-
-
 @pytest.mark.parametrize("name", ["demo", "table6", "table17", "table14", "figure6"])
-def test_rows_compose(name, shared):
+def test_rows_compose(name):
     """The others' keys are among theirs, and the other groups' methods in the first of a kind."""
     experiment = experiment_files.load(name)
     groups = {kind_of(group): group for group in reversed(experiment.groups)}
