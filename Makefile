@@ -23,9 +23,9 @@ HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-venv: $(STAMP) ## create the virtual environment; redone only when pyproject.toml changes
+venv: $(STAMP) ## create the virtual environment; updated only when pyproject.toml changes
 
 $(STAMP): pyproject.toml
 	@if [ -e $(MAKING) ]; then rm -rf $(VENV); fi
@@ -53,10 +53,10 @@ run: $(STAMP) ## run the demo experiment and write its table
 	$(PY) run.py -m experiment=demo
 	$(PY) -m bigain.reporting table demo
 
-overview: $(STAMP) ## accuracy and FID of both models in one figure: results/overview.png
+overview: $(STAMP) ## draw accuracy and FID of both models in one figure: results/overview.png
 	$(PY) -m bigain.reporting overview
 
-joint: ## accuracy beside FID for every method and strength: results/mini/figure2.*
+joint: ## compute accuracy and FID of every method at every strength: results/mini/figure2.*
 	$(MAKE) figure2 SCALE=mini
 	$(MAKE) overview
 
@@ -69,22 +69,22 @@ $(EXPERIMENTS): $(STAMP)
 	$(PY) run.py -m experiment=$@ scale=$(SCALE) $(ARGS)
 	$(PY) -m bigain.reporting table $@ --scale $(SCALE)
 
-tables: $(filter table%,$(HERE)) ## every table at SCALE=paper or mini; one alone: make table4
+tables: $(filter table%,$(HERE)) ## make every table at SCALE=paper or mini; a single one: make table4
 
-figures: $(filter figure%,$(HERE)) ## every figure at SCALE=paper or mini; one alone: make figure2
+figures: $(filter figure%,$(HERE)) ## make every figure at SCALE=paper or mini; a single one: make figure2
 
-findings: $(STAMP) ## the tables of docs/findings.md and the runs that they need
+findings: $(STAMP) ## make the tables of docs/findings.md, with the runs that they need
 	for name in figure2 destinations table14 texture table8 table15 table16 retention; do \
 		$(PY) run.py -m experiment=$$name scale=mini $(ARGS) || exit 1; done
 	$(PY) -m bigain.reporting findings
 
-report: $(STAMP) ## one page with all tables and figures at SCALE: results/SCALE/report.html
+report: $(STAMP) ## write one page with all tables and figures at SCALE: results/SCALE/report.html
 	$(PY) -m bigain.reporting report --scale $(SCALE)
 
-status: $(STAMP) ## what is done, running, missing and failed, and what would complete it
+status: $(STAMP) ## say what is done, running, missing or failed, and which commands complete it
 	$(PY) -m bigain.reporting status --scale $(SCALE)
 
-benchmark: $(STAMP) ## time everything against its peers: results/benchmarks; stop other work first
+benchmark: $(STAMP) ## time everything against its peers, into results/benchmarks; stop other work first
 	$(PY) scripts/benchmark.py $(ARGS)
 
 test: $(STAMP) ## lint, check layers and types, and run the tests

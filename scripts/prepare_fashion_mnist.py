@@ -53,7 +53,9 @@ def prepare(root: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Download Fashion-MNIST and check it.")
-    parser.add_argument("--root", type=Path, default=Path("data/fashion_mnist"))
+    parser.add_argument(
+        "--root", type=Path, default=Path("data/fashion_mnist"), help="folder to download into"
+    )
     root = parser.parse_args().root
     try:
         prepare(root)

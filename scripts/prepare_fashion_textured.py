@@ -22,15 +22,17 @@ ROOT = Path("data") / "fashion_textured"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Put textures behind Fashion-MNIST's garments.")
-    parser.add_argument("--root", type=Path, default=ROOT)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder to write into")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the textures")
     parser.add_argument(
         "--amplitude",
         type=float,
         default=AMPLITUDE,
         help="brightest pixel of a texture, as a share of white",
     )
-    parser.add_argument("--kinds", nargs="+", choices=WAVES, default=KINDS)
+    parser.add_argument(
+        "--kinds", nargs="+", choices=WAVES, default=KINDS, help="kinds of texture to draw from"
+    )
     parser.add_argument("--count", type=int, help="number of images; default: all")
     given = parser.parse_args()
     try:

@@ -21,14 +21,21 @@ from bigain.utils.paths import REPOSITORY
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Unpack ImageNet's validation images.")
-    parser.add_argument("--root", type=Path, default=Path("data/imagenet"))
+    parser.add_argument(
+        "--root", type=Path, default=Path("data/imagenet"), help="folder in which val/ is made"
+    )
     parser.add_argument("--archives", type=Path, help="folder of the two archives; default: --root")
-    group = parser.add_argument_group("to make the reference of protocol=adm instead")
+    group = parser.add_argument_group("making the reference of protocol=adm instead")
     group.add_argument("--adm", type=Path, metavar="NPZ", help="ADM's reference batch")
     group.add_argument("--weights", help="Inception's weights or their folder; default: download")
-    group.add_argument("--output", type=Path, default=REPOSITORY / "assets" / "statistics")
-    group.add_argument("--device", default="auto")
-    group.add_argument("--batch-size", type=int, default=64)
+    group.add_argument(
+        "--output",
+        type=Path,
+        default=REPOSITORY / "assets" / "statistics",
+        help="folder to write the reference into",
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    group.add_argument("--batch-size", type=int, default=64, help="images at a time")
     args = parser.parse_args()
     try:
         if args.adm is not None:

@@ -19,7 +19,7 @@ from bigain.loggers.dashboard import dashboard, save, specification
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the dashboard that compares logged runs.")
     parser.add_argument("--entity", help="owner of the project; default: your wandb default")
-    parser.add_argument("--project", default="bigain")
+    parser.add_argument("--project", default="bigain", help="project of the runs")
     parser.add_argument("--name", default="Comparison", help="name of the view")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the JSON without contacting the server"

@@ -22,7 +22,9 @@ def command(prepare: Callable[[Path], str], dataset: str, about: str) -> None:
         about: description of the script in one line.
     """
     parser = argparse.ArgumentParser(description=about)
-    parser.add_argument("--root", type=Path, default=Path("data") / dataset)
+    parser.add_argument(
+        "--root", type=Path, default=Path("data") / dataset, help="folder to download into"
+    )
     root = parser.parse_args().root
     try:
         found = prepare(root)

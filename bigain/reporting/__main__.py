@@ -25,34 +25,42 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bigain.reporting")
+    parser = argparse.ArgumentParser(
+        prog="python -m bigain.reporting",
+        description="Make tables and figures from the finished runs, and say what is missing.",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     table = verbs.add_parser("table", help="write an experiment's table and figures")
-    table.add_argument("name", metavar="NAME", help="of an experiment: experiments/NAME.yaml")
-    table.add_argument("--scale", choices=SCALES, help="of an experiment that has several")
-    table.add_argument("--out", type=Path, help="folder; default results, or results/SCALE")
+    table.add_argument("name", metavar="NAME", help="the experiment, experiments/NAME.yaml")
+    table.add_argument("--scale", choices=SCALES, help="default: mini, for experiments with scales")
+    table.add_argument("--out", type=Path, help="folder; default: results, or results/SCALE")
     table.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="for every row, as given to run.py"
+        "overrides", nargs="*", metavar="KEY=VALUE", help="settings of every row, as for run.py"
     )
     state = verbs.add_parser("status", help="say what is done, running, missing or failed")
-    state.add_argument("--scale", choices=SCALES, help="of experiments that have several")
+    state.add_argument("--scale", choices=SCALES, help="default: mini, or else paper")
     state.add_argument(
-        "names", nargs="*", metavar="NAME", help="of experiments, all by default; KEY=VALUE too"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="the experiments, all by default, and any KEY=VALUE as for run.py",
     )
-    kept = verbs.add_parser("bundle", help="make an experiment's finished runs small, to keep")
-    kept.add_argument("names", nargs="*", metavar="NAME", help="all of the scale by default")
+    kept = verbs.add_parser("bundle", help="pack finished runs into a few small files to keep")
+    kept.add_argument(
+        "names", nargs="*", metavar="NAME", help="the experiments; default: all of the scale"
+    )
     kept.add_argument("--scale", choices=SCALES, default="mini")
     found = verbs.add_parser("findings", help="write the tables of docs/findings.md")
     found.add_argument("--scale", choices=SCALES, default="mini")
     page = verbs.add_parser("report", help="write one HTML page of all tables and figures")
     page.add_argument("--scale", choices=SCALES, default="mini")
-    page.add_argument("--out", type=Path, help="file; default results/SCALE/report.html")
+    page.add_argument("--out", type=Path, help="file; default: results/SCALE/report.html")
     whole = verbs.add_parser("overview", help="draw accuracy and FID of all models in one figure")
     whole.add_argument(
-        "name", nargs="?", default="figure2", help="of an experiment with an overview"
+        "name", nargs="?", default="figure2", help="an experiment that defines an overview"
     )
     whole.add_argument("--scale", choices=SCALES, default="mini")
-    whole.add_argument("--out", type=Path, help="file; default results/overview.png")
+    whole.add_argument("--out", type=Path, help="file; default: results/overview.png")
     arguments, more = parser.parse_known_args()
     if arguments.verb != "table" or not all("=" in text for text in more):
         parser.parse_args()  # says what is wrong with them

@@ -32,7 +32,7 @@ def panels_of(panels: Sequence[Panel], axis: str = "", timed: bool = False) -> l
     """Values against costs, or each against ``SETTING``, whose label is ``axis``.
 
     Args:
-        timed: wall-clock is the measured time of a forward, not what the runs took.
+        timed: wall-clock is the measured time of a forward pass, not what the runs took.
     """
     if axis:
         return [Drawn(panel, SETTING, axis) for panel in panels]
@@ -40,7 +40,7 @@ def panels_of(panels: Sequence[Panel], axis: str = "", timed: bool = False) -> l
     for panel in panels:
         drawn.append(Drawn(panel, "gflops", "GFLOPs per evaluation"))
         if timed:
-            drawn.append(Drawn(panel, "time", "Time of a forward (uncompressed: 1)"))
+            drawn.append(Drawn(panel, "time", "Time of a forward pass (uncompressed: 1)"))
         else:
             drawn.append(Drawn(panel, panel.seconds, panel.seconds_label))
     return drawn

@@ -1,4 +1,4 @@
-"""Tables of rows as csv, Markdown and LaTeX; numbers come from finished images alone."""
+"""Tables of rows as CSV, Markdown and LaTeX; numbers come from finished images alone."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ class Section:
 
     @property
     def timed(self) -> bool:
-        """Whether the forwards of two rows were timed; one alone compares with nothing."""
+        """Whether at least two rows were timed; a single one has nothing to compare with."""
         return sum(row.get("time") is not None for row in self.rows) > 1
 
     @property
@@ -48,8 +48,9 @@ def write(
 ) -> str:
     """Write ``<stem>.csv``, ``<stem>.md`` and ``<stem>.tex``, and return the Markdown.
 
-    The csv holds every key at full precision, empty where there is none, and the section in its
-    column "group" if there are several; the others are rounded, with a dash where there is none.
+    The CSV file holds every value at full precision, with empty fields for those that are not
+    known, and the section in its column "group" if there are several. The others are rounded, with
+    a dash for what is not known.
 
     Args:
         stem: path without a suffix; its folder is made.
@@ -88,12 +89,12 @@ TIME = ranged("Time", "time", "time_low", "time_high", ".2f")
 RUN = Column("Run", _runs)
 TIMES = ("time", "time_low", "time_high")
 TIMED = (
-    "Time is that of a forward of the denoiser alone, 1 for the uncompressed, all timed in turn on "
-    "{}; brackets hold quartiles (scripts/benchmark.py suites=[tables])."
+    "Time is that of a forward pass of the denoiser alone, relative to the uncompressed model; all "
+    "were timed in turn on {}. Brackets are quartiles (scripts/benchmark.py suites=[tables])."
 )
 FLOPS = (
-    "GFLOPs are of one evaluation of the denoiser, matching included. Run is the first half of the "
-    "fingerprint that ends the name of the run's folder."
+    "GFLOPs are those of one evaluation of the denoiser, matching included. Run is the first half "
+    "of the fingerprint with which the name of the run's folder ends."
 )
 
 

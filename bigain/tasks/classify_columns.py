@@ -54,16 +54,17 @@ RANKING_KEYS = (
     "map_by_error",
 )
 LEGEND = (
-    "Accuracy and difference to the baseline in percent and points with 95% intervals (Wilson; "
-    "Newcombe 1998, method 10); wins/losses are images that only the method/only the baseline "
-    "gets right; p is the exact McNemar test. Evaluations are the mean per image."
+    "Accuracy is in percent, with 95% Wilson intervals; the difference from the baseline is in "
+    "points, with 95% intervals (Newcombe 1998, method 10). Wins are images that only the method "
+    "classifies correctly, and losses are images that only the baseline does; p is McNemar's exact "
+    "test. Evaluations are the mean per image."
 )
 SPENT_LEGEND = "Seconds are the median per image."
 RANKING_LEGEND = (
-    "A prediction is right if it is among the image's labels. mAP is the mean over images of the "
-    "average precision of all classes ranked: finalists first, each group by its mean error; its "
-    "difference is paired, with a t-test. The official ranking compares means over different "
-    "timesteps, which puts finalists last."
+    "A prediction is correct if it is one of the image's labels. mAP is the mean over images of "
+    "the average precision of the ranking of all classes, in which finalists come first and each "
+    "group is ordered by its mean error; its difference is paired, with a t-test. The official "
+    "ranking compares means over different timesteps instead, which puts finalists last."
 )
 
 PANEL = Panel(

@@ -129,28 +129,29 @@ def generation_columns(rows: Sequence[Row], metrics: Metrics, spent: bool = True
     }
     if len(scored) > 1:
         raise BiGainError(
-            "a table takes scores of one feature network and one reference, these rows have "
-            f"{' and '.join(f'{f} against {r}' for f, r, _ in sorted(scored))}; score them alike"
+            "a table takes scores of one feature network against one reference, but these rows "
+            f"have {' and '.join(f'{f} against {r}' for f, r, _ in sorted(scored))}; score them "
+            "alike"
         )
     if not scored:
-        return _columns(metrics, "", "Images have not been scored.", spent)
+        return _columns(metrics, "", "The images have not been scored.", spent)
     ((features, reference, n),) = scored
     return _columns(
         metrics,
         f" ({features})",
         f"FID and all scores beside it use the features '{features}' and compare the generated "
-        f"images with {n:,} of {reference}; "
-        "its interval is 1.96 standard deviations of a bootstrap over the images, that of the "
-        "difference to the baseline a paired one over the same seeds. FID is biased upwards by few "
-        "images: compare it at equal numbers alone. Precision and recall are Kynkäänniemi et "
-        "al.'s, density and coverage Naeem et al.'s."
-        + (" Seconds, generating, are the median per image." if spent else ""),
+        f"images with the {n:,} images of {reference}. The interval of FID is 1.96 standard "
+        "deviations of a bootstrap over the images; that of its difference from the baseline is "
+        "paired by seed. FID is biased upwards when there are few images, so compare it only at "
+        "equal numbers of images. Precision and recall are those of Kynkäänniemi et al., and "
+        "density and coverage those of Naeem et al."
+        + (" Seconds (generation) are the median per image." if spent else ""),
         spent,
     )
 
 
 def _columns(metrics: Metrics, mark: str, legend: str, spent: bool) -> Columns:
-    seconds = valued("Seconds, generating", "generate_seconds")
+    seconds = valued("Seconds (generation)", "generate_seconds")
     columns = (
         counted("Generated", "generated"),
         *(_column(column, mark) for kind in metrics for column in kind.columns),

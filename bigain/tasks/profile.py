@@ -217,7 +217,7 @@ def _measured(found: dict[str, Any]) -> str:
     for name in ("uncompressed", "compressed"):
         if side := found.get(name):
             peak, n = side["peak_memory_mib"], len(side["seconds"])
-            line = f"{name}: {side['median_seconds']:.4g} s a forward, the median of {n}"
+            line = f"{name}: {side['median_seconds']:.4g} s per forward pass, the median of {n}"
             lines.append(line + (f"; {peak:.0f} MiB at the peak" if peak is not None else ""))
     if "compressed" in found:
         flops, seconds = found["flops_saved_percent"], found["time_saved_percent"]

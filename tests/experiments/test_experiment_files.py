@@ -21,16 +21,11 @@ ALONE = [name for name in NAMES if not any(name == n for n, _ in BOTH)]
 
 
 def test_the_paper_s_tables_and_figures_are_there():
-    tables = [f"table{n}" for n in (*range(1, 9), 11, 12, 14, 15, 16, 17, 18)]
-    figures = [f"figure{n}" for n in (2, 3, 4, 6)]
-    more = {"destinations", "retention"}
-    assert set(experiment_files.names("paper")) == {*figures, *tables, *more}
-    # in miniature both kinds of model are in every one
-    ours = {"destinations", "retention", "texture"}
-    assert set(experiment_files.names("mini")) == {*figures, *tables, *ours} - {
-        "table18",
-        "figure4",
-    }
+    tables = {f"table{n}" for n in (*range(1, 9), 11, 12, 14, 15, 16, 17, 18)}
+    figures = {f"figure{n}" for n in (2, 3, 4, 6)}
+    assert set(experiment_files.names("paper")) >= tables | figures
+    only_paper = {"table18", "figure4"}
+    assert set(experiment_files.names("mini")) >= (tables | figures) - only_paper
 
 
 @pytest.mark.parametrize("name", experiment_files.names("mini"))

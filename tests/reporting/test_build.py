@@ -215,7 +215,7 @@ def test_accuracy_and_fid_stand_side_by_side(tmp_path):
     assert float(line["fid_diff_high"]) == pytest.approx(4 + 1.96)
     assert line["fingerprint"] != line["generate_fingerprint"]
     assert (line["gflops"], line["generate_peak_memory_mib"]) == ("2.0", "7.0")
-    assert "FID (fashion)" in text and "60,000 of garments" in text
+    assert "FID (fashion)" in text and "60,000 images of garments" in text
     assert Image.open(out / "toy.png").size == (960, 960)
     samples = Image.open(out / "toy-samples.png")
     assert samples.size[0] > 300 and samples.size[1] > 150

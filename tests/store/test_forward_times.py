@@ -92,7 +92,7 @@ def test_a_table_without_times_has_no_column_of_them(tmp_path):
     text = tables.write(
         [tables.Section("", [row], [generation_columns([row], METRICS)])], tmp_path / "t", "T", ""
     )
-    assert "Time" not in text and "Seconds, generating" in text
+    assert "Time" not in text and "Seconds (generation)" in text
 
 
 def test_what_runs_took_is_printed_unless_told_otherwise():
