@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from bigain.benchmarks.hottest import hottest
 from bigain.benchmarks.loops import Loop, side
 from bigain.benchmarks.methods import BASELINE, methods
 from bigain.benchmarks.models import subject
 from bigain.benchmarks.report import Bar, Report, mib, text
+from bigain.benchmarks.slowest_kernels import slowest
 from bigain.compression.compilation import compile_denoiser
 from bigain.errors import BiGainError
 from bigain.metrics.ratio import ratio
@@ -76,7 +76,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                     seconds = in_turn(sides, device, warmup=0, repeats=own.repeats)
                     peaks = {way: peak(chosen, device) for way, chosen in sides.items()}
                     if method.name == BASELINE:
-                        profiles[f"Profile of {name}, {kind}"] = hottest(sides["ours"], device)
+                        profiles[f"Profile of {name}, {kind}"] = slowest(sides["ours"], device)
                 for way, difference in differences.items():
                     speed_up = ratio(seconds["plain"], seconds[way])
                     suffix = ", compile" if way == "compile" else ""

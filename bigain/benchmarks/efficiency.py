@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from bigain.benchmarks.hottest import hottest
+from bigain.benchmarks.classification_run import ClassificationRun, configured
 from bigain.benchmarks.methods import methods
 from bigain.benchmarks.report import Bar, Report, mib, text
-from bigain.benchmarks.whole import Whole, configured
+from bigain.benchmarks.slowest_kernels import slowest
 from bigain.compression import attached
 from bigain.metrics.ratio import ratio
 from bigain.profiling.timing import Side, fused_attention, in_turn, peak
@@ -36,7 +36,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
     lines = [["", "Images/s", "Best batch", "Efficiency", "Peak MiB", "Bare MiB"]]
     for name in own.models:
         for method in methods(own.methods):
-            whole = Whole(configured(method, name, own, device))
+            whole = ClassificationRun(configured(method, name, own, device))
             assert isinstance(whole.job.task, Classify)  # see `configured`
             each = whole.job.task.evaluations(len(whole.job.dataset.classes))
             evaluations = each * own.images
@@ -54,7 +54,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 sides: dict[str, Side] = {"run": whole.side, "bare": bare}
                 seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
                 peaks = {way: peak(side, device) for way, side in sides.items()}
-                profile = hottest(whole.side, device)
+                profile = slowest(whole.side, device)
             exactly = np.multiply(seconds["bare"], evaluations / (times * size))
             efficiency = ratio(list(exactly), seconds["run"])
             title = f"{name}, {method.title}"
@@ -77,7 +77,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
 
 @contextmanager
 def _forwards(
-    whole: Whole, size: int, times: int, device: torch.device
+    whole: ClassificationRun, size: int, times: int, device: torch.device
 ) -> Iterator[Callable[[], None]]:
     """Runs ``times`` batches through the model alone."""
     backbone: Any = whole.backbone

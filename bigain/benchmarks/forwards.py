@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from bigain.benchmarks.hottest import hottest
 from bigain.benchmarks.methods import BASELINE, PROFILED, methods
 from bigain.benchmarks.repeating import repeating
 from bigain.benchmarks.report import Bar, Report, mib, text
+from bigain.benchmarks.slowest_kernels import slowest
 from bigain.compression import architecture_of, select_blocks
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
@@ -76,7 +76,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             peaks = {title: peak(side, device) for title, side in whole.items()}
             seconds, beside = _timed(whole, base, device, own.repeats)
             profiles = {
-                f"Profile of {heading}, {title}": hottest(sides[title], device)
+                f"Profile of {heading}, {title}": slowest(sides[title], device)
                 for title in (m.title for m in every if m.name in PROFILED)
             }
             blocks = [block.module for block in select_blocks(model, "default")]

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from bigain.benchmarks.hottest import hottest
 from bigain.benchmarks.methods import BASELINE, PROFILED, methods
 from bigain.benchmarks.models import Subject, subject
 from bigain.benchmarks.report import Report, mib, text
+from bigain.benchmarks.slowest_kernels import slowest
 from bigain.compression import attached
 from bigain.compression.compilation import compile_denoiser
 from bigain.compression.sharing import Sharing
@@ -80,7 +80,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             seconds = in_turn(sides, device, warmup=0, repeats=own.repeats)
             peaks = {title: peak(side, device) for title, side in sides.items()}
             profiles |= {
-                f"Profile of {name}, {m.title}": hottest(sides[m.title], device)
+                f"Profile of {name}, {m.title}": slowest(sides[m.title], device)
                 for m in methods(own.methods)
                 if m.name in PROFILED
             }

@@ -12,7 +12,7 @@ from bigain.experiments.configuration import settings_of
 from bigain.experiments.methods import method
 
 BASELINE = "none"
-PROFILED = (BASELINE, "lgtm@0.5")  # methods whose hottest kernels a report lists
+PROFILED = (BASELINE, "lgtm@0.5")  # methods whose slowest kernels a report lists
 ALL = "figure2"  # the experiment that has every method
 
 

@@ -12,9 +12,9 @@ from diffusers.models.attention_processor import Attention
 from omegaconf import DictConfig
 from torch import Tensor
 
-from bigain.benchmarks.hottest import hottest
 from bigain.benchmarks.methods import Method, methods
 from bigain.benchmarks.report import Bar, Report, mib, text
+from bigain.benchmarks.slowest_kernels import slowest
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.metrics.ratio import ratio
 from bigain.profiling.timing import Side, alone, fused_attention, in_turn, peak, seeded
@@ -48,7 +48,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 peaks = {side: peak(case.sides[side], device) for side in case.operators}
                 if shape == BARRED:
                     profiles |= {
-                        f"Profile of {m.title}, {name}": hottest(case.sides[m.title], device)
+                        f"Profile of {m.title}, {name}": slowest(case.sides[m.title], device)
                         for m in chosen
                         if m.name in ("tome_first@0.5", "lgtm@0.5")
                     }

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from bigain.benchmarks.classification_run import ClassificationRun, configured
 from bigain.benchmarks.loops import Loop, side
 from bigain.benchmarks.methods import BASELINE, methods
 from bigain.benchmarks.models import subject
 from bigain.benchmarks.report import Bar, Report, mib, text
-from bigain.benchmarks.whole import Whole, configured
 from bigain.errors import BiGainError
 from bigain.metrics.ratio import ratio
 from bigain.profiling.memory import PeakMemory
@@ -47,7 +47,7 @@ class Worker:
         """Load the model, and give the side that each round enters."""
         torch.set_num_threads(self.threads)
         if not self.plain:
-            yield Whole(self.settings).side
+            yield ClassificationRun(self.settings).side
             return
         keep_freed_memory()
         cfg = self.settings

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from bigain.benchmarks.hottest import hottest
 from bigain.benchmarks.report import Report, text
+from bigain.benchmarks.slowest_kernels import slowest
 from bigain.experiments import experiment_files
 from bigain.experiments.job import Job
 from bigain.metrics.ratio import ratio
@@ -42,7 +42,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                 sides[compression] = forward_side(model, inputs, job.compressor, **where)
             seconds = in_turn(sides, device, warmup=1, repeats=own.repeats)
             base = key(name, None)
-            profiles[f"Profile of {name}, uncompressed"] = hottest(sides[base], device)
+            profiles[f"Profile of {name}, uncompressed"] = slowest(sides[base], device)
         plain = jobs[base][1].flops
         assert plain is not None
         lines, flops = [["", "ms", "Time", "FLOPs"]], {}

@@ -9,7 +9,7 @@ from bigain.profiling.timing import Side
 ROWS = 8
 
 
-def hottest(side: Side, device: torch.device) -> list[list[str]]:
+def slowest(side: Side, device: torch.device) -> list[list[str]]:
     """A table of the kernels (on a CPU, operations) that take the most time of one round."""
     activities = [ProfilerActivity.CPU]
     kind = DeviceType.CPU

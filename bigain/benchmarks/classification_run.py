@@ -25,7 +25,7 @@ def configured(method: Method, model: str, own: DictConfig, device: torch.device
     return method.configured(*chosen, f"batch_size={own.batch_size}", f"device={device}")
 
 
-class Whole:
+class ClassificationRun:
     """A run whose weights are loaded once, and whose images are computed each time.
 
     Attributes:
