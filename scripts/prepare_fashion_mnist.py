@@ -17,6 +17,7 @@ from torchvision.datasets.utils import check_integrity
 
 from bigain.datasets.fashion_mnist import FashionMNIST
 from bigain.errors import BiGainError
+from bigain.utils.paths import given_path
 
 SIZES = {"train": 60000, "test": 10000}
 SOURCE = "https://github.com/zalandoresearch/fashion-mnist"
@@ -54,7 +55,10 @@ def prepare(root: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Download Fashion-MNIST and check it.")
     parser.add_argument(
-        "--root", type=Path, default=Path("data/fashion_mnist"), help="folder to download into"
+        "--root",
+        type=given_path,
+        default=Path("data/fashion_mnist"),
+        help="folder to download into",
     )
     root = parser.parse_args().root
     try:

@@ -16,13 +16,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of t
 from bigain.errors import BiGainError
 from bigain.preparation.fashion_textured import AMPLITUDE, prepare
 from bigain.preparation.textures import KINDS, WAVES
+from bigain.utils.paths import given_path
 
 ROOT = Path("data") / "fashion_textured"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Put textures behind Fashion-MNIST's garments.")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder to write into")
+    parser.add_argument("--root", type=given_path, default=ROOT, help="folder to write into")
     parser.add_argument("--seed", type=int, default=0, help="seed of the textures")
     parser.add_argument(
         "--amplitude",

@@ -16,21 +16,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of t
 from bigain.errors import BiGainError
 from bigain.features.inception import Inception
 from bigain.preparation.imagenet import prepare, reference
-from bigain.utils.paths import REPOSITORY
+from bigain.utils.paths import REPOSITORY, given_path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Unpack ImageNet's validation images.")
     parser.add_argument(
-        "--root", type=Path, default=Path("data/imagenet"), help="folder in which val/ is made"
+        "--root",
+        type=given_path,
+        default=Path("data/imagenet"),
+        help="folder in which val/ is made",
     )
-    parser.add_argument("--archives", type=Path, help="folder of the two archives; default: --root")
+    parser.add_argument(
+        "--archives", type=given_path, help="folder of the two archives; default: --root"
+    )
     group = parser.add_argument_group("making the reference of protocol=adm instead")
-    group.add_argument("--adm", type=Path, metavar="NPZ", help="ADM's reference batch")
+    group.add_argument("--adm", type=given_path, metavar="NPZ", help="ADM's reference batch")
     group.add_argument("--weights", help="Inception's weights or their folder; default: download")
     group.add_argument(
         "--output",
-        type=Path,
+        type=given_path,
         default=REPOSITORY / "assets" / "statistics",
         help="folder to write the reference into",
     )

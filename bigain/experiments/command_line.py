@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
-from bigain.experiments.schema import explain
+from bigain.experiments.schema import explain, with_paths
 from bigain.utils.paths import REPOSITORY
 
 
@@ -30,7 +30,7 @@ def command(task: Callable[[DictConfig], object], config: str, stopped: str) -> 
     @hydra.main(version_base=None, config_path=str(REPOSITORY / "configs"), config_name=config)
     def main(cfg: DictConfig) -> None:
         try:
-            task(cfg)
+            task(with_paths(cfg))
         except BiGainError as error:  # here, so that Hydra adds nothing of its own
             sys.exit(f"error: {error}")
 

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,16 @@ from bigain.compression.compilation import MODES
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 from bigain.experiments.logging import Logger
-from bigain.experiments.schema import ABOUT, DTYPES, GROUPS, PASSING, one_line
+from bigain.experiments.schema import (
+    ABOUT,
+    DTYPES,
+    GROUPS,
+    PASSING,
+    Config,
+    one_line,
+    suggestion,
+    with_paths,
+)
 from bigain.metrics.image_metric import ImageMetric
 from bigain.store.reference_statistics import ADM
 from bigain.store.shards import WHOLE, Shard
@@ -78,6 +87,7 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
     Raises:
         BiGainError: if it, or the data, cannot be used.
     """
+    cfg = with_paths(cfg)
     check(cfg)
     task: Task = build(cfg, "task")
     if not task.schema and not share.whole:
@@ -137,6 +147,9 @@ def check(cfg: DictConfig) -> None:
             f"experiment={cfg.experiment} is a sweep over its rows; add -m, and choose the scale: "
             f"python run.py -m experiment={cfg.experiment} scale=mini (or paper)"
         )
+    known = {key.name for key in fields(Config)}
+    if unknown := sorted(set(map(str, cfg)) - known):
+        raise BiGainError(f"{unknown[0]} is not a key; {suggestion(unknown[0], known)}")
     for group in GROUPS:
         _check_keys(group, cfg[group], group, ABOUT[group])
     metrics(cfg)

@@ -22,6 +22,7 @@ from bigain.errors import BiGainError
 from bigain.experiments.composition import composed
 from bigain.experiments.methods import FILE as METHODS
 from bigain.experiments.methods import Method, method
+from bigain.experiments.schema import suggestion
 from bigain.utils.paths import REPOSITORY
 
 if TYPE_CHECKING:  # they are slow to import, and a sweep only needs its overrides
@@ -242,8 +243,7 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
 def _read(name: str) -> dict[str, Any]:
     path = FOLDER / f"{name}.yaml"
     if not path.is_file() or path.name == METHODS.name:
-        known = ", ".join(sorted(names()))
-        raise BiGainError(f"there is no experiment {name}; experiments/ holds: {known}")
+        raise BiGainError(f"there is no experiment {name}; {suggestion(name, names())}")
     found: Any = OmegaConf.to_container(OmegaConf.load(path))
     if not isinstance(found, dict) or not KEYS <= set(found) <= KEYS | OPTIONAL:
         raise BiGainError(

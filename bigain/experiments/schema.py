@@ -3,14 +3,19 @@
 It imports neither torch nor diffusers, so that a mistyped command is answered at once.
 """
 
+import copy
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from bigain.utils.paths import REPOSITORY
+from bigain.errors import BiGainError
+from bigain.utils.paths import REPOSITORY, given_path
 
 GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
 # Keys of a group that are about it, not arguments of its class: what other groups read of it.
@@ -64,20 +69,65 @@ def register() -> None:
     OmegaConf.register_new_resolver("repository", lambda path: str(REPOSITORY / path), replace=True)
 
 
+def with_paths(cfg: DictConfig) -> DictConfig:
+    """The same with ``~/`` at the start of any value replaced by the home directory.
+
+    Raises:
+        BiGainError: if a value is empty, as an unset shell variable leaves it.
+    """
+    home = {}
+    for key, value in _texts(OmegaConf.to_container(cfg), ""):
+        if not value:
+            raise BiGainError(
+                f"{key} is empty, as an unset shell variable leaves it; give a value, or remove it"
+            )
+        if value == "~" or value.startswith("~/"):
+            home[key] = str(given_path(value))
+    if home:
+        cfg = copy.deepcopy(cfg)
+        for key, value in home.items():
+            OmegaConf.update(cfg, key, value)
+    return cfg
+
+
+def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
+    """The keys of all texts in a configuration, with the texts."""
+    if isinstance(node, str):
+        yield key, node
+    elif isinstance(node, dict):
+        for name, inner in node.items():
+            yield from _texts(inner, f"{key}.{name}" if key else str(name))
+
+
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
 def explain(error: BaseException) -> str:
-    """An error in one line; for a key that a group lacks, with those it has."""
-    node = getattr(error.__cause__, "parent_node", None) or getattr(error, "parent_node", None)
+    """An error in one line; for a misspelt option or key, with what may have been meant."""
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: {one_line(error).partition(' See http')[0]}"
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, given = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={given} does not exist; {suggestion(given, error.options)}"
+    cause = error.__cause__
+    node = getattr(cause, "parent_node", None) or getattr(error, "parent_node", None)
     line = one_line(error)
-    if error.__cause__ is not None and str(error.__cause__) not in str(error):
-        line += f": {one_line(error.__cause__)}"
-    line = re.sub(r" full_key: .*| object_type=\w+", "", line)
-    if isinstance(node, DictConfig):
-        line += f"; accepted keys: {', '.join(sorted(map(str, node)))}"
+    if cause is not None and str(cause) not in str(error):
+        line += f": {one_line(cause)}"
+    line = re.sub(r" full_key: .*| object_type=\w+| To append to your config use \S+:", "", line)
+    missing = re.search(r"Key '([^']*)' (?:is )?not in", line)
+    if isinstance(node, DictConfig) and missing:
+        line += f"; {suggestion(missing[1], map(str, node))}"
     return line
+
+
+def suggestion(given: str, accepted: Iterable[str]) -> str:
+    """What may have been meant by ``given``, and all that is accepted."""
+    every = sorted(name for name in accepted if name != "hydra" and not name.startswith("_"))
+    near = get_close_matches(given.lower(), every, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}accepted: {', '.join(every)}"
 
 
 register()  # on import, as launchers start processes that import this and not run.py

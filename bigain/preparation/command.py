@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bigain.errors import BiGainError
+from bigain.utils.paths import given_path
 
 
 def command(prepare: Callable[[Path], str], dataset: str, about: str) -> None:
@@ -23,7 +24,7 @@ def command(prepare: Callable[[Path], str], dataset: str, about: str) -> None:
     """
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument(
-        "--root", type=Path, default=Path("data") / dataset, help="folder to download into"
+        "--root", type=given_path, default=Path("data") / dataset, help="folder to download into"
     )
     root = parser.parse_args().root
     try:

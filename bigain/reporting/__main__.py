@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -10,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bigain.errors import BiGainError
 from bigain.experiments.experiment_files import SCALES, load, names
 from bigain.experiments.schema import explain
-from bigain.utils.paths import REPOSITORY
+from bigain.utils.paths import REPOSITORY, given_path
 
 
 def main() -> int:
@@ -33,7 +32,7 @@ def _parse() -> argparse.Namespace:
     table = verbs.add_parser("table", help="write an experiment's table and figures")
     table.add_argument("name", metavar="NAME", help="the experiment, experiments/NAME.yaml")
     table.add_argument("--scale", choices=SCALES, help="default: mini, for experiments with scales")
-    table.add_argument("--out", type=Path, help="folder; default: results, or results/SCALE")
+    table.add_argument("--out", type=given_path, help="folder; default: results, or results/SCALE")
     table.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="settings of every row, as for run.py"
     )
@@ -54,13 +53,13 @@ def _parse() -> argparse.Namespace:
     found.add_argument("--scale", choices=SCALES, default="mini")
     page = verbs.add_parser("report", help="write one HTML page of all tables and figures")
     page.add_argument("--scale", choices=SCALES, default="mini")
-    page.add_argument("--out", type=Path, help="file; default: results/SCALE/report.html")
+    page.add_argument("--out", type=given_path, help="file; default: results/SCALE/report.html")
     whole = verbs.add_parser("overview", help="draw accuracy and FID of all models in one figure")
     whole.add_argument(
         "name", nargs="?", default="figure2", help="an experiment that defines an overview"
     )
     whole.add_argument("--scale", choices=SCALES, default="mini")
-    whole.add_argument("--out", type=Path, help="file; default: results/overview.png")
+    whole.add_argument("--out", type=given_path, help="file; default: results/overview.png")
     arguments, more = parser.parse_known_args()
     if arguments.verb != "table" or not all("=" in text for text in more):
         parser.parse_args()  # says what is wrong with them

@@ -169,10 +169,14 @@ def test_refusals(overrides, change, message, run):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("compressor=lgtn", "lgtm_cached"),
-        ("compresor=lgtm", "accepted keys"),
-        ("batch_size=many", "many"),
-        ("compressor.ratio=0.5", "accepted keys"),
+        ("compressor=lgtn", "compressor=lgtn does not exist; did you mean lgtm? accepted: abm, "),
+        ("compresor=lgtm", "did you mean compressor? accepted: batch_size, "),
+        ("batch_size=many", "Value 'many' of type 'str' could not be converted to Integer"),
+        ("compressor.ratio=0.5", "Key 'ratio' is not in struct; accepted: name"),
+        ("compressor.ratio=[", "compressor.ratio=[ cannot be read: "),
+        ("+result=x", "result is not a key; did you mean results? accepted: batch_size, "),
+        ("results=", "results is empty, as an unset shell variable leaves it"),
+        ("dataset.root=", "dataset.root is empty"),
     ],
 )
 def test_the_command_line_says_one_line(override, message):
@@ -180,6 +184,31 @@ def test_the_command_line_says_one_line(override, message):
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+def test_a_typing_mistake_is_answered_before_torch_is_imported():
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{RUN!r}, 'compressor=lgtn']\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as error:\n    print(error)\n"
+        "print([name for name in ('torch', 'diffusers', 'pandas') if name in sys.modules])\n"
+    )
+    done = call(entry=("-c", code))
+    assert done.stdout.splitlines()[1:] == ["[]"], done.stderr
+    assert "did you mean lgtm?" in done.stdout
+
+
+def test_the_package_is_imported_without_torch():
+    code = "import bigain, sys; print('torch' in sys.modules, 'compress' in dir(bigain))"
+    assert call(entry=("-c", code)).stdout == "False True\n"
+
+
+def test_a_tilde_is_the_home_directory(overrides, tmp_path, monkeypatch, configure):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    settings = settings_of(configure([*overrides, "results='~/runs'", "evaluation.statistics='~'"]))
+    assert settings.setup.results == tmp_path / "home" / "runs"
+    assert settings.resolved["evaluation"]["statistics"] == str(tmp_path / "home")
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path, run):
