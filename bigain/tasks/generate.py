@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler
+from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler, corrected
 from bigain.compression.batch_groups import Groups
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset
@@ -87,6 +87,11 @@ class Generate(Task):
         number = isinstance(self.guidance, int | float) and not isinstance(self.guidance, bool)
         if not number or not 0 <= self.guidance < float("inf"):
             raise ValueError(f"Generate: guidance must be at least 0, got {self.guidance!r}")
+
+    def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
+        settings = (self.sampler, dict(noise_schedule), self.steps, self.spacing)
+        build_sampler(*settings, "cpu")  # refuses before the model is loaded
+        return {"levels": "listed"} if corrected(*settings) else {}
 
     @property
     def passes(self) -> int:
@@ -230,14 +235,18 @@ def generate(
         keys = KeyedStream.of(seed, "image", ids, device).keys.repeat(protocol.passes)
         groups = Groups.copies(len(ids), 2, device) if guided else None
         condition = sharing.batch(torch.arange(len(condition), device=device), groups, keys)
+    finite = torch.ones((), dtype=torch.bool, device=device)
     for t in sampler.timesteps:
         inputs = sampler.scale_model_input(x, t)
         inputs = inputs.repeat(protocol.passes, *[1] * (x.ndim - 1))
         eps = backbone.predict_noise(inputs, t.expand(len(inputs)), condition)
+        finite &= eps.isfinite().all()  # before the sampler can clip infinity away
         if guided:
             with_class, without = eps.chunk(2)
             eps = without + protocol.guidance * (with_class - without)
         x = sampler.step(eps, t, x, return_dict=False, **noisy)[0]
+    if not finite:  # the first wait for the device
+        raise NotFiniteError
     images = backbone.decode(x)
     if not images.isfinite().all():
         raise NotFiniteError
