@@ -15,8 +15,17 @@ FILE = "scheduler_config.json"
 
 
 def timesteps(config: Mapping[str, Any]) -> int:
-    """T, the length of the schedule that a scheduler's config describes."""
-    found: int = config.get("num_train_timesteps", 1000)  # diffusers' default
+    """T, the length of the schedule that a scheduler's config describes.
+
+    Raises:
+        BiGainError: if the config gives no whole number.
+    """
+    found = config.get("num_train_timesteps", 1000)  # diffusers' default
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise BiGainError(
+            f"{FILE}: num_train_timesteps must be a whole number from 1, got {found!r}; copy the "
+            "model with its own"
+        )
     return found
 
 

@@ -4,9 +4,11 @@ The same image comes out in any batch, order, shard or process, so runs resume a
 compared on the same noise.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,9 +91,9 @@ class Generate(Task):
             raise ValueError(f"Generate: guidance must be at least 0, got {self.guidance!r}")
 
     def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
-        settings = (self.sampler, dict(noise_schedule), self.steps, self.spacing)
-        build_sampler(*settings, "cpu")  # refuses before the model is loaded
-        return {"levels": "listed"} if corrected(*settings) else {}
+        schedule = json.dumps(noise_schedule, sort_keys=True)
+        found = _corrected(self.sampler, schedule, self.steps, self.spacing)
+        return {"levels": "listed"} if found else {}
 
     @property
     def passes(self) -> int:
@@ -192,6 +194,13 @@ class Generate(Task):
             # the sheet is of the run's first images, be they more or fewer than these
             shown = run.sheet()[start:]
         return list(zip(shown, run.require(ids)["prompt"], strict=False))
+
+
+@cache  # a table's jobs share a few samplers, and each takes a moment to build
+def _corrected(sampler: str, noise_schedule: str, steps: int, spacing: str | None) -> bool:
+    settings = (sampler, json.loads(noise_schedule), steps, spacing)
+    build_sampler(*settings, "cpu")  # refuses before the model is loaded
+    return corrected(*settings)
 
 
 @torch.inference_mode()
