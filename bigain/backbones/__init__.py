@@ -2,7 +2,15 @@
 
 from bigain.backbones.base import Backbone
 from bigain.backbones.dit import DiT
-from bigain.backbones.samplers import SAMPLERS, SPACINGS, build_sampler
+from bigain.backbones.samplers import SAMPLERS, SPACINGS, build_sampler, corrected
 from bigain.backbones.stable_diffusion import StableDiffusion
 
-__all__ = ["SAMPLERS", "SPACINGS", "Backbone", "DiT", "StableDiffusion", "build_sampler"]
+__all__ = [
+    "SAMPLERS",
+    "SPACINGS",
+    "Backbone",
+    "DiT",
+    "StableDiffusion",
+    "build_sampler",
+    "corrected",
+]

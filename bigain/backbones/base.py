@@ -46,7 +46,10 @@ class Backbone(Protocol):
     latent_shape: tuple[int, int, int]
 
     def identity(self) -> dict[str, Any]:
-        """What identifies the weights in a run's fingerprint, found without loading the model."""
+        """What identifies the weights in a run's fingerprint, found without loading the model.
+
+        Its entry "scheduler" is the config of the scheduler that comes with the model.
+        """
 
     def skeleton(self) -> nn.Module:
         """The denoiser on the meta device, built only from its config."""

@@ -1,5 +1,6 @@
 """The noise schedule of a model's training, in float32 whatever the model's type (trap 4)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,21 @@ from bigain.backbones.checkpoint import Checkpoint
 from bigain.errors import BiGainError
 
 FILE = "scheduler_config.json"
+
+
+def timesteps(config: Mapping[str, Any]) -> int:
+    """T, the length of the schedule that a scheduler's config describes.
+
+    Raises:
+        BiGainError: if the config gives no whole number.
+    """
+    found = config.get("num_train_timesteps", 1000)  # diffusers' default
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise BiGainError(
+            f"{FILE}: num_train_timesteps must be a whole number from 1, got {found!r}; copy the "
+            "model with its own"
+        )
+    return found
 
 
 @dataclass(frozen=True)

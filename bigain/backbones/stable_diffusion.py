@@ -1,5 +1,6 @@
 """Stable Diffusion 1 and 2 (Rombach et al. 2022) from diffusers."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,12 @@ class StableDiffusion:
         return self.autoencoder.decode(latents)
 
     def condition(self, dataset: Subjects) -> Tensor:
-        """The embeddings of the classes' prompts, [K, L, C] in the denoiser's type."""
+        """The embeddings of the classes' prompts, [K, L, C] in the denoiser's type.
+
+        Raises:
+            BiGainError: if the model reads the prompts of two classes as the same text.
+        """
+        self._check_distinct(dataset)
         return self._once(tuple(dataset.prompts))
 
     def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
@@ -106,15 +112,17 @@ class StableDiffusion:
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """The text encoder's last hidden state for each prompt, [B, L, C] in the denoiser's type.
 
-        Prompts are padded or truncated to the text encoder's length L, as in diffusers' pipeline.
+        Prompts are padded or truncated to the text encoder's length L, as in diffusers' pipeline. A
+        truncated prompt gives a warning.
         """
         config = self.text_encoder.config
+        self._warn_of_cuts(prompts)
         parts = []
         for start in range(0, len(prompts), PROMPTS):
             tokens = self.tokenizer(
                 list(prompts[start : start + PROMPTS]),
                 padding="max_length",
-                max_length=min(self.tokenizer.model_max_length, config.max_position_embeddings),
+                max_length=self._length,
                 truncation=True,
                 return_tensors="pt",
             ).to(self.alphas_cumprod.device)
@@ -123,6 +131,46 @@ class StableDiffusion:
             hidden = self.text_encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
             parts.append(hidden.to(self.denoiser.dtype))
         return torch.cat(parts)
+
+    @property
+    def _length(self) -> int:
+        """L, the number of tokens of a prompt."""
+        most: int = self.text_encoder.config.max_position_embeddings
+        return min(self.tokenizer.model_max_length, most)
+
+    def _check_distinct(self, dataset: Subjects) -> None:
+        """Refuse different classes whose prompts are the same tokens.
+
+        Two pairs of ImageNet's classes share a published prompt, and are accepted.
+        """
+        read = self.tokenizer(list(dataset.prompts), max_length=self._length, truncation=True)
+        first: dict[tuple[int, ...], int] = {}
+        for label, tokens in enumerate(map(tuple, read.input_ids)):
+            other = first.setdefault(tokens, label)
+            one, two = dataset.prompts[other], dataset.prompts[label]
+            if other == label or (one == two and dataset.class_ids is not None):
+                continue
+            cut = (
+                f", which it cuts after {self._length} tokens"
+                if len(tokens) == self._length
+                else ""
+            )
+            raise BiGainError(
+                f"the classes {dataset.classes[other]!r} and {dataset.classes[label]!r} have "
+                f"prompts that the model reads as the same text{cut}: {_short(one)} and "
+                f"{_short(two)}; give them prompts that differ early on, in the file of "
+                "dataset.prompts or by the names of the classes"
+            )
+
+    def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
+        read = self.tokenizer(list(prompts), verbose=False).input_ids
+        long = [p for p, tokens in zip(prompts, read, strict=True) if len(tokens) > self._length]
+        if long:
+            warnings.warn(
+                f"{len(long)} of {len(prompts)} prompts exceed the {self._length} tokens that the "
+                f"model reads, so their ends are cut off; the first is {_short(long[0])}",
+                stacklevel=2,
+            )
 
     def _once(self, prompts: tuple[str, ...]) -> Tensor:
         if prompts not in self._known:
@@ -140,3 +188,8 @@ class StableDiffusion:
                 f"{self.checkpoint.mend}"
             )
         return found
+
+
+def _short(text: str) -> str:
+    """A prompt in quotes, and no more than its beginning."""
+    return repr(text if len(text) <= 80 else f"{text[:79]}…")

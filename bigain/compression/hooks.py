@@ -33,7 +33,8 @@ def compress(
 
     Args:
         model: a UNet2DConditionModel, a DiTTransformer2DModel, or a pipeline that holds one,
-            compiled or not; docs/compatibility.md lists what else may be done to it.
+            compiled or not; docs/compatibility.md lists what else may be done to it. A pipeline's
+            scheduler tells schedules over time, as IE-KVD's, how many timesteps there are.
         compressor: what to do with the tokens.
         blocks: "default", "all", or a list. For a U-Net the list holds downsampling factors (1, 2,
             4, 8), and the default is the smallest that has transformer blocks. For a DiT it holds
@@ -109,7 +110,9 @@ class Attachment:
     ) -> None:
         self.architecture = architecture_of(model)
         self.model: nn.Module = self.architecture.model
-        self.compressor = compressor
+        schedule = getattr(getattr(model, "scheduler", None), "config", {})  # a pipeline's
+        timesteps = schedule.get("num_train_timesteps")
+        self.compressor = compressor if timesteps is None else compressor.scheduled(timesteps)
         self.sites = tuple(sites)
         self.seed = seed
         self.blocks = select_blocks(self.model, blocks)

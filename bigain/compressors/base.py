@@ -52,6 +52,10 @@ class Compressor:
         """
         return self
 
+    def scheduled(self, timesteps: int) -> "Compressor":
+        """The compressor for a model whose noise schedule has this many timesteps."""
+        return self
+
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:

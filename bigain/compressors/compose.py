@@ -47,6 +47,9 @@ class Compose(Compressor):
     def suited(self, purpose: str) -> "Compose":
         return Compose(*(part.suited(purpose) for part in self.parts))
 
+    def scheduled(self, timesteps: int) -> "Compose":
+        return Compose(*(part.scheduled(timesteps) for part in self.parts))
+
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:
@@ -87,6 +90,9 @@ class Cached(Compressor):
 
     def suited(self, purpose: str) -> "Cached":
         return Cached(self.compressor.suited(purpose))
+
+    def scheduled(self, timesteps: int) -> "Cached":
+        return Cached(self.compressor.scheduled(timesteps))
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None

@@ -20,7 +20,8 @@ class LinearAlpha:
     Args:
         noise: alpha at t = timesteps, where x is pure noise.
         clean: alpha at t = 0.
-        timesteps: T, the length of the training schedule.
+        timesteps: T, the length of the model's noise schedule. `IEKVD.scheduled` sets it, which
+            runs and `bigain.compress` call where they know the schedule; a denoiser alone has none.
     """
 
     noise: float = 0.8
@@ -69,6 +70,11 @@ class IEKVD(Compressor):
 
     def suited(self, purpose: str) -> "IEKVD":
         return replace(self, alpha=ALPHAS[purpose]) if self.alpha == "task" else self
+
+    def scheduled(self, timesteps: int) -> "IEKVD":
+        if not isinstance(self.alpha, LinearAlpha):
+            return self
+        return replace(self, alpha=replace(self.alpha, timesteps=timesteps))
 
     @property
     def shortens(self) -> frozenset[str]:

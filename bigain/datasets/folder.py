@@ -20,7 +20,8 @@ class Folder(ImageFiles):
         size: side of the images in pixels.
         template: a prompt with {} for the class's name.
         prompts: a CSV file with the columns class_name and prompt, used instead of the template. It
-            must name every class and no other, with either spaces or underscores.
+            must name every class and no other, with either spaces or underscores, and give each
+            its own prompt.
 
     Raises:
         BiGainError: if there are no class folders, one is empty, two give the same name, or the
@@ -79,8 +80,7 @@ def _fill(template: str, names: list[str]) -> list[str]:
 
 
 def _match(path: Path, names: list[str]) -> list[str]:
-    given = read_prompts(path)
-    by_name = {_name(name): prompt for name, prompt in given.items()}
+    by_name = read_prompts(path)
     for what, wrong in (
         ("has no prompt for", [name for name in names if name not in by_name]),
         ("has prompts for unknown classes:", [name for name in by_name if name not in names]),

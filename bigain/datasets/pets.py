@@ -46,12 +46,13 @@ def _read(annotations: Path, split: str, classes: list[str]) -> list[ImageFile]:
     """Read lines such as "Abyssinian_201 1 1 1": image, class (from 1), species, breed."""
     files = []
     for number, line in enumerate(annotations.read_text(errors="replace").splitlines(), 1):
-        name, label, *_ = [*line.split(), "", ""]
+        fields = line.split()
+        name, label = fields[:2] if len(fields) == 4 else ("", "")
         breed = name.rpartition("_")[0].replace("_", " ").lower()
         if breed not in classes or label != str(classes.index(breed) + 1):
             raise BiGainError(
                 f"{annotations}, line {number}: {line!r} is not an image of one of the 37 breeds "
-                f"with its number; {MEND}"
+                f"with its number, species and breed; {MEND}"
             )
         files.append(ImageFile(f"{split}-{name}", f"images/{name}.jpg", (int(label) - 1,)))
     return files

@@ -1,10 +1,10 @@
 """Class names and prompts, both those published with the paper's data sets and a user's own."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 from bigain.errors import BiGainError
+from bigain.utils.csv_files import read_rows
 
 PUBLISHED = Path(__file__).parent / "classes"
 
@@ -28,7 +28,9 @@ class Classes:
 
 def published(name: str) -> Classes:
     """The classes listed in classes/``name``.csv."""
-    rows = _rows(PUBLISHED / f"{name}.csv", ("class_index", "class_name", "prompt"))
+    rows = list(
+        read_rows(PUBLISHED / f"{name}.csv", ("class_index", "class_name", "prompt")).values()
+    )
     return Classes(
         [row["class_name"] for row in rows],
         [row["prompt"] for row in rows],
@@ -40,30 +42,29 @@ def published(name: str) -> Classes:
 def read_prompts(path: Path) -> dict[str, str]:
     """The prompts by class name, from a CSV file with the columns class_name and prompt.
 
+    Underscores in a class's name are read as spaces.
+
     Raises:
-        BiGainError: if the file cannot be read, lacks a column, or names a class twice.
+        BiGainError: if the file cannot be read, lacks a column or has one twice, has a line with
+            more or fewer fields than columns, names a class twice, or gives two classes the same
+            prompt; it names the lines.
     """
     prompts: dict[str, str] = {}
-    for row in _rows(path, ("class_name", "prompt")):
-        if row["class_name"] in prompts:
-            raise BiGainError(f"{path} names the class {row['class_name']!r} twice; keep one")
-        prompts[row["class_name"]] = row["prompt"]
-    return prompts
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BiGainError(
-            f"{path} cannot be read ({error}); give a CSV file with the columns "
-            f"{', '.join(columns)}"
-        ) from error
-    for number, row in enumerate(rows, 1):
-        if lacking := [c for c in columns if not row.get(c)]:
+    lines: dict[str, int] = {}  # of each class
+    classes: dict[str, str] = {}  # by prompt
+    for line, row in read_rows(path, ("class_name", "prompt")).items():
+        name, prompt = row["class_name"].replace("_", " "), row["prompt"]
+        if name in lines:
             raise BiGainError(
-                f"{path} has no {lacking[0]} in row {number}; give every class all of "
-                f"{', '.join(columns)}"
+                f"{path}, line {line}: names the class {name!r} twice, first on line "
+                f"{lines[name]}; keep one"
             )
-    return rows
+        if prompt in classes:
+            other = classes[prompt]
+            raise BiGainError(
+                f"{path}, line {line}: the class {name!r} has the prompt of {other!r} (line "
+                f"{lines[other]}), {prompt!r}; no model can tell them apart, so give each class "
+                "a prompt of its own"
+            )
+        prompts[name], lines[name], classes[prompt] = prompt, line, name
+    return prompts

@@ -8,7 +8,6 @@ Its rows are references to the methods of experiments/methods.yaml, such as ``to
 mappings that add to one, or to several, what belongs to this table alone.
 """
 
-import csv
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from bigain.experiments.composition import composed
 from bigain.experiments.methods import FILE as METHODS
 from bigain.experiments.methods import Method, method
 from bigain.experiments.schema import suggestion
+from bigain.utils.csv_files import read_rows
 from bigain.utils.paths import REPOSITORY
 
 if TYPE_CHECKING:  # they are slow to import, and a sweep only needs its overrides
@@ -409,5 +409,13 @@ def _published(about: Mapping[str, Any], row: _Written) -> dict[str, float]:
 @cache
 def _table() -> list[dict[str, str]]:
     """The paper's values, as experiments/published.csv holds them."""
-    with (FOLDER / "published.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    path = FOLDER / "published.csv"
+    rows = read_rows(path, ("metric", "value"))
+    for line, row in rows.items():
+        try:
+            float(row["value"])
+        except ValueError:
+            raise BiGainError(
+                f"{path}, line {line}: value must be a number, got {row['value']!r}"
+            ) from None
+    return list(rows.values())

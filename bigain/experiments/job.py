@@ -6,7 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bigain.backbones.schedule import timesteps
 from bigain.compression import select_blocks
+from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import Settings, metric_kinds
 from bigain.experiments.schema import Config
@@ -36,7 +38,6 @@ class Job:
         setup = self.setup
         assert setup.dataset is not None and setup.backbone is not None  # see Task.needs
         self.dataset, self.backbone, self.scoring = setup.dataset, setup.backbone, setup.scoring
-        self.compressor = setup.compressor
         if setup.start and self.scoring is not None:
             raise BiGainError(
                 f"start={setup.start} leaves out the first images, and scores are of the first; "
@@ -48,10 +49,25 @@ class Job:
             raise BiGainError(f"start={setup.start} leaves no image; there are fewer")
         self._skeleton: Any = self.backbone.skeleton()
         self.blocks: list[int] = []
-        if self.compressor is not None:
+        if setup.compressor is not None:
             with self._blamed():
                 selected = select_blocks(self._skeleton, setup.blocks)
                 self.blocks = sorted({block.place for block in selected})
+
+    @cached_property
+    def compressor(self) -> Compressor | None:
+        """The compressor, with what depends on the model's noise schedule filled in."""
+        found = self.setup.compressor
+        return None if found is None else found.scheduled(timesteps(self._noise_schedule))
+
+    @cached_property
+    def _model(self) -> dict[str, Any]:
+        return self.backbone.identity()
+
+    @property
+    def _noise_schedule(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._model["scheduler"]
+        return found
 
     @cached_property
     def flops(self) -> Flops | None:
@@ -61,11 +77,12 @@ class Job:
             BiGainError: if the compressor does not fit the model, which a forward on the meta
                 device finds out; ask before loading weights.
         """
-        if self.compressor is None:
+        compressor = self.setup.compressor  # its costs depend on no noise schedule
+        if compressor is None:
             return count(self._skeleton)
         where = {"blocks": self.setup.blocks, "sites": self.setup.sites}
         with self._blamed():
-            return count(self._skeleton, self.compressor, **where)
+            return count(self._skeleton, compressor, **where)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
@@ -89,10 +106,10 @@ class Job:
             }
         return {
             "protocol": PROTOCOL,
-            "model": self.backbone.identity(),
+            "model": self._model,
             "compression": compression,
             "dataset": self.dataset.identity(),
-            "task": plain(self.task),
+            "task": {**plain(self.task), **self.task.revision(self._noise_schedule)},
             **_chosen(
                 {
                     "seed": self.setup.seed,

@@ -140,6 +140,17 @@ class Task(ABC):
     def check(self, setup: Setup) -> None:  # noqa: B027 (most tasks accept every setup)
         """Refuse a setup that the task cannot use, with a BiGainError."""
 
+    def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
+        """What a run's identity holds if its settings gave other results in earlier versions.
+
+        Args:
+            noise_schedule: the scheduler config that comes with the model.
+
+        Raises:
+            BiGainError: if the task cannot use the model's schedule.
+        """
+        return {}
+
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         """The images asked for; BiGainError if there are not so many."""
         raise NotImplementedError(f"task={self.name} keeps no rows of images")

@@ -4,9 +4,11 @@ The same image comes out in any batch, order, shard or process, so runs resume a
 compared on the same noise.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler
+from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler, corrected
 from bigain.compression.batch_groups import Groups
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset
@@ -87,6 +89,11 @@ class Generate(Task):
         number = isinstance(self.guidance, int | float) and not isinstance(self.guidance, bool)
         if not number or not 0 <= self.guidance < float("inf"):
             raise ValueError(f"Generate: guidance must be at least 0, got {self.guidance!r}")
+
+    def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
+        schedule = json.dumps(noise_schedule, sort_keys=True)
+        found = _corrected(self.sampler, schedule, self.steps, self.spacing)
+        return {"levels": "listed"} if found else {}
 
     @property
     def passes(self) -> int:
@@ -189,6 +196,13 @@ class Generate(Task):
         return list(zip(shown, run.require(ids)["prompt"], strict=False))
 
 
+@cache  # a table's jobs share a few samplers, and each takes a moment to build
+def _corrected(sampler: str, noise_schedule: str, steps: int, spacing: str | None) -> bool:
+    settings = (sampler, json.loads(noise_schedule), steps, spacing)
+    build_sampler(*settings, "cpu")  # refuses before the model is loaded
+    return corrected(*settings)
+
+
 @torch.inference_mode()
 def generate(
     backbone: Backbone,
@@ -230,14 +244,18 @@ def generate(
         keys = KeyedStream.of(seed, "image", ids, device).keys.repeat(protocol.passes)
         groups = Groups.copies(len(ids), 2, device) if guided else None
         condition = sharing.batch(torch.arange(len(condition), device=device), groups, keys)
+    finite = torch.ones((), dtype=torch.bool, device=device)
     for t in sampler.timesteps:
         inputs = sampler.scale_model_input(x, t)
         inputs = inputs.repeat(protocol.passes, *[1] * (x.ndim - 1))
         eps = backbone.predict_noise(inputs, t.expand(len(inputs)), condition)
+        finite &= eps.isfinite().all()  # before the sampler can clip infinity away
         if guided:
             with_class, without = eps.chunk(2)
             eps = without + protocol.guidance * (with_class - without)
         x = sampler.step(eps, t, x, return_dict=False, **noisy)[0]
+    if not finite:  # the first wait for the device
+        raise NotFiniteError
     images = backbone.decode(x)
     if not images.isfinite().all():
         raise NotFiniteError

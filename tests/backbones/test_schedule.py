@@ -100,6 +100,12 @@ def test_schedules_that_cannot_be_used(load, changes, message):
         load(**changes)
 
 
+@pytest.mark.parametrize("length", [0, "many", 10.5, None, True])
+def test_a_length_that_cannot_be(length):
+    with pytest.raises(BiGainError, match=f"whole number from 1, got {length!r}"):
+        build_sampler("ddim", {**SD, "num_train_timesteps": length}, 5, None, CPU)
+
+
 def test_a_schedule_without_betas(tmp_path):
     with pytest.raises(BiGainError, match="no beta_schedule"):
         read(tmp_path, {"shift": 3.0})

@@ -1,6 +1,7 @@
 """The Stable Diffusion backbone against diffusers' own pipeline."""
 
 import json
+import warnings
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -9,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from bigain.backbones import StableDiffusion
+from bigain.datasets.prompts import published
 from bigain.errors import BiGainError
 from bigain.tasks.generate import Generate, generate
 from bigain.utils.randomness import KeyedStream
@@ -78,6 +80,48 @@ def test_prompts_are_encoded_once(backbone, monkeypatch):
     assert backbone.condition(other) is backbone.condition(other)
     backbone.condition_images(other, range(5))
     assert [list(c.args[0]) for c in embed.call_args_list] == [["one", "two"], ["same"]]
+
+
+LONG = "a photo " * 40
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "why"),
+    [
+        (f"{LONG}of a cat.", f"{LONG}of a dog.", "the same text, which it cuts after 77 tokens: "),
+        ("a Cat.", "a  cat. ", "the same text: 'a Cat.' and 'a  cat. '"),
+        ("a cat.", "a cat.", "the same text: 'a cat.' and 'a cat.'"),
+    ],
+)
+def test_classes_that_the_model_cannot_tell_apart_are_refused(backbone, one, two, why):
+    known = SimpleNamespace(
+        classes=["cat", "pear", "dog"], prompts=[one, "a pear.", two], class_ids=None
+    )
+    with pytest.raises(BiGainError, match=rf"^the classes 'cat' and 'dog' have .*{why}"):
+        backbone.condition(known)
+
+
+def test_imagenet_s_two_equal_pairs_are_accepted(backbone):
+    """As published; other pairs are not."""
+    listed = published("imagenet1k")
+    known = SimpleNamespace(
+        classes=listed.names, prompts=listed.prompts, class_ids=listed.indices, known_classes=1000
+    )
+    found = backbone.condition(known)
+    for one, two in ((657, 744), (836, 837)):
+        assert torch.equal(found[one], found[two])
+    known.prompts = [*listed.prompts[:-1], listed.prompts[0].upper()]
+    with pytest.raises(BiGainError, match="the classes 'tench' and 'toilet paper'"):
+        backbone.condition(known)
+
+
+def test_prompts_that_are_cut_are_warned_of(backbone):
+    long = [f"{name} {LONG}" for name in ("cat", "dog")]
+    with pytest.warns(UserWarning, match=r"2 of 3 prompts exceed the 77 tokens.*'cat a"):
+        backbone.condition(SimpleNamespace(prompts=["a pear.", *long]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backbone.condition(SimpleNamespace(prompts=["a pear.", "a cat."]))
 
 
 def test_the_tokenizer_merges(backbone):

@@ -193,6 +193,17 @@ def test_a_pipeline_stands_for_its_denoiser(kind, name, request):
         assert torch.equal(golden(), want)
 
 
+def test_a_pipeline_s_schedule_tells_how_many_timesteps_there_are(unet):
+    pipe = SimpleNamespace(
+        unet=unet.model, scheduler=SimpleNamespace(config={"num_train_timesteps": 40})
+    )
+    assert compress(pipe, IEKVD(2, LinearAlpha())).compressor.alpha.timesteps == 40
+    with compress(pipe, IEKVD(2, LinearAlpha(0.6, 1.2))):
+        found = unet(timestep=torch.tensor([40, 20, 0]))
+    with compress(unet.model, IEKVD(2, LinearAlpha(0.6, 1.2, timesteps=40))):
+        assert torch.equal(unet(timestep=torch.tensor([40, 20, 0])), found)
+
+
 @pytest.mark.parametrize("compressor", [ToMe(0.5), IEKVD(2, LinearAlpha())], ids=repr)
 def test_timestep_of_any_shape_positional_or_not(unet, compressor):
     sample, text = unet.inputs["sample"], unet.inputs["encoder_hidden_states"]

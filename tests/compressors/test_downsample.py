@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from bigain.compressors import IEKVD, LinearAlpha, ToDo, TokenGrid
+from bigain.compressors import IEKVD, LGTM, Cached, Compose, LinearAlpha, ToDo, TokenGrid, ToMe
 
 grids = pytest.mark.parametrize(
     "grid",
@@ -96,6 +96,22 @@ def test_schedule_reads_each_samples_own_timestep(dtype):
     for i, alpha in enumerate([0.8, 1.0, 1.2]):
         want = coarse(IEKVD(2, alpha), x[i : i + 1], grid)
         assert_close(mixed[i : i + 1], want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [40, 1000, 4000])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda made: made,
+        lambda made: Compose(ToMe(0.5), made),
+        lambda made: Compose(Cached(LGTM(0.5)), made),
+    ],
+)
+def test_schedule_of_a_model_with_its_own_number_of_timesteps(length, wrap):
+    made = wrap(IEKVD(2, LinearAlpha(0.7, 1.1))).scheduled(length)
+    alpha = getattr(made, "parts", [made])[-1].alpha
+    assert_close(alpha(torch.tensor([length, 0, length / 2])), torch.tensor([0.7, 1.1, 0.9]))
+    assert IEKVD(2, 0.9).scheduled(length) == IEKVD(2, 0.9)
 
 
 def test_schedule_from_a_mapping():

@@ -63,7 +63,18 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
         Pets(str(tmp_path), size=8)
 
 
-@pytest.mark.parametrize("line", ["", "pug_201", "pug_201 1 2 1", "poodle_1 3 2 1", "pug 26 2 1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "pug_201",
+        "pug_201 1 2 1",
+        "poodle_1 3 2 1",
+        "pug 26 2 1",
+        "pug_201 26",
+        "pug_201 26 2 1 0",
+    ],
+)
 def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     annotations = pets(tmp_path) / "oxford-iiit-pet" / "annotations" / "test.txt"
     annotations.write_text(f"Abyssinian_201 1 1 1\n{line}\n")

@@ -153,6 +153,22 @@ def test_published_values_stand_beside_their_model_and_data():
     assert all(not row.published for row in experiment_files.load("table4", "mini").rows)
 
 
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ("1,sd2,acc1,81.03,from the summary, rounded", "line 3: 6 fields, but the header has 5"),
+        ("1,sd2,acc1,high,", "line 3: value must be a number, got 'high'"),
+        ("1,sd2,,81.03,", "line 3: metric is empty"),
+    ],
+)
+def test_a_damaged_list_of_published_values_is_refused_by_line(tmp_path, monkeypatch, row, error):
+    text = f"table,model,metric,value,note\n1,sd2,fid,20.5,\n{row}\n"
+    (tmp_path / "published.csv").write_text(text)
+    monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
+    with pytest.raises(BiGainError, match=rf"published\.csv, {error}"):
+        experiment_files._table.__wrapped__()
+
+
 def test_every_published_value_is_used_or_not_ours():
     """No row shows other methods, differences, FLOPs of an unknown count, unknown settings."""
     table = pd.read_csv(experiment_files.FOLDER / "published.csv", dtype={"table": str})

@@ -1,15 +1,19 @@
 """Which options a run's fingerprint holds, so that growing code still finds finished runs."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+import torch
+from diffusers import DDIMScheduler
 from omegaconf import OmegaConf
 
 from bigain import compressors
 from bigain.compressors import LGTM, Compose, Compressor, ToDo, ToMe
 from bigain.compressors.iekvd import IEKVD, LinearAlpha
+from bigain.errors import BiGainError
 from bigain.experiments import schema
 from bigain.store.identity import plain
 from bigain.tasks.classify import Classify
@@ -72,6 +76,47 @@ def test_settings_at_their_defaults_are_left_out(job):
     other = job(["compressor=tome", "seed=1", "dtype=bfloat16", "sites=[self_attention,mlp]"])
     assert (other.identity["seed"], other.identity["dtype"]) == (1, "bfloat16")
     assert other.identity["compression"]["sites"] == ["mlp", "self_attention"]
+
+
+def short_model(small_dit, folder, timesteps):
+    """The small DiT with a schedule of another length."""
+    shutil.copytree(small_dit, folder)
+    DDIMScheduler(timesteps, beta_schedule="squaredcos_cap_v2").save_pretrained(
+        folder / "scheduler"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("timesteps", [40, 1000])
+@pytest.mark.parametrize("compressor", ["iekvd", "lgtm_iekvd"])
+def test_alpha_follows_the_model_s_schedule(small_dit, tmp_path, job, timesteps, compressor):
+    """Runs of other schedules than 1,000 timesteps, which had another alpha, are not reused."""
+    folder = short_model(small_dit, tmp_path / "model", timesteps)
+    chosen = ["task=generate", "features=none", f"model.path={folder}", "task.steps=10"]
+    found = job([*chosen, f"compressor={compressor}", "blocks=all"])
+    made = getattr(found.compressor, "parts", [found.compressor])[-1]
+    alpha = made.alpha(torch.tensor([timesteps, 0]))
+    torch.testing.assert_close(alpha, torch.tensor([0.8, 1.2]))
+    assert ("timesteps" in str(found.identity["compression"])) == (timesteps != 1000)
+
+
+def test_only_samplers_that_drew_other_images_get_a_new_identity(small_dit, job):
+    def task(*settings):
+        chosen = ["task=generate", "features=none", f"model.path={small_dit}", *settings]
+        return job(chosen).identity["task"]
+
+    assert "levels" not in task()
+    assert "levels" not in task("task.sampler=euler", "task.spacing=linspace")
+    assert "levels" not in task("task.sampler=ddpm", "task.steps=250", "task.spacing=linspace")
+    assert task("task.spacing=linspace")["levels"] == "listed"
+    assert task("task.steps=30")["levels"] == "listed"
+    assert "levels" not in task("task.steps=30", "task.spacing=leading")
+
+
+def test_steps_that_no_chain_can_take_are_refused_before_the_model_is_loaded(small_dit, job):
+    chosen = ["task=generate", "features=none", f"model.path={small_dit}", "task.spacing=leading"]
+    with pytest.raises(BiGainError, match="starts from pure noise at t=599"):
+        _ = job([*chosen, "task.steps=600"]).identity
 
 
 def test_the_schema_and_the_file_agree_about_these_defaults():
