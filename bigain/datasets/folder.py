@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from bigain.datasets.image_files import ImageFile, ImageFiles, image_names
-from bigain.datasets.prompts import read_prompts
+from bigain.datasets.image_files import ImageFile, ImageFiles, check_name, image_names
+from bigain.datasets.prompts import name_of_class, read_prompts
 from bigain.errors import BiGainError
 
 TEMPLATE = "a photo of a {}."
 
 
 class Folder(ImageFiles):
-    """PNG, JPEG and WebP images directly in the folder of their class; dot files are ignored.
+    """PNG, JPEG, WebP and BMP images directly in the folder of their class; no dot files.
 
     Classes are in the order of their folders' names. The name of a class is that of its folder,
     with spaces instead of underscores.
@@ -38,7 +38,7 @@ class Folder(ImageFiles):
     ) -> None:
         folder = Path(root)
         folders = _folders(folder)
-        names = [_name(path.name) for path in folders]
+        names = [name_of_class(path.name) for path in folders]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise BiGainError(
                 f"two folders in {folder} are the class {repeated[0]!r}; rename or merge them"
@@ -48,7 +48,7 @@ class Folder(ImageFiles):
             found = image_names(path)
             if not found:
                 raise BiGainError(
-                    f"{path} holds no images; put PNG, JPEG or WebP files directly into it, "
+                    f"{path} holds no images; put PNG, JPEG, WebP or BMP files directly into it, "
                     "or remove it"
                 )
             below = (f"{path.name}/{name}" for name in found)
@@ -61,13 +61,11 @@ def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         raise BiGainError(f"{root} is not a folder; set dataset.root to a folder of class folders")
     found = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for path in found:
+        check_name(root, path.name)
     if not found:
         raise BiGainError(f"{root} holds no folders; put the images of each class into its own")
     return found
-
-
-def _name(folder: str) -> str:
-    return folder.replace("_", " ")
 
 
 def _fill(template: str, names: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,9 +163,37 @@ def decode(path: Path) -> Image.Image:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The sorted names of the PNG, JPEG and WebP files directly in a folder, except dot files."""
-    names = (e.name for e in os.scandir(folder) if not e.name.startswith("."))
-    return sorted(name for name in names if name.lower().endswith(SUFFIXES))
+    """The sorted names of the images directly in a folder, by their `SUFFIXES`, except dot files.
+
+    Images of other formats are left out with a warning.
+
+    Raises:
+        BiGainError: if a name is not UTF-8.
+    """
+    names = sorted(e.name for e in os.scandir(folder) if not e.name.startswith("."))
+    for name in names:
+        check_name(folder, name)
+    known = Image.registered_extensions()
+    if left := [n for n in names if Path(n).suffix.lower() in known.keys() - set(SUFFIXES)]:
+        warnings.warn(
+            f"{folder}: {len(left)} images are left out, such as {left[0]}; convert them to PNG "
+            f"({', '.join(SUFFIXES)} are read)",
+            stacklevel=2,
+        )
+    return [name for name in names if name.lower().endswith(SUFFIXES)]
+
+
+def check_name(folder: Path, name: str) -> None:
+    """Refuse a file whose name no other program could show.
+
+    Raises:
+        BiGainError: if the name is not UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        raise BiGainError(f"{folder} holds {shown}, a name that is not UTF-8; rename it") from None
 
 
 def check_there(folder: Path, files: Sequence[ImageFile], mend: str) -> None:

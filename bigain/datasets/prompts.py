@@ -1,5 +1,6 @@
 """Class names and prompts, both those published with the paper's data sets and a user's own."""
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def published(name: str) -> Classes:
     )
 
 
+def name_of_class(text: str) -> str:
+    """A class's name: spaces instead of underscores, and one form of each accented letter (NFC)."""
+    return unicodedata.normalize("NFC", text.replace("_", " "))
+
+
 def read_prompts(path: Path) -> dict[str, str]:
     """The prompts by class name, from a CSV file with the columns class_name and prompt.
 
@@ -53,7 +59,7 @@ def read_prompts(path: Path) -> dict[str, str]:
     lines: dict[str, int] = {}  # of each class
     classes: dict[str, str] = {}  # by prompt
     for line, row in read_rows(path, ("class_name", "prompt")).items():
-        name, prompt = row["class_name"].replace("_", " "), row["prompt"]
+        name, prompt = name_of_class(row["class_name"]), row["prompt"]
         if name in lines:
             raise BiGainError(
                 f"{path}, line {line}: names the class {name!r} twice, first on line "

@@ -16,7 +16,7 @@ from bigain.errors import BiGainError, some
 from bigain.utils.files import atomic
 
 FINGERPRINT, PROMPT = "bigain.fingerprint", "bigain.prompt"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")
 _TILES = "bigain.tiles"  # number of images on a contact sheet
 COLUMNS, GAP = 8, 4  # of a contact sheet; the gap is in pixels
 SHOWN = 64  # least length in pixels of an image's shorter side on a contact sheet

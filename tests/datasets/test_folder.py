@@ -1,9 +1,14 @@
+import os
+import unicodedata
+import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bigain.datasets import Folder
 from bigain.errors import BiGainError
+from bigain.utils.images import SUFFIXES
 from tests.tiny_data import draw, folder
 
 
@@ -116,3 +121,39 @@ def test_two_folders_of_one_class(root: Path) -> None:
     draw(root / "hot dog" / "a.png")
     with pytest.raises(BiGainError, match="are the class 'hot dog'"):
         Folder(str(root), size=8)
+
+
+def test_names_are_the_same_in_every_unicode_form(root: Path, tmp_path: Path) -> None:
+    composed, apart = "crème_brûlée", unicodedata.normalize("NFD", "crème_brûlée")
+    assert composed != apart
+    draw(root / composed / "a.png", 8, 8)
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text(f"class_name,prompt\napple,a\nhot_dog,b\n{apart},dessert\n")
+    data = Folder(str(root), size=8, prompts=str(prompts))
+    assert data.prompts[data.classes.index("crème brûlée")] == "dessert"
+    draw(root / apart / "b.png", 8, 8)
+    with pytest.raises(BiGainError, match=r"two folders in .* are the class 'crème brûlée'"):
+        Folder(str(root), size=8)
+
+
+@pytest.mark.parametrize("where", ["", "apple"])
+def test_a_name_that_is_not_utf_8_is_refused(root: Path, where: str) -> None:
+    odd = os.fsencode(root / where) + b"/caf\xe9.png"
+    if where:
+        Path(os.fsdecode(odd)).write_bytes((root / "apple" / "a.png").read_bytes())
+    else:
+        os.mkdir(odd)
+    with pytest.raises(BiGainError, match=r"holds caf\\xe9\\.png, a name that is not UTF-8"):
+        Folder(str(root), size=8)
+
+
+@pytest.mark.parametrize("suffix", sorted(Image.registered_extensions()))
+def test_no_image_is_left_out_silently(root: Path, suffix: str) -> None:
+    before = len(Folder(str(root), size=8))
+    path = root / "apple" / f"extra{suffix.upper()}"
+    path.write_bytes((root / "apple" / "a.png").read_bytes())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = len(Folder(str(root), size=8))
+    said = [str(w.message) for w in caught if "left out, such as extra" in str(w.message)]
+    assert found == before + 1 if suffix in SUFFIXES else (found == before and len(said) == 1)
