@@ -133,5 +133,5 @@ def check_applied(applied: int, expected: int) -> None:
         raise RuntimeError(
             f"the compressor was applied at {applied} of {expected} places: the model skipped or "
             "replaced some of its modules, or ran code compiled before; make such changes before "
-            "compressing the model"
+            "the `with` block or call of compress"
         )

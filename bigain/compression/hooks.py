@@ -153,10 +153,18 @@ class _Forward:
 UNKNOWN = "the number of tokens depends on the data or on the latent's size"
 
 
-class _Running(threading.local):
-    """Each thread's own forward."""
+@dataclass
+class _Running:
+    """The forward that is running, if any."""
 
     forward: _Forward | None = None
+
+
+class _Threads(threading.local):
+    """Each thread's own `_Running`, in an object because torch.compile loses a local's own values."""
+
+    def __init__(self) -> None:
+        self.own = _Running()
 
 
 class Attachment:
@@ -204,7 +212,7 @@ class Attachment:
         self._handles: list[Any] = []
         self._checkpointing: list[Any] = []
         self._expected = 0
-        self._running = _Running()
+        self._threads = _Threads()
         self._entered = False
         self._used = False
 
@@ -235,7 +243,7 @@ class Attachment:
         """Take the hooks off the model; nothing happens if they are off already."""
         while self._handles:
             self._handles.pop().remove()
-        self._running = _Running()
+        self._threads = _Threads()
 
     def __enter__(self) -> "Attachment":
         if self._entered:
@@ -287,7 +295,7 @@ class Attachment:
         try:
             _, height, width = self.architecture.latent_shape
             grid = self.architecture.grid(block.place, height, width)
-        except (TypeError, ValueError):  # the config names no size
+        except (AttributeError, TypeError, ValueError):  # the config names no size
             return None, None
         return grid, token_counts(self.compressor, grid, block.module)
 
@@ -359,20 +367,20 @@ class Attachment:
         elif len(keys) != len(latent):
             raise ValueError(f"{len(keys)} sample_keys for a batch of {len(latent)}")
         stream = KeyedStream(keys.to(latent.device)).fork(self._purpose).fork(t)
-        self._running.forward = _Forward(latent.shape[-2], latent.shape[-1], t, stream)
+        self._threads.own.forward = _Forward(latent.shape[-2], latent.shape[-1], t, stream)
 
     def _verify(self, module: nn.Module, args: tuple, output: Any) -> None:
         checks.check_applied(self._now.applied, self._expected)
 
     def _end(self, module: nn.Module, args: tuple, output: Any) -> None:
-        self._running.forward = None
+        self._threads.own.forward = None
 
     @property
     def _now(self) -> _Forward:
         """The forward that is running in this thread."""
-        if self._running.forward is None:
+        if self._threads.own.forward is None:
             raise RuntimeError(checks.OUTSIDE)
-        return self._running.forward
+        return self._threads.own.forward
 
     # Planning, before each block
 
