@@ -17,9 +17,9 @@ if TYPE_CHECKING:
         Plan,
         SiTo,
         ToDo,
-        ToMe,
         TokenGrid,
         TokenMap,
+        ToMe,
     )
     from bigain.profiling.flops import flops_saved
 

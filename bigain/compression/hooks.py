@@ -161,7 +161,7 @@ class _Running:
 
 
 class _Threads(threading.local):
-    """Each thread's own `_Running`, in an object because torch.compile loses a local's own values."""
+    """Each thread's own `_Running`, an object because torch.compile loses a local's own values."""
 
     def __init__(self) -> None:
         self.own = _Running()
@@ -280,13 +280,15 @@ class Attachment:
 
     def warn_if_idle(self) -> None:
         """Warn if the compressor leaves all tokens of all blocks as they are."""
+        largest = 0
         for block in self.blocks:
             grid, counts = self._tokens(block)
             if grid is None or counts is None or not does_nothing(self.compressor, grid, counts):
                 return
+            largest = max(largest, grid.tokens)
         warnings.warn(
-            f"{self.compressor!r} leaves all {grid.tokens} tokens of a {grid.height}x{grid.width} "
-            "grid as they are, so nothing is compressed; raise its ratio or factor",
+            f"{self.compressor!r} leaves all tokens as they are (on grids of up to {largest}), so "
+            "nothing is compressed; raise its ratio or factor",
             stacklevel=3,
         )
 

@@ -26,8 +26,8 @@ def token_counts(compressor: Compressor, grid: TokenGrid, block: nn.Module) -> T
 
     A forward, whose grid may be another one, will say why the compressor fails.
     """
-    channels = next(p.shape[-1] for p in block.parameters() if p.ndim > 1)
     try:
+        channels = next(p.shape[-1] for p in block.parameters() if p.ndim > 1)
         plan, x = _plan(compressor, torch.empty(1, grid.tokens, channels, device="meta"), grid)
         queries = plan.queries.apply(x) if plan.queries else x
         keys = plan.keys_values(x) if plan.keys_values else queries

@@ -153,7 +153,7 @@ def test_flops_saved(kind, golden):
         many = bigain.flops_saved(handle)
     few = bigain.flops_saved(bigain.compress(model.model, LGTM(0.25), blocks="all"))
     bigain.remove(model.model)
-    assert 0 < few < many < 1
+    assert few and many and 0 < few < many < 1
     with bigain.compress(model.model, ABM(threshold=0.5)) as handle:
         model()
         assert bigain.flops_saved(handle) is None
@@ -270,9 +270,11 @@ def test_examples_in_docstrings_run(name, pipe):
 
 
 def test_a_block_without_a_forward_warns(unet, dit):
-    with pytest.warns(UserWarning, match="nothing was compressed: .*UNet2DConditionModel"):
-        with bigain.compress(unet.model, LGTM(0.5)):
-            dit()  # another pipe
+    with (
+        pytest.warns(UserWarning, match="nothing was compressed: .*UNet2DConditionModel"),
+        bigain.compress(unet.model, LGTM(0.5)),
+    ):
+        dit()  # another pipe
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with bigain.compress(unet.model, LGTM(0.5)):
@@ -285,11 +287,13 @@ def test_a_block_without_a_forward_warns(unet, dit):
 def test_a_replaced_model_warns(ran, unet):
     pipe = SimpleNamespace(unet=unet.model)
     other = copy.deepcopy(unet.model)
-    with pytest.warns(UserWarning, match=r"pipe\.unet was replaced while it was compressed"):
-        with bigain.compress(pipe, LGTM(0.5)):
-            if ran:
-                unet()
-            pipe.unet = other
+    with (
+        pytest.warns(UserWarning, match=r"pipe\.unet was replaced while it was compressed"),
+        bigain.compress(pipe, LGTM(0.5)),
+    ):
+        if ran:
+            unet()
+        pipe.unet = other
     handle = bigain.compress(unet.model, LGTM(0.5))
     with pytest.raises(RuntimeError, match="not compressed"):
         bigain.remove(pipe)
@@ -309,7 +313,9 @@ def test_a_wrapped_model_is_not_replaced(unet):
     "compressor", [LGTM(0.0), ToMe(0.001), SiTo(0), ABM(ratio=0.0), ToDo(1), IEKVD(1)], ids=repr
 )
 def test_compressing_nothing_warns(compressor, unet):
-    with pytest.warns(UserWarning, match="leaves all 256 tokens of a 16x16 grid .*raise its ratio"):
+    with pytest.warns(
+        UserWarning, match=r"leaves all tokens as they are \(.* 256\).*raise its ratio"
+    ):
         bigain.compress(unet.model, compressor)
     bigain.remove(unet.model)
 
@@ -458,7 +464,7 @@ def put(block: Any, how: str) -> Callable[[], None]:
 
 
 @pytest.fixture
-def smooth(dit) -> Iterator[tuple[Any, Tensor]]:
+def smooth(dit) -> Iterator[tuple[Callable[[Tensor], Tensor], Any, Tensor]]:
     """The model in float64 as a function of its latent, with attention that has all derivatives."""
     model = dit.double()
     inputs = model.one(0)

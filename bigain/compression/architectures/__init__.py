@@ -83,8 +83,8 @@ def select_blocks(model: Any, blocks: str | Sequence[int]) -> list[Block]:
         chosen = architecture.default_places()
     elif not _whole_numbers(blocks):
         raise ValueError(
-            f"blocks must be default, all or a list of {what}, got {blocks!r}; this model's {what}: "
-            f"{present}"
+            f"blocks must be default, all or a list of {what}, got {blocks!r}; "
+            f"this model's {what}: {present}"
         )
     else:
         chosen = set(map(int, blocks))
