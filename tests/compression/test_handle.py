@@ -482,7 +482,7 @@ def test_derivatives_forwards_and_twice(compressor, smooth):
     f, model, x = smooth
     v, step = torch.ones_like(x), 1e-6
     with bigain.compress(model, compressor, blocks="all"):
-        _, found = torch.func.jvp(f, (x,), (v,))
+        found = torch.func.jvp(f, (x,), (v,))[1]
         want = (f(x + step * v) - f(x - step * v)) / (2 * step)
         torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
 
