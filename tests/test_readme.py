@@ -93,7 +93,7 @@ def test_the_example_on_a_pipeline(unet):
 
     pipe = Pipe(unet)
     plain = unet()
-    exec(the_block("with compress(pipe"), {"pipe": pipe})
+    exec(the_block("bigain.compress(pipe"), {"pipe": pipe})
     assert (pipe.output - plain).abs().max() > 1e-3
     assert torch.equal(unet(), plain)
 

@@ -12,7 +12,7 @@ from bigain.compression.architectures import (
     find_denoiser,
     select_blocks,
 )
-from bigain.compression.hooks import Attachment, attached, compress
+from bigain.compression.hooks import Attachment, attached, compress, remove
 
 __all__ = [
     "SITES",
@@ -23,5 +23,6 @@ __all__ = [
     "attached",
     "compress",
     "find_denoiser",
+    "remove",
     "select_blocks",
 ]

@@ -17,8 +17,11 @@ OUTSIDE = (
 
 def check_sites(compressor: Compressor, blocks: Sequence[Block], sites: Sequence[str]) -> None:
     """Raise ValueError unless the blocks have these sites and the compressor works on them."""
-    if not sites or set(sites) - set(SITES):
-        raise ValueError(f"sites must be some of {', '.join(SITES)}; got {list(sites)}")
+    names = ", ".join(SITES)
+    if isinstance(sites, str) or not isinstance(sites, Iterable):
+        raise ValueError(f"sites must be a list of some of {names}; got {sites!r}, not in a list")
+    if not sites or any(site not in list(SITES) for site in sites):
+        raise ValueError(f"sites must be some of {names}; got {list(sites)}")
     for site in sites:
         if any(block.site(site) is None for block in blocks):
             raise ValueError(f"this model's blocks have no {site}; remove it from sites")
@@ -86,7 +89,7 @@ def check_masks(site: str, plan: Plan, read: Callable[[str], Any]) -> None:
     if site == "self_attention" and read("attention_mask") is not None:
         raise ValueError(
             "the model was given an attention_mask over its tokens, which compression changes; "
-            "call it without, or outside the `with` block"
+            "call it without, or on the uncompressed model"
         )
     if site == "cross_attention" and plan.queries and read("ip_adapter_masks") is not None:
         raise ValueError(
@@ -114,11 +117,21 @@ def check_keys(compressor: Compressor, given: int, wanted: int) -> None:
         )
 
 
+def check_computed(site: str, computed: bool) -> None:
+    """Raise RuntimeError unless the site computed its output in this forward."""
+    if not computed:
+        raise RuntimeError(
+            f"{site} returned an output that it did not compute in this forward, whose tokens "
+            "another forward's plan has shortened; turn off what replays it (pyramid attention "
+            "broadcast, FasterCache or another cache: disable_cache()) or remove the compressor"
+        )
+
+
 def check_applied(applied: int, expected: int) -> None:
     """Raise RuntimeError unless the compressor was applied at every place it was attached to."""
     if applied != expected:
         raise RuntimeError(
             f"the compressor was applied at {applied} of {expected} places: the model skipped or "
             "replaced some of its modules, or ran code compiled before; make such changes before "
-            "the `with` block"
+            "the `with` block or call of compress"
         )

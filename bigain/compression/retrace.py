@@ -1,7 +1,6 @@
 """Make torch.compile notice added and removed hooks."""
 
-from functools import wraps
-from typing import Any
+from functools import partial, update_wrapper
 
 from torch import nn
 
@@ -14,18 +13,17 @@ class Retrace:
     forward of its own. diffusers' HookRegistry also sets one, but its removal leaves that forward
     and a ``_diffusers_hook`` on the module, and discards what accelerate has put around it in the
     meantime, so it would not restore the model exactly.
+
+    Something that wraps the forward meanwhile may put this one back after it was removed. It is
+    therefore a partial of the original: copied and pickled, it belongs to the copy.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.own = module.__dict__.get("forward")  # accelerate sets one
-        original = self.original = module.forward
-
-        @wraps(original)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return original(*args, **kwargs)
-
-        self.forward = module.forward = forward
+        self.original = module.forward
+        self.forward = update_wrapper(partial(self.original), self.original)
+        module.forward = self.forward
 
     def remove(self) -> None:
         """Restore the module's original forward, beneath anything that has wrapped it since."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigain.compressors.base import Compressor, Plan, check_number, check_ratio
+from bigain.compressors.base import Compressor, Plan, check_number, check_ratio, plain_numbers
 from bigain.compressors.matching import cell_tokens
 from bigain.compressors.spectrum import score
 from bigain.compressors.tokens import TokenGrid, TokenMap
@@ -22,6 +22,11 @@ class ABM(Compressor):
         threshold: merge every cell whose score is at most this value (the paper's wording).
             Samples then keep different numbers of tokens, and attention masks the empty slots.
         stride: side of a cell in tokens.
+
+    Example:
+        >>> import bigain
+        >>> with bigain.compress(pipe, bigain.ABM(ratio=0.5)):
+        ...     image = pipe("a photo of a cat").images[0]
     """
 
     ratio: float | None = None
@@ -29,6 +34,7 @@ class ABM(Compressor):
     stride: int = 2
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         if (self.ratio is None) == (self.threshold is None):
             raise ValueError(
                 f"ABM: give either ratio or threshold, got ratio={self.ratio} and "

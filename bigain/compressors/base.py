@@ -1,7 +1,10 @@
 """What a compressor is and what it returns."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +82,23 @@ def keyed(rng: KeyedStream | None, x: Tensor) -> KeyedStream:
     if rng is None:
         return KeyedStream(torch.zeros(1, dtype=torch.int64, device=x.device))
     return rng
+
+
+def strength(default: Any) -> Any:
+    """The field of a dataclass that says how much to compress, with its default.
+
+    Unlike other fields, it is part of a run's identity even at its default.
+    """
+    return dataclasses.field(default=default, metadata={"always_identity": True})
+
+
+def plain_numbers(compressor: Any) -> None:
+    """Turn the NumPy numbers among a dataclass's fields into Python's: float32 0.7 into 0.7."""
+    for field in dataclasses.fields(compressor):
+        value = getattr(compressor, field.name)
+        if isinstance(value, Real) and hasattr(value, "dtype"):
+            kind = int if isinstance(value, Integral) else float
+            object.__setattr__(compressor, field.name, kind(str(value)))
 
 
 def check_ratio(name: str, ratio: float, stride: int) -> None:

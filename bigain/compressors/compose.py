@@ -17,6 +17,12 @@ class Compose(Compressor):
 
     Raises:
         ValueError: if two of the compressors fill the same field of the plan.
+
+    Example:
+        >>> import bigain
+        >>> both = bigain.Compose(bigain.LGTM(0.5), bigain.IEKVD(2))
+        >>> with bigain.compress(pipe, both):
+        ...     image = pipe("a photo of a cat").images[0]
     """
 
     parts: tuple[Compressor, ...]
@@ -66,6 +72,11 @@ class Cached(Compressor):
 
     A map is never reused across timesteps, because the classifier scores each (class, t, noise)
     separately.
+
+    Example:
+        >>> import bigain
+        >>> with bigain.compress(pipe, bigain.Cached(bigain.LGTM(0.5))):
+        ...     image = pipe("a photo of a cat").images[0]
     """
 
     compressor: Compressor

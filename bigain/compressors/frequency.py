@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bigain.compressors import downsample
-from bigain.compressors.base import Compressor, Plan, check_choice, check_whole
+from bigain.compressors.base import Compressor, Plan, check_choice, check_whole, plain_numbers
 from bigain.compressors.tokens import TokenGrid, precise
 from bigain.utils.randomness import KeyedStream
 
@@ -27,6 +27,11 @@ class FrequencyFilter(Compressor):
         domain: "spectrum", or "cells", which splits the grid downsampled by ``factor`` as IE-KVD
             does: low is the mean of each cell, and high is its nearest token minus that mean. The
             paper does not say how it filters.
+
+    Example:
+        >>> import bigain
+        >>> with bigain.compress(pipe, bigain.FrequencyFilter("low")):
+        ...     image = pipe("a photo of a cat").images[0]
     """
 
     keep: str
@@ -34,6 +39,7 @@ class FrequencyFilter(Compressor):
     domain: str = "spectrum"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_choice("FrequencyFilter", "keep", self.keep, ("low", "high"))
         check_choice("FrequencyFilter", "domain", self.domain, ("spectrum", "cells"))
         check_whole("FrequencyFilter", "factor", self.factor, 2)

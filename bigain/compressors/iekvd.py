@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from bigain.compressors import downsample
-from bigain.compressors.base import Compressor, Plan, check_number, check_whole
+from bigain.compressors.base import (
+    Compressor,
+    Plan,
+    check_number,
+    check_whole,
+    plain_numbers,
+    strength,
+)
 from bigain.compressors.tokens import TokenGrid
 from bigain.utils.randomness import KeyedStream
 
@@ -29,6 +36,7 @@ class LinearAlpha:
     timesteps: int = 1000
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name in ("noise", "clean", "timesteps"):
             check_number("LinearAlpha", name, getattr(self, name))
 
@@ -53,12 +61,18 @@ class IEKVD(Compressor):
         alpha: 1 gives ToDo's "nearest", 0 its "mean", and values above 1 extrapolate. The paper
             classifies with 0.9 and generates with LinearAlpha(noise=0.8, clean=1.2), whose fields
             may also be given as a mapping. "task" lets `suited` choose between these two.
+
+    Example:
+        >>> import bigain
+        >>> with bigain.compress(pipe, bigain.IEKVD(2)):
+        ...     image = pipe("a photo of a cat").images[0]
     """
 
-    factor: int
+    factor: int = strength(2)
     alpha: float | LinearAlpha | Mapping[str, float] | str = 0.9
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_whole("IEKVD", "factor", self.factor, 1)
         if isinstance(self.alpha, Mapping):
             object.__setattr__(self, "alpha", LinearAlpha(**dict[str, Any](self.alpha)))

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bigain.compressors.base import Compressor, Plan, check_choice, check_ratio
+from bigain.compressors.base import (
+    Compressor,
+    Plan,
+    check_choice,
+    check_ratio,
+    plain_numbers,
+    strength,
+)
 from bigain.compressors.matching import cell_tokens, merge_into
 from bigain.compressors.spectrum import SCORES, score
 from bigain.compressors.tokens import TokenGrid
@@ -18,22 +25,28 @@ class LGTM(Compressor):
     The method is deterministic.
 
     Args:
-        ratio: share of the tokens to merge away, at most 1 - 1/stride**2.
+        ratio: share of the tokens to merge away, at most 1 - 1/stride**2; 0.5 as in the paper.
         stride: side of a cell in tokens; each cell has one destination.
         cells: "paper" takes the minimum over the cell itself. "official" reproduces the published
             code, which takes it over stride**2 consecutive tokens of the flattened grid and uses
             that position within the cell (docs/fidelity.md, trap 1).
         destinations: the "lowest" score (the paper) or, as the opposite, the "highest".
         score: a name of :data:`bigain.compressors.spectrum.SCORES` (paper, Table 8).
+
+    Example:
+        >>> import bigain
+        >>> with bigain.compress(pipe, bigain.LGTM(0.5)):
+        ...     image = pipe("a photo of a cat").images[0]
     """
 
-    ratio: float
+    ratio: float = strength(0.5)
     stride: int = 2
     cells: str = "paper"
     destinations: str = "lowest"
     score: str = "laplacian_l1"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_ratio("LGTM", self.ratio, self.stride)
         check_choice("LGTM", "cells", self.cells, ("paper", "official"))
         check_choice("LGTM", "destinations", self.destinations, ("lowest", "highest"))

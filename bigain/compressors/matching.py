@@ -4,6 +4,7 @@ One token of each stride x stride cell is a destination, and all others are sour
 columns that do not fill a whole cell hold only sources.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import gcd
@@ -70,19 +71,30 @@ def lengths(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, dtype=kind).clamp(min=1e-12)
 
 
+_lock = threading.Lock()
+_inside: list[str] = []  # the setting that each thread inside `_bfloat16_products` found
+
+
 @contextmanager
 def _bfloat16_products(x: Tensor) -> Iterator[None]:
-    """Let a CPU multiply bfloat16 values directly, which is exact because sums stay in float32."""
+    """Let a CPU multiply bfloat16 values directly, which is exact because sums stay in float32.
+
+    The setting belongs to the process: the last thread to leave restores what the first one found.
+    """
     settings = getattr(torch.backends.mkldnn, "matmul", None)  # torch 2.9 or newer
     if x.dtype != torch.bfloat16 or not x.is_cpu or settings is None or is_compiling():
         yield
         return
-    before = settings.fp32_precision
-    settings.fp32_precision = "bf16"
+    with _lock:
+        _inside.append(settings.fp32_precision)
+        settings.fp32_precision = "bf16"
     try:
         yield
     finally:
-        settings.fp32_precision = before
+        with _lock:
+            found = _inside.pop()
+            if not _inside:
+                settings.fp32_precision = found
 
 
 def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigain.compressors.base import Compressor, Plan, check_number, check_ratio, keyed
+from bigain.compressors.base import (
+    Compressor,
+    Plan,
+    check_number,
+    check_ratio,
+    keyed,
+    plain_numbers,
+    strength,
+)
 from bigain.compressors.matching import cell_tokens, lengths, nearest_destination, split_cells
 from bigain.compressors.tokens import TokenGrid, TokenMap, marked, precise
 from bigain.utils.randomness import KeyedStream
@@ -24,14 +32,20 @@ class SiTo(Compressor):
         stride: side of a cell in tokens; each cell has one destination.
         sim_beta: weight of the similarity.
         noise_alpha: weight of the noise; 0 makes the method deterministic.
+
+    Example:
+        >>> import bigain
+        >>> with bigain.compress(pipe, bigain.SiTo(0.5)):
+        ...     image = pipe("a photo of a cat").images[0]
     """
 
-    ratio: float
+    ratio: float = strength(0.5)
     stride: int = 2
     sim_beta: float = 1.0
     noise_alpha: float = 0.1
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_ratio("SiTo", self.ratio, self.stride)
         check_number("SiTo", "sim_beta", self.sim_beta)
         check_number("SiTo", "noise_alpha", self.noise_alpha)

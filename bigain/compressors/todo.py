@@ -6,7 +6,14 @@ from functools import partial
 from torch import Tensor
 
 from bigain.compressors import downsample
-from bigain.compressors.base import Compressor, Plan, check_choice, check_whole
+from bigain.compressors.base import (
+    Compressor,
+    Plan,
+    check_choice,
+    check_whole,
+    plain_numbers,
+    strength,
+)
 from bigain.compressors.tokens import TokenGrid
 from bigain.utils.randomness import KeyedStream
 
@@ -18,12 +25,18 @@ class ToDo(Compressor):
     Args:
         factor: side of a coarse cell in tokens; 1 changes nothing.
         pool: the "nearest" token to the centre of each cell, or the cell's "mean".
+
+    Example:
+        >>> import bigain
+        >>> with bigain.compress(pipe, bigain.ToDo(2)):
+        ...     image = pipe("a photo of a cat").images[0]
     """
 
-    factor: int
+    factor: int = strength(2)
     pool: str = "nearest"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_whole("ToDo", "factor", self.factor, 1)
         check_choice("ToDo", "pool", self.pool, ("nearest", "mean"))
 

@@ -1,10 +1,12 @@
 """Token grids, and the map that every method for shortening the sequence uses."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from bigain.compressors import kernels
 
@@ -123,8 +125,10 @@ class TokenMap:
         members, starts = self._bags()
         if kernels.usable(y):
             return kernels.slot_means(y, members, starts, self.counts)
-        mean = F.embedding_bag(members, y.flatten(0, 1), starts, mode="mean")
-        return mean.view(len(y), self.size, y.shape[-1])
+        if is_compiling():  # torch.compile takes no function with a forward-mode derivative
+            return _slot_means(y, members, starts, self.counts)
+        means: Tensor = _SlotMeans.apply(y, members, starts, self.counts, self.slots)
+        return means
 
     def _bags(self) -> tuple[Tensor, Tensor]:
         """Indices into the flattened tokens in the order of their slots, and each slot's start."""
@@ -139,6 +143,41 @@ class TokenMap:
     def undo(self, z: Tensor) -> Tensor:
         """Copy ``z`` [B, M, C] back to its tokens, [B, N, C]."""
         return take(z, self.slots)
+
+
+def _slot_means(y: Tensor, members: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
+    """The mean of each slot's tokens, [B, N, C] to [B, M, C]; zero for an empty slot."""
+    mean = F.embedding_bag(members, y.flatten(0, 1), starts, mode="mean")
+    return mean.view(*counts.shape, y.shape[-1])
+
+
+class _SlotMeans(torch.autograd.Function):
+    """`_slot_means` with derivatives of every order, forwards and backwards.
+
+    torch's embedding_bag has only the first one backwards.
+    """
+
+    @staticmethod
+    def forward(
+        y: Tensor, members: Tensor, starts: Tensor, counts: Tensor, slots: Tensor
+    ) -> Tensor:
+        return _slot_means(y, members, starts, counts)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        _, _, counts, slots = ctx.saved_tensors
+        (grad,) = grads
+        return take(grad / counts.clamp(min=1).unsqueeze(-1), slots), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        means: Tensor = _SlotMeans.apply(tangents[0], *ctx.saved_tensors)
+        return means
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigain.compressors.base import Compressor, Plan, check_choice, check_ratio, keyed
+from bigain.compressors.base import (
+    Compressor,
+    Plan,
+    check_choice,
+    check_ratio,
+    keyed,
+    plain_numbers,
+    strength,
+)
 from bigain.compressors.matching import merge_into
 from bigain.compressors.tokens import TokenGrid
 from bigain.utils.randomness import KeyedStream
@@ -23,13 +31,19 @@ class ToMe(Compressor):
         destinations: "random", drawn anew for every image, timestep and block; "first", the
             top-left token of each cell; or "unpaired", drawn anew for every class as well, which
             shows the cost of the published code's new draw for every batch (task=classify only).
+
+    Example:
+        >>> import bigain
+        >>> with bigain.compress(pipe, bigain.ToMe(0.5)):
+        ...     image = pipe("a photo of a cat").images[0]
     """
 
-    ratio: float
+    ratio: float = strength(0.5)
     stride: int = 2
     destinations: str = "random"
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         check_ratio("ToMe", self.ratio, self.stride)
         check_choice("ToMe", "destinations", self.destinations, DESTINATIONS)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bigain.compression import SITES, Architecture, architecture_of, compress
+from bigain.compression import SITES, Architecture, Attachment, architecture_of, attached
 from bigain.compressors import Compressor, Plan
 from bigain.compressors.tokens import DataDependentSizeError
 
@@ -77,19 +77,42 @@ def count(
 
     for block in architecture.blocks():  # before compress, because its hooks plan
         block.module.register_forward_pre_hook(entering(block.place))
-    with torch.no_grad(), FlopCounterMode(display=False) as every:
-        if compressor is None:
-            skeleton(**inputs)
-        else:
-            with compress(skeleton, compressor, **where) as attachment:
-                attachment.planner = counted
-                try:
-                    skeleton(**inputs)
-                except DataDependentSizeError:
-                    return None
+    # compress itself plans as well, outside the counter
+    with torch.no_grad(), attached(skeleton, compressor, **where) as attachment:
+        if attachment is not None:
+            attachment.planner = counted
+        with FlopCounterMode(display=False) as every:
+            try:
+                skeleton(**inputs)
+            except DataDependentSizeError:
+                return None
     spent = sum(sum(operations.values()) for operations in matching.values())
     breakdown = _breakdown(architecture, every.get_flop_counts(), matching)
     return Flops(every.get_total_flops(), spent, breakdown)
+
+
+def flops_saved(handle: Attachment) -> float | None:
+    """The share of a forward's FLOPs that a compressor saves, net of what its decisions cost.
+
+    It is counted on the meta device for one latent of the model's own size, without running the
+    model; for a large model this takes seconds.
+
+    Args:
+        handle: what :func:`bigain.compress` returned.
+
+    Returns:
+        A share such as 0.12, or None if it depends on the data (ABM with a threshold).
+
+    Example:
+        >>> import bigain
+        >>> with bigain.compress(pipe, bigain.LGTM(0.5)) as handle:
+        ...     image = pipe("a photo of a cat").images[0]
+        >>> share = bigain.flops_saved(handle)
+    """
+    places = sorted({block.place for block in handle.blocks})
+    plain = count(handle.model)
+    less = count(handle.model, handle.compressor, blocks=places, sites=handle.sites)
+    return None if plain is None or less is None else 1 - less.total / plain.total
 
 
 def _breakdown(

@@ -14,7 +14,8 @@ def plain(value: Any) -> Any:
 
     A dataclass becomes its class's name and the fields that differ from their defaults, so a new
     option with a default leaves all identities as they were. A changed default, in turn, changes
-    what old identities mean, so it takes another `bigain.experiments.job.PROTOCOL`.
+    what old identities mean, so it takes another `bigain.experiments.job.PROTOCOL`. A compressor's
+    strength (`bigain.compressors.base.strength`) is kept even at its default.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -30,6 +31,8 @@ def plain(value: Any) -> Any:
 
 
 def _is_default(field: "dataclasses.Field[Any]", value: Any) -> bool:
+    if field.metadata.get("always_identity"):
+        return False
     if field.default is not dataclasses.MISSING:
         return bool(plain(field.default) == value)
     if field.default_factory is not dataclasses.MISSING:

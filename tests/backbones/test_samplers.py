@@ -110,7 +110,7 @@ class Witness(Oracle):
     """
 
     # no sample's image can be lost in rounding: the schedule ends at an alpha of 0.0047
-    noise_schedule: ClassVar = {
+    SCHEDULE: ClassVar = {
         "num_train_timesteps": 1000,
         "beta_start": 0.00085,
         "beta_end": 0.012,
@@ -119,7 +119,7 @@ class Witness(Oracle):
     }
 
     def __init__(self, **changes):
-        self.noise_schedule = {**Witness.noise_schedule, **changes}
+        self.noise_schedule = {**self.SCHEDULE, **changes}  # type: ignore[misc]
         made = DDIMScheduler.from_config(self.noise_schedule)
         self.alphas_cumprod = made.alphas_cumprod
         self.image = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0)) - 0.5
@@ -201,7 +201,7 @@ def test_about_as_many_steps_as_timesteps(sampler, spacing, steps):
 
 
 def test_steps_past_the_last_timestep_are_named():
-    schedule = {**Witness.noise_schedule, "steps_offset": 1}
+    schedule = {**Witness.SCHEDULE, "steps_offset": 1}
     message = (
         "task.sampler=euler task.steps=1000 task.spacing=leading asks the model at t=1000, and "
         "its timesteps are 0 to 999; ask for fewer steps"
@@ -226,13 +226,13 @@ def test_levels_of_other_kinds_give_images(kind, sampler, betas, steps):
 
 @pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc"])
 def test_levels_of_another_family_are_refused(sampler):
-    schedule = {**Witness.noise_schedule, "use_flow_sigmas": True}
+    schedule = {**Witness.SCHEDULE, "use_flow_sigmas": True}
     with pytest.raises(BiGainError, match=r"not those of its timesteps \(use_flow_sigmas"):
         build_sampler(sampler, schedule, 20, None, "cpu")
 
 
 def test_a_config_that_a_sampler_cannot_use():
-    schedule = {**Witness.noise_schedule, "use_karras_sigmas": True, "use_beta_sigmas": True}
+    schedule = {**Witness.SCHEDULE, "use_karras_sigmas": True, "use_beta_sigmas": True}
     with pytest.raises(BiGainError, match=r"cannot use .*Only one of.*; choose another"):
         build_sampler("euler", schedule, 20, None, "cpu")
 
@@ -242,18 +242,18 @@ def test_a_config_that_a_sampler_cannot_use():
     [("dpmsolver++", 250, 751), ("unipc", 400, 801), ("ddim", 600, 600), ("ddim", 150, 895)],
 )
 def test_leading_chains_that_start_far_below_noise_are_refused(sampler, steps, first):
-    schedule = {**Witness.noise_schedule, "steps_offset": 1}
+    schedule = {**Witness.SCHEDULE, "steps_offset": 1}
     with pytest.raises(BiGainError, match=rf"starts from pure noise at t={first}.*trailing"):
         build_sampler(sampler, schedule, steps, "leading", "cpu")
 
 
 def test_chains_of_few_steps_that_start_low_are_warned_of():
     with pytest.warns(UserWarning, match="starts from pure noise at t=800, but"):
-        build_sampler("ddim", Witness.noise_schedule, 5, "leading", "cpu")
+        build_sampler("ddim", Witness.SCHEDULE, 5, "leading", "cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for steps in (20, 50, 100, 250, 1000):
-            build_sampler("ddim", Witness.noise_schedule, steps, "leading", "cpu")
+            build_sampler("ddim", Witness.SCHEDULE, steps, "leading", "cpu")
 
 
 @pytest.mark.parametrize("clip", [False, True])
@@ -264,7 +264,7 @@ def test_chains_of_few_steps_that_start_low_are_warned_of():
 )
 def test_ddim_is_diffusers_own_where_that_was_right(clip, change, spacing, steps):
     """Bit for bit, so runs of these settings keep their identity."""
-    schedule = {**Witness.noise_schedule, **change, "clip_sample": clip}
+    schedule = {**Witness.SCHEDULE, **change, "clip_sample": clip}
     assert not corrected("ddim", schedule, steps, spacing)
     ours = build_sampler("ddim", schedule, steps, spacing, "cpu")
     theirs = DDIMScheduler.from_config(schedule, timestep_spacing=spacing)
@@ -294,7 +294,7 @@ def test_ddim_is_diffusers_own_where_that_was_right(clip, change, spacing, steps
     ],
 )
 def test_only_settings_that_drew_other_images_are_corrected(sampler, spacing, steps, changes):
-    assert corrected(sampler, Witness.noise_schedule, steps, spacing) == changes
+    assert corrected(sampler, Witness.SCHEDULE, steps, spacing) == changes
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

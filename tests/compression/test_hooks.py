@@ -67,14 +67,16 @@ def test_compressing_twice_is_refused(unet):
             compress(unet.model, ToDo(2)).__enter__()
         assert unet.hooks() == hooks and torch.equal(unet(), want)
     with compress(unet.model, ToDo(2)):
-        pass
+        assert not torch.equal(unet(), want)
 
 
 def test_an_attachment_can_be_entered_again(unet):
     attachment = compress(unet.model, LGTM(0.5))
-    assert unet.hooks() == 0  # not before it is entered
     with attachment:
         want = unet()
+        with pytest.raises(RuntimeError, match="running already"):
+            attachment.__enter__()
+    assert unet.hooks() == 0
     with attachment:
         assert torch.equal(unet(), want)
 
@@ -90,9 +92,8 @@ def test_an_attachment_can_be_entered_again(unet):
     ],
 )
 def test_unet_blocks_are_downsampling_factors(unet, blocks, places):
-    attachment = compress(unet.model, LGTM(0.5), blocks=blocks)
-    assert [b.place for b in attachment.blocks] == places
-    with attachment:
+    with compress(unet.model, LGTM(0.5), blocks=blocks) as attachment:
+        assert [b.place for b in attachment.blocks] == places
         seen = draws(attachment)
         unet()
     assert len(set(seen)) == len(seen) == len(places)  # blocks draw from different streams
@@ -106,9 +107,10 @@ def test_dit_default_blocks(layers, places):
         model = DiTTransformer2DModel(
             num_attention_heads=2, attention_head_dim=8, num_layers=layers, sample_size=8
         )
-    assert [b.place for b in compress(model, LGTM(0.5)).blocks] == places
-    assert [b.place for b in compress(model, LGTM(0.5), blocks="all").blocks] == [*range(layers)]
-    assert [b.place for b in compress(model, LGTM(0.5), blocks=[3, 0]).blocks] == [0, 3]
+    for blocks, chosen in (("default", places), ("all", [*range(layers)]), ([3, 0], [0, 3])):
+        handle = compress(model, LGTM(0.5), blocks=blocks)
+        assert [b.place for b in handle.blocks] == chosen
+        handle.remove()
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,13 @@ def test_dit_default_blocks(layers, places):
         ("dit", [1, 4, 28], r"blocks \[4, 28\] do not exist; .* block indices: \[0, 1, 2, 3\]"),
         ("unet", [], r"blocks=\[\] leaves nothing to compress; .*: \[1, 2, 4\]"),
         ("unet", "first", "must be default, all or a list of downsampling factors, got 'first'"),
+        ("unet", 1, r"a list of downsampling factors, got 1; .* factors: \[1, 2, 4\]"),
+        ("dit", 0, r"a list of block indices, got 0; this model's block indices: \[0, 1, 2, 3\]"),
+        ("dit", None, "default, all or a list of block indices, got None"),
+        ("dit", [0, "1"], r"a list of block indices, got \[0, '1'\]"),
+        ("dit", [1.5], r"a list of block indices, got \[1\.5\]"),
+        ("dit", [True], r"a list of block indices, got \[True\]"),
+        ("dit", [-1], r"blocks \[-1\] do not exist"),
         ("dit", "first", "must be default, all or a list of block indices, got 'first'"),
     ],
 )
@@ -170,6 +179,8 @@ def test_other_sites_see_fewer_tokens(unet):
         ("unet", IEKVD(2), ["self_attention", "cross_attention"], "remove cross_attention"),
         ("unet", LGTM(0.5), ["attn1"], r"some of self_attention, .*mlp; got \['attn1'\]"),
         ("unet", LGTM(0.5), [], r"sites must be some of .*; got \[\]"),
+        ("unet", LGTM(0.5), "mlp", "must be a list of .* cross_attention, mlp; got 'mlp', not in"),
+        ("unet", LGTM(0.5), None, "must be a list of some of self_attention.*got None"),
     ],
 )
 def test_sites_that_are_refused(kind, compressor, sites, message, request):
@@ -197,7 +208,9 @@ def test_a_pipeline_s_schedule_tells_how_many_timesteps_there_are(unet):
     pipe = SimpleNamespace(
         unet=unet.model, scheduler=SimpleNamespace(config={"num_train_timesteps": 40})
     )
-    assert compress(pipe, IEKVD(2, LinearAlpha())).compressor.alpha.timesteps == 40
+    with compress(pipe, IEKVD(2, LinearAlpha())) as attachment:
+        assert attachment.compressor.alpha.timesteps == 40
+        unet()
     with compress(pipe, IEKVD(2, LinearAlpha(0.6, 1.2))):
         found = unet(timestep=torch.tensor([40, 20, 0]))
     with compress(unet.model, IEKVD(2, LinearAlpha(0.6, 1.2, timesteps=40))):

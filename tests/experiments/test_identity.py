@@ -127,8 +127,15 @@ def test_the_schema_and_the_file_agree_about_these_defaults():
 
 
 def defaults(kind: type) -> dict[str, object]:
-    fields = dataclasses.fields(kind)
+    fields = [f for f in dataclasses.fields(kind) if "always_identity" not in f.metadata]
     return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+
+
+@pytest.mark.parametrize("kind", [LGTM, ToMe, compressors.SiTo, ToDo, IEKVD])
+def test_a_strength_is_named_even_at_its_default(kind):
+    (name, value), *_ = dataclasses.asdict(kind()).items()
+    assert plain(kind()) == {"class": kind.__name__, name: value}
+    assert {"ratio": 0.5, "factor": 2}[name] == value
 
 
 # A default that changes gives old fingerprints another meaning. Add new options here, with the

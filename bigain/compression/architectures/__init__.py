@@ -3,7 +3,8 @@
 To add a family, write its adapter in a new file in this folder and add it to `ADAPTERS`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -80,10 +81,13 @@ def select_blocks(model: Any, blocks: str | Sequence[int]) -> list[Block]:
         chosen = set(present)
     elif blocks == "default":
         chosen = architecture.default_places()
-    elif isinstance(blocks, str):
-        raise ValueError(f"blocks must be default, all or a list of {what}, got {blocks!r}")
+    elif not _whole_numbers(blocks):
+        raise ValueError(
+            f"blocks must be default, all or a list of {what}, got {blocks!r}; "
+            f"this model's {what}: {present}"
+        )
     else:
-        chosen = set(blocks)
+        chosen = set(map(int, blocks))
         if missing := sorted(chosen - set(present)):
             raise ValueError(f"blocks {missing} do not exist; this model's {what}: {present}")
     if not chosen:
@@ -91,6 +95,15 @@ def select_blocks(model: Any, blocks: str | Sequence[int]) -> list[Block]:
             f"blocks={blocks!r} leaves nothing to compress; this model's {what}: {present}"
         )
     return [block for block in every if block.place in chosen]
+
+
+def _whole_numbers(given: object) -> bool:
+    """Whether this is a list, or another collection, of whole numbers."""
+    return (
+        isinstance(given, Iterable)
+        and not isinstance(given, str)
+        and all(isinstance(one, Integral) and not isinstance(one, bool) for one in given)
+    )
 
 
 def _adapter(model: Any) -> type[Architecture] | None:

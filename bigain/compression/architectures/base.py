@@ -34,6 +34,15 @@ class Block:
         found: nn.Module | None = getattr(self.module, SITES[name])
         return found
 
+    def inside(self, name: str) -> nn.Module:
+        """A module that runs whenever the site computes its output: its dropout.
+
+        Adapters such as LoRA replace linear layers, but not this one.
+        """
+        site: Any = self.site(name)
+        found: nn.Module = site.net[1] if name == "mlp" else site.to_out[1]
+        return found
+
 
 class Call(NamedTuple):
     """The arguments that a denoiser was called with.
