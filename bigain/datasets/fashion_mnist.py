@@ -132,20 +132,16 @@ def _find(root: Path, name: str, mend: str) -> Path:
 
 
 def _content(path: Path, magic: int, dimensions: int) -> np.ndarray:
-    """What `_read` gives, read once per process for as long as the file stays as it is."""
+    """An idx file as a uint8 array, which is read again only when the file changes."""
     try:
         stat = path.stat()
     except OSError as error:
         raise BiGainError(f"{path} cannot be read ({error}); copy it again") from error
-    return _kept(path, magic, dimensions, stat.st_size, stat.st_mtime_ns)
+    return _read(path, magic, dimensions, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
-def _kept(path: Path, magic: int, dimensions: int, size: int, modified: int) -> np.ndarray:
-    return _read(path, magic, dimensions)
-
-
-def _read(path: Path, magic: int, dimensions: int) -> np.ndarray:
+def _read(path: Path, magic: int, dimensions: int, size: int, modified: int) -> np.ndarray:
     """An idx file as a uint8 array (format: http://yann.lecun.com/exdb/mnist)."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -1,4 +1,4 @@
-"""Commands that Hydra configures: they end with one line for a user's mistake, and quickly."""
+"""Commands that Hydra configures, which answer a user's mistake at once and in one line."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be said in one line
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be put into one line
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -57,7 +57,7 @@ def run_job(cfg: DictConfig) -> None:
 
 
 def end_in_one_line(main: Callable[[], object], stopped: str) -> None:
-    """Call ``main``, whose errors of use, and signals to stop, end the process with one line.
+    """Call ``main``; a user's mistake or a signal to stop ends the process with one line.
 
     Args:
         stopped: what to say after Ctrl-C or SIGTERM: what is kept, and how to go on.

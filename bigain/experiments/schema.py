@@ -70,7 +70,7 @@ def register() -> None:
 
 
 def with_paths(cfg: DictConfig) -> DictConfig:
-    """The same with ``~/`` at the start of any value replaced by the home directory.
+    """The configuration with ``~/`` at the start of any value replaced by the home directory.
 
     Raises:
         BiGainError: if a value is empty, as an unset shell variable leaves it.
@@ -100,6 +100,7 @@ def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def one_line(error: BaseException) -> str:
+    """An error's message without its line breaks."""
     return " ".join(str(error).split())
 
 
