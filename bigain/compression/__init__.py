@@ -12,7 +12,7 @@ from bigain.compression.architectures import (
     find_denoiser,
     select_blocks,
 )
-from bigain.compression.hooks import Attachment, attached, compress, remove
+from bigain.compression.handle import Attachment, attached, compress, remove
 
 __all__ = [
     "SITES",

@@ -1,7 +1,6 @@
-"""Put a compressor on a diffusers model and take it off again, using only hooks."""
+"""A compressor's hooks on one model: plan before a block, shorten before a site, restore after."""
 
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -12,113 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from bigain.compression import checks
-from bigain.compression.architectures import (
-    Block,
-    architecture_of,
-    find_denoiser,
-    select_blocks,
-)
+from bigain.compression.architectures import architecture_of, select_blocks
 from bigain.compression.batch_groups import SharedBlock
 from bigain.compression.retrace import Retrace
 from bigain.compression.signature import Signature
-from bigain.compression.token_counts import TokenCounts, does_nothing, token_counts
 from bigain.compressors import Compressor, Plan, TokenGrid
-from bigain.compressors.by_name import compressor_of
 from bigain.utils.randomness import KeyedStream, key_of
-
-
-def compress(
-    model: Any,
-    compressor: Compressor | str,
-    *,
-    blocks: str | Sequence[int] = "default",
-    sites: Sequence[str] = ("self_attention",),
-    seed: int = 0,
-    **settings: Any,
-) -> "Attachment":
-    """Compress a model from now on, until the returned handle is removed.
-
-    Leaving a ``with`` block around the handle removes it, and so do ``handle.remove()`` and
-    ``bigain.remove(model)``. The model is then exactly as it was before.
-
-    Args:
-        model: a UNet2DConditionModel, a DiTTransformer2DModel, or a pipeline that holds one,
-            compiled or not; docs/compatibility.md lists what else may be done to it. A pipeline's
-            scheduler says how many timesteps there are, for schedules over time such as IE-KVD's.
-        compressor: what to do with the tokens, such as LGTM(0.5); or the name of a compressor
-            ("abm", "frequency", "iekvd", "lgtm", "sito", "todo" or "tome"), with its settings as
-            further arguments.
-        blocks: "default", "all", or a list. For a U-Net the list holds downsampling factors (1, 2,
-            4, 8), and the default is the smallest that has transformer blocks. For a DiT it holds
-            block indices, and the default is the ten of 28 that the paper compresses, scaled to
-            the model's depth.
-        sites: any of "self_attention", "cross_attention" (its queries) and "mlp".
-        seed: seed for random compressors.
-        settings: the settings of a compressor that is given by its name, such as ``ratio=0.5``.
-
-    Raises:
-        TypeError: if the model is of an unsupported class, or ``compressor`` is none.
-        ValueError: if the blocks or sites do not exist, or nothing would be compressed.
-        RuntimeError: if the model is compressed already.
-
-    Example:
-        As long as the block lasts:
-
-        >>> import bigain
-        >>> with bigain.compress(pipe, bigain.LGTM(0.5)):
-        ...     image = pipe("a photo of a cat").images[0]
-
-        Or from here on, with what it does on display:
-
-        >>> handle = bigain.compress(pipe, "lgtm", ratio=0.5)
-        >>> print(handle)  # doctest: +ELLIPSIS
-        LGTM(ratio=0.5, ...) on a UNet2DConditionModel...
-        >>> image = pipe("a photo of a cat").images[0]
-        >>> handle.remove()
-    """
-    chosen = compressor_of(compressor, settings)
-    attachment = Attachment(model, chosen, blocks=blocks, sites=sites, seed=seed)
-    attachment.attach()
-    attachment.warn_if_idle()
-    return attachment
-
-
-def remove(model: Any) -> None:
-    """Take the compressor off a model, which is then exactly as it was before `compress`.
-
-    Args:
-        model: the model that was compressed, or a pipeline that holds it.
-
-    Raises:
-        TypeError: if the model is of an unsupported class.
-        RuntimeError: if it is not compressed.
-
-    Example:
-        >>> import bigain
-        >>> handle = bigain.compress(pipe, bigain.ToMe(0.5))
-        >>> bigain.remove(pipe)
-    """
-    denoiser = find_denoiser(model)
-    attachment = _attachment_of(denoiser)
-    if attachment is None:
-        raise RuntimeError(
-            f"this {type(denoiser).__name__} is not compressed, so nothing can be removed from it; "
-            "if the pipeline's model was replaced since compress, call the handle's remove()"
-        )
-    attachment.remove()
-
-
-def _attachment_of(model: nn.Module) -> "Attachment | None":
-    """The compressor's hooks on the model, found among its hooks."""
-    owners = (getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values())
-    return next((owner for owner in owners if isinstance(owner, Attachment)), None)
-
-
-def attached(
-    model: Any, compressor: Compressor | None, **where: Any
-) -> AbstractContextManager["Attachment | None"]:
-    """`compress` with the same arguments, or an empty context if ``compressor`` is None."""
-    return nullcontext() if compressor is None else compress(model, compressor, **where)
 
 
 @dataclass
@@ -130,8 +28,8 @@ class _Forward:
         t: the timestep of each sample, [B].
         stream: the random numbers of each sample.
         reusable: the first plan for each grid.
-        plans: each block's plan, by the block's position in ``Attachment.blocks``.
-        once: the plan of the block that ``Attachment.shared`` names, for one sample of each group.
+        plans: each block's plan, by the block's position in ``Hooks.blocks``.
+        once: the plan of the block that ``Hooks.shared`` names, for one sample of each group.
         keys: the number of keys that self-attention is given if they are shortened, by the same
             position.
         computed: the sites, each with the same position, that computed their output.
@@ -150,10 +48,6 @@ class _Forward:
     applied: int = 0
 
 
-# in the place of `TokenCounts`
-UNKNOWN = "the number of tokens depends on the data or on the latent's size"
-
-
 @dataclass
 class _Running:
     """The forward that is running, if any."""
@@ -168,12 +62,14 @@ class _Threads(threading.local):
         self.own = _Running()
 
 
-class Attachment:
-    """The handle that `compress` returns: a compressor's hooks on one model.
+def hooks_of(model: nn.Module) -> "Hooks | None":
+    """The compressor's hooks on a denoiser, or None if it is not compressed."""
+    owners = (getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values())
+    return next((owner for owner in owners if isinstance(owner, Hooks)), None)
 
-    Printing it says what is compressed, for a latent of the model's own size. The share of a
-    forward's FLOPs that this saves is in ``bigain.flops_saved(handle)`` and not printed, because
-    counting runs the whole model on the meta device, which takes seconds.
+
+class Hooks:
+    """A compressor's hooks on one model, and the state of the forward that is running.
 
     Several threads may call the compressed model at once, unless they share a `Sharing`.
 
@@ -187,6 +83,7 @@ class Attachment:
         shared: a block for which the next forward plans only once per group of samples
             (`bigain.compression.sharing`), or None.
         planner: called with (compressor, x, grid, t, rng) for every plan; a profiler may wrap it.
+        used: whether a forward has run since the hooks were last put on the model.
     """
 
     def __init__(
@@ -198,7 +95,6 @@ class Attachment:
         sites: Sequence[str],
         seed: int,
     ) -> None:
-        self._given = model
         self.architecture = architecture_of(model)
         self.model: nn.Module = self.architecture.model
         schedule = getattr(getattr(model, "scheduler", None), "config", {})  # a pipeline's
@@ -216,8 +112,7 @@ class Attachment:
         self._checkpointing: list[Any] = []
         self._expected = 0
         self._threads = _Threads()
-        self._entered = False
-        self._used = False
+        self.used = False
 
     @property
     def active(self) -> bool:
@@ -230,12 +125,12 @@ class Attachment:
         Raises:
             RuntimeError: if it is compressed already.
         """
-        if _attachment_of(self.model) is not None:
+        if hooks_of(self.model) is not None:
             raise RuntimeError(
                 "this model is compressed already; leave that `with` block or call "
                 "bigain.remove(model) first, or combine two compressors with Compose"
             )
-        self._used = False
+        self.used = False
         try:
             self._register()
         except BaseException:
@@ -247,83 +142,6 @@ class Attachment:
         while self._handles:
             self._handles.pop().remove()
         self._threads = _Threads()
-
-    def __enter__(self) -> "Attachment":
-        if self._entered:
-            raise RuntimeError(
-                "this handle's `with` block is running already; call compress again for another"
-            )
-        if not self.active:  # its last block is over
-            self.attach()
-        self._entered = True
-        return self
-
-    def __exit__(self, kind: object = None, *exception: object) -> None:
-        self._entered = False
-        active = self.active
-        self.remove()
-        if kind is None and active:
-            self._warn_if_unused()
-
-    def _warn_if_unused(self) -> None:
-        model = f"{type(self.model).__name__} that {self.compressor!r} was on"
-        component = self.architecture.component
-        if find_denoiser(self._given) is not self.model:
-            warnings.warn(
-                f"pipe.{component} was replaced while it was compressed, and forwards of the new "
-                f"one were not compressed: call compress after replacing pipe.{component}",
-                stacklevel=3,
-            )
-        elif not self._used:
-            warnings.warn(
-                f"nothing was compressed: the `with` block ends without one forward of the {model};"
-                " if another pipeline or model ran in it, give that one to compress",
-                stacklevel=3,
-            )
-
-    def warn_if_idle(self) -> None:
-        """Warn if the compressor leaves all tokens of all blocks as they are."""
-        largest = 0
-        for block in self.blocks:
-            grid, counts = self._tokens(block)
-            if grid is None or counts is None or not does_nothing(self.compressor, grid, counts):
-                return
-            largest = max(largest, grid.tokens)
-        warnings.warn(
-            f"{self.compressor!r} leaves all tokens as they are (on grids of up to {largest}), so "
-            "nothing is compressed; raise its ratio or factor",
-            stacklevel=3,
-        )
-
-    def _tokens(self, block: Block) -> tuple[TokenGrid | None, TokenCounts | None]:
-        """The block's grid for a latent of the model's own size, and its numbers of tokens."""
-        try:
-            _, height, width = self.architecture.latent_shape
-            grid = self.architecture.grid(block.place, height, width)
-        except (AttributeError, TypeError, ValueError):  # the config names no size
-            return None, None
-        return grid, token_counts(self.compressor, grid, block.module)
-
-    def __repr__(self) -> str:
-        every = len(self.architecture.blocks())
-        kinds: dict[str, list[int]] = {}
-        known: dict[int, str] = {}
-        for block in self.blocks:
-            if block.place not in known:
-                grid, counts = self._tokens(block)
-                size = f"{grid.height}x{grid.width} = " if grid and counts else ""
-                known[block.place] = f"{size}{counts or UNKNOWN}"
-            kinds.setdefault(known[block.place], []).append(block.place)
-        state = "" if self.active else " (removed)"
-        lines = [
-            f"{self.compressor!r} on a {type(self.model).__name__}{state}",
-            f"  sites: {', '.join(self.sites)}",
-            f"  blocks: {len(self.blocks)} of {every}",
-        ]
-        for tokens, places in kinds.items():
-            where = ", ".join(map(str, dict.fromkeys(places)))
-            lines.append(f"    {self.architecture.places} {where}: {tokens}")
-        return "\n".join(lines)
 
     def _register(self) -> None:
         # hooks are methods or partials of them, so that copying one calls __reduce_ex__
@@ -360,7 +178,7 @@ class Attachment:
     # Around the model's forward
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        self._used = True
+        self.used = True
         checks.check_replica(module, self.model)
         checks.check_checkpointing(self._checkpointing)
         latent, timestep, _ = self.architecture.read(args, kwargs)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bigain.compression.architectures import architecture_of
 from bigain.compression.batch_groups import Groups, SharedBlock
-from bigain.compression.hooks import Attachment
+from bigain.compression.handle import Attachment
 from bigain.compression.retrace import Retrace
 from bigain.utils.randomness import KeyedStream
 

@@ -16,8 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from bigain.backbones import Backbone
+from bigain.compression import attached
 from bigain.compression.compilation import compile_denoiser
-from bigain.compression.hooks import attached
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.experiments.configuration import settings_of
