@@ -25,15 +25,18 @@ class Groups:
         return cls(every, every.repeat(times))
 
     @classmethod
-    def runs(cls, start: int, batch: int, size: int, device: torch.device) -> "Groups | None":
+    def runs(
+        cls, start: int, batch: int, size: int, device: torch.device, smallest: int = 1
+    ) -> "Groups | None":
         """A batch that starts at sample ``start`` of a sequence of groups of ``size`` each.
 
-        U depends only on ``batch`` and ``size``, so that shapes stay the same from batch to batch.
+        U depends on neither ``start`` nor the samples, so that shapes stay the same from batch to
+        batch. It is at least ``smallest``.
 
         Returns:
             The groups, or None if no work can be shared.
         """
-        many = (batch - 2) // size + 2
+        many = max((batch - 2) // size + 2, smallest)
         if size < 2 or many >= batch:
             return None
         offset = start % size

@@ -117,6 +117,7 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
         dtype=getattr(torch, cfg.dtype),
         device=cfg.device,
         batch_size=cfg.batch_size,
+        smallest_batch=cfg.model.get("smallest_batch", 1),
         compile=cfg.compile,
         results=Path(cfg.results),
         start=cfg.start,

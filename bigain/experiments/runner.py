@@ -186,6 +186,7 @@ def working(
             attachment=attachment,
             seed=setup.seed,
             batch_size=setup.batch_size,
+            smallest_batch=setup.smallest_batch if device_of(setup.device).type == "cpu" else 1,
             title=title,
             schema=job.task.schema,
         )

@@ -20,7 +20,7 @@ from bigain.utils.paths import REPOSITORY, given_path
 GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
 # Keys of a group that are about it, not arguments of its class: what other groups read of it.
 ABOUT = {
-    "model": ("name", "image_size", "blocks", "guidance", "spacing"),
+    "model": ("name", "image_size", "blocks", "guidance", "spacing", "smallest_batch"),
     "compressor": ("name",),
     "dataset": ("name", "reference"),
     "task": ("name",),

@@ -30,6 +30,7 @@ class Setup:
         dtype: of the denoiser.
         device: "auto", or a name as torch knows it.
         batch_size: evaluations per forward pass.
+        smallest_batch: what smaller batches are padded to on a CPU.
         compile: a mode of torch.compile, or None.
         results: the folder that everything is written to.
         start: how many of the first images are left out.
@@ -47,6 +48,7 @@ class Setup:
     dtype: torch.dtype
     device: str
     batch_size: int
+    smallest_batch: int
     compile: str | None
     results: Path
     start: int = 0
@@ -64,6 +66,8 @@ class Work:
         backbone: loaded.
         attachment: the compressor on the backbone; None without one.
         batch_size: evaluations per forward pass.
+        smallest_batch: what smaller batches are padded to. Matrix products of fewer rows are summed
+            in another order; without them, results in float32 do not depend on ``batch_size``.
         title: of the progress bar.
         schema: of the rows; see `Task.schema`.
     """
@@ -76,6 +80,7 @@ class Work:
     attachment: Attachment | None
     seed: int
     batch_size: int
+    smallest_batch: int
     title: str
     schema: Mapping[str, str]
 

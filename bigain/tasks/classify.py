@@ -159,6 +159,7 @@ class Classify(Task):
                     noise,
                     sharing,
                     batch_size=work.batch_size,
+                    smallest_batch=work.smallest_batch,
                     sample_keys=keys,
                 )
                 right += int(hits(scores.predictions.tolist(), labels).sum())
@@ -274,6 +275,7 @@ def classify(
     sharing: Sharing,
     *,
     batch_size: int,
+    smallest_batch: int = 1,
     sample_keys: Tensor | None = None,
 ) -> Scores:
     """Classify I images.
@@ -283,6 +285,7 @@ def classify(
         noise: float32 [I, S, c, h, w], in the order of the stages.
         sharing: on the backbone, with the condition of each of the K classes.
         batch_size: evaluations per forward pass; those of all images are packed together.
+        smallest_batch: what smaller batches are padded to.
         sample_keys: int64 [I], the images' keys for random compressors.
 
     Raises:
@@ -293,7 +296,8 @@ def classify(
     stages = protocol.stages()
     times = grid[[p for stage in stages for p in stage]]
     loss = LOSSES[protocol.loss]
-    one_shape = is_compiled(backbone.denoiser)
+    # a compiled model takes one shape
+    smallest = max(smallest_batch, batch_size if is_compiled(backbone.denoiser) else 1)
     trials = torch.full((images, classes, len(times)), torch.nan, device=device)
     alive = torch.arange(classes, device=device).expand(images, classes)
     first = 0
@@ -309,12 +313,12 @@ def classify(
         for start in range(0, len(i), batch_size):
             ii, ss, kk = (v[start : start + batch_size] for v in (i, s, k))
             evaluations = len(ii)
-            if one_shape:  # those added are not looked at
-                ii, ss, kk = (F.pad(v, (0, batch_size - evaluations)) for v in (ii, ss, kk))
+            if evaluations < smallest:  # those added are not looked at
+                ii, ss, kk = (F.pad(v, (0, smallest - evaluations)) for v in (ii, ss, kk))
             t, eps = times[ss], noise[ii, ss]
             a = backbone.alphas_cumprod[t].view(-1, *[1] * (latents.ndim - 1))
             x = a.sqrt() * latents[ii] + (1 - a).sqrt() * eps
-            groups = Groups.runs(start, len(ii), alive.shape[1], device)
+            groups = Groups.runs(start, len(ii), alive.shape[1], device, smallest_batch)
             keys = None if sample_keys is None else sample_keys[ii]
             predicted = backbone.predict_noise(x, t, sharing.batch(kk, groups, keys))
             values = loss(predicted, eps, reduction="none").flatten(1).mean(1)[:evaluations]

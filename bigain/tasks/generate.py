@@ -29,6 +29,7 @@ from bigain.store.runs import Run
 from bigain.tasks.base import Task, Work
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.generate_columns import PANEL, generation_columns, generation_row
+from bigain.utils.batches import padded
 from bigain.utils.images import (
     FINGERPRINT,
     PROMPT,
@@ -133,6 +134,7 @@ class Generate(Task):
                     ids,
                     work.seed,
                     sharing,
+                    work.smallest_batch,
                 )
                 prompts = [work.dataset.prompt(i) for i in indices]
                 # that of an image without labels, as some of COCO's, is -1
@@ -211,12 +213,14 @@ def generate(
     ids: Sequence[str],
     seed: int,
     sharing: Sharing | None = None,
+    smallest_batch: int = 1,
 ) -> tuple[list[np.ndarray], int]:
     """Draw one image a row of ``condition`` [B, ...].
 
     Args:
         ids: of the images; with ``seed`` they key all randomness.
         sharing: on the backbone, and told each image's key; without it nothing is shared.
+        smallest_batch: images to which smaller batches are padded.
 
     Returns:
         B images, uint8 [H, W, C], and the evaluations each took.
@@ -224,7 +228,10 @@ def generate(
     Raises:
         NotFiniteError: if the model returns NaN or infinity.
     """
-    device = backbone.alphas_cumprod.device
+    device, drawn = backbone.alphas_cumprod.device, len(ids)
+    # both halves of guidance share work that is done once per image, so images are what counts
+    places = padded(drawn, smallest_batch)
+    ids, condition = [ids[i] for i in places], condition[places]
     sampler = build_sampler(
         protocol.sampler, backbone.noise_schedule, protocol.steps, protocol.spacing, device
     )
@@ -256,7 +263,7 @@ def generate(
         x = sampler.step(eps, t, x, return_dict=False, **noisy)[0]
     if not finite:  # the first wait for the device
         raise NotFiniteError
-    images = backbone.decode(x)
+    images = backbone.decode(x[:drawn])
     if not images.isfinite().all():
         raise NotFiniteError
     return list(pixels(images)), len(sampler.timesteps) * protocol.passes

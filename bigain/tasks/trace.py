@@ -29,6 +29,7 @@ from bigain.errors import BiGainError, NotFiniteError
 from bigain.metrics.spectrum import band_product, coherence, retention
 from bigain.tasks.base import Setup, Task, Work
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT, SCHEMA, spectra
+from bigain.utils.batches import padded
 from bigain.utils.images import pixels
 from bigain.utils.randomness import KeyedStream
 
@@ -80,15 +81,17 @@ class Trace(Task):
                 began = time.perf_counter()
                 examples = [work.dataset[position[i]] for i in ids]
                 images = torch.stack([e.image for e in examples])
+                places = padded(len(ids), work.smallest_batch)
+                conditions = condition[[e.labels[0] for e in examples]]
                 found = trace(
                     work.backbone,
                     self,
-                    work.backbone.encode(images),
-                    condition[[e.labels[0] for e in examples]],
-                    ids,
+                    work.backbone.encode(images)[places],
+                    conditions[places],
+                    [ids[i] for i in places],
                     work.seed,
                     work.attachment,
-                )
+                )[: len(ids)]
                 seconds = (time.perf_counter() - began) / len(ids)
                 shown = pixels(shrink(images))
                 work.append(
