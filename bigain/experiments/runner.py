@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import torch
@@ -74,6 +75,7 @@ def execute(cfg: DictConfig) -> Run | None:
         try:
             with run.lock_finish():
                 job.task.finish(run, job.ids)
+                run.compact()
                 scores = _score(job, run)
                 print(report(job, run, scores))
                 for record in run.records("failed"):
@@ -97,7 +99,7 @@ def _failure_recorded(run: Run, shard: Shard) -> Iterator[None]:
             "traceback": None if known else traceback.format_exc().splitlines(),
             "command": _command(),
             "shard": None if shard.whole else str(shard),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": _now(),
         }
         with suppress(BiGainError):  # of a full disk, say, whose first word is the one to hear
             run.record(name, about)
@@ -196,12 +198,12 @@ def _compute(job: Job, run: Run, ids: list[str], todo: list[str]) -> None:
     name, shard = job.setup.names["compressor"], job.settings.shard
     device = device_of(job.setup.device)
     memory = PeakMemory(device)
-    backbone = load(job)
-    title = name if shard.whole else f"{name}, {shard}"
-    with working(job, backbone, run, ids, todo, title) as work:
-        job.task.compute(work)
+    with _session_recorded(job, run, shard, device, todo):
+        backbone = load(job)
+        title = name if shard.whole else f"{name}, {shard}"
+        with working(job, backbone, run, ids, todo, title) as work:
+            job.task.compute(work)
     _record_cost(job, run, memory.mib())
-    _record_session(job, run, shard, device, len(todo))
 
 
 def _record_cost(job: Job, run: Run, peak: float | None) -> None:
@@ -218,20 +220,41 @@ def _record_cost(job: Job, run: Run, peak: float | None) -> None:
     run.update("cost", cost)
 
 
-def _record_session(job: Job, run: Run, shard: Shard, device: torch.device, images: int) -> None:
-    """How some of the run's images were computed: what cannot change a result, but its time."""
-    session = {
-        "images": images,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+@contextmanager
+def _session_recorded(
+    job: Job, run: Run, shard: Shard, device: torch.device, todo: Sequence[str]
+) -> Iterator[None]:
+    """Record how some of the run's images are computed: what changes no result, but its time.
+
+    That is done before the first image, so that no kill can lose it. How many images there were,
+    and when the last one was finished, is added at the end.
+    """
+    session: dict[str, Any] = {
+        "id": uuid4().hex,
+        "started": _now(),
         "shard": None if shard.whole else str(shard),
         "batch_size": job.setup.batch_size,
         "compile": job.setup.compile,
         **conditions(device),
         "command": _command(),
     }
-    run.update(
-        "sessions", lambda found: {"sessions": [*(found or {"sessions": []})["sessions"], session]}
-    )
+
+    def added(found: dict[str, Any] | None) -> dict[str, Any]:
+        sessions = (found or {"sessions": []})["sessions"]
+        return {"sessions": [*(s for s in sessions if s.get("id") != session["id"]), session]}
+
+    run.update("sessions", added)
+    try:
+        yield
+    finally:
+        session["images"] = len(todo) - len(job.task.unfinished(run, todo))
+        session["finished"] = _now()
+        with suppress(BiGainError):  # as on a full disk, whose first error is the one to hear
+            run.update("sessions", added)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _sweep() -> str:

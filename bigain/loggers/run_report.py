@@ -132,7 +132,7 @@ def _finished(run: Run) -> float:
 
     The parts' own times do not tell, because compacting rewrites the parts.
     """
-    ends = [datetime.fromisoformat(session["finished"]) for session in _sessions(run)]
+    ends = [datetime.fromisoformat(s["finished"]) for s in _sessions(run) if "finished" in s]
     return max((end.timestamp() for end in ends), default=math.inf)
 
 

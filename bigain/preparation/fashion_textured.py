@@ -14,7 +14,7 @@ from bigain.datasets.fashion_mnist import IMAGES_MAGIC, LABELS_MAGIC, FashionMNI
 from bigain.datasets.fashion_textured import FashionTextured
 from bigain.errors import BiGainError
 from bigain.preparation.textures import BAND, KINDS, SOFT, Texture, compose, texture
-from bigain.utils.files import atomic, explained, write_text
+from bigain.utils.files import atomic, explained, is_stray, remove_stray, write_text
 from bigain.utils.images import write_sheet
 from bigain.utils.paths import REPOSITORY
 
@@ -89,11 +89,13 @@ def _claim(root: Path, recipe: dict[str, object]) -> None:
         if path.exists():
             if path.read_text() != text:
                 raise BiGainError(f"{root} holds images of other options ({path}); {mend}")
+            remove_stray(root)
             return
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if root.exists() and (not root.is_dir() or not all(map(is_stray, root.iterdir()))):
             raise BiGainError(f"{root} was not made by this script: it has no {RECIPE}; {mend}")
         root.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
+    remove_stray(root)
 
 
 def _listing(ids: Sequence[str], behind: Sequence[Texture]) -> str:

@@ -120,13 +120,12 @@ def build(experiment: Experiment, out: Path, collected: Sequence[Collected] | No
             if found.problem:
                 print(found.problem, file=sys.stderr)
     text = ""
+    files.make_folder(out)
     sections = [part.section for part in collected if part.section]
     if sections:
         stem = out / experiment.name
         on = conditions_of(BENCHMARKS)
         text = tables.write(sections, stem, experiment.title, experiment.note, on)
-    with files.explained(out):
-        out.mkdir(parents=True, exist_ok=True)
     for name in figures_of(experiment):
         FIGURES[name](experiment, collected, out / experiment.name)
     return text
@@ -158,8 +157,7 @@ def draw_overview(
                     series.setdefault(row.series, []).append(line)
         models.append(overview.Model(part.group.title, baseline, series))
     panels = [panel for task in experiment.tasks for panel in TASKS[task].panels]
-    with files.explained(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     return overview.draw(models, panels, path, experiment.title)
 
 

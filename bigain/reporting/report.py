@@ -177,8 +177,7 @@ def report(
         models |= dict.fromkeys(group.title for group in experiment.groups)
         sections.append(_section(experiment, overrides, folder or usual, states))
     text = render(scale, sections, list(models), Counter(word for word, _ in states.values()))
-    with files.explained(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out.parent)
     files.write_text(out, text)
     return out
 

@@ -65,8 +65,7 @@ def write(
     time = TIMED.format(timed_on) if any(section.timed for section in sections) else ""
     below = [text for text in (*legends, FLOPS, time, note.strip()) if text]
     text = "\n\n".join([f"# {title}", *map(_markdown, sections), *below]) + "\n"
-    with files.explained(stem.parent):
-        stem.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(stem.parent)
     for suffix, content in (
         (".csv", csv_text(sections)),
         (".md", text),

@@ -123,9 +123,7 @@ class Bundles:
         """
         index = dict(self._index())
         new = {run.name: run for run in runs}
-        with files.explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        files.remove_stray(self.folder)
+        files.make_folder(self.folder)
         for file in sorted({_file(run.name) for run in runs}):
             old = [n for n, entry in index.items() if entry["file"] == file and n not in new]
             tables = {name: self.rows(name) for name in old if index[name]["images"]}

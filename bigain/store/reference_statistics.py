@@ -1,5 +1,6 @@
 """What metrics need to know of the real images, computed once and kept in a file."""
 
+import hashlib
 import json
 import zipfile
 import zlib
@@ -20,7 +21,7 @@ from bigain.store.identity import fingerprint
 from bigain.utils.files import atomic
 
 KEPT = 10_000  # images whose features are kept, for what moments do not give
-FORMAT = 1
+FORMAT = 2  # since 2, the fingerprint covers the numbers
 ADM = "adm-imagenet"  # how the names of ADM's references begin
 COMMAND = "python scripts/make_reference_statistics.py dataset=... model=... features=..."
 ADM_COMMAND = (
@@ -79,12 +80,43 @@ class ReferenceStatistics:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of what the numbers come from: network, data and how many of its images are kept."""
-        return fingerprint({**self._about, "n": self.n, "kept": len(self.features)})
+        """Of the numbers and of what they come from: network and data."""
+        digest = hashlib.sha256()
+        for name, array in self._arrays.items():
+            digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return fingerprint({**self._about, "n": self.n, "numbers": digest.hexdigest()})
 
     @property
     def _about(self) -> dict[str, Any]:
         return {"format": FORMAT, "network": dict(self.network), "data": dict(self.data)}
+
+    def _check_arrays(self) -> None:
+        """Refuse, with a ValueError, numbers that no images have."""
+        for name, array in self._arrays.items():
+            if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+                raise ValueError(f"{name} holds something other than finite numbers")
+        for name, moments in (("pooled", self.pooled), ("spatial", self.spatial)):
+            if moments is None:
+                continue
+            width = moments.mean.shape[-1] if moments.mean.ndim else 0
+            if moments.mean.shape != (width,) or moments.covariance.shape != (width, width):
+                raise ValueError(f"{name} has a mean and a covariance of different sizes")
+            if moments.n < 2:
+                raise ValueError(f"{name} is of {moments.n} images")
+        wanted = (min(self.n, KEPT), len(self.pooled.mean))
+        if tuple(self.features.shape) != wanted:
+            raise ValueError(f"features are {tuple(self.features.shape)}, and should be {wanted}")
+
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {"features": self.features.numpy()}
+        for key, moments in (("pooled", self.pooled), ("spatial", self.spatial)):
+            if moments is not None:
+                arrays[f"{key}_n"] = np.array(moments.n)
+                arrays[f"{key}_mean"] = moments.mean
+                arrays[f"{key}_covariance"] = moments.covariance
+        return arrays
 
     def check(self, network: FeatureNetwork) -> None:
         """Refuse a network other than the one the statistics were made with.
@@ -124,17 +156,9 @@ class ReferenceStatistics:
             BiGainError: if it cannot be written.
         """
         about = {**self._about, "name": self.name, "fingerprint": self.fingerprint}
-        arrays: dict[str, Any] = {
-            "about": np.array(json.dumps(about, sort_keys=True)),
-            "features": self.features.numpy(),
-        }
-        for key, moments in (("pooled", self.pooled), ("spatial", self.spatial)):
-            if moments is not None:
-                arrays[f"{key}_n"] = np.array(moments.n)
-                arrays[f"{key}_mean"] = moments.mean
-                arrays[f"{key}_covariance"] = moments.covariance
+        text = np.array(json.dumps(about, sort_keys=True))
         with atomic(path) as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, about=text, **self._arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Path | str) -> "ReferenceStatistics":
@@ -158,8 +182,11 @@ class ReferenceStatistics:
                 _moments(arrays, "spatial") if "spatial_n" in arrays else None,
                 torch.from_numpy(arrays["features"]),
             )
-            if about["format"] != FORMAT or found.fingerprint != about["fingerprint"]:
+            if about["format"] != FORMAT:
                 raise ValueError(f"its format is {about['format']}, this code's {FORMAT}")
+            found._check_arrays()
+            if found.fingerprint != about["fingerprint"]:
+                raise ValueError("its numbers are not those it was written with")
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
                 zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
             reason = " ".join(str(error).split())

@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from bigain.errors import BiGainError, some
 from bigain.store.bundles import Bundled, Bundles
@@ -21,16 +18,14 @@ from bigain.store.identity import canonical
 from bigain.store.identity import fingerprint as fingerprint
 from bigain.store.locks import LockedError as LockedError  # raised here, so caught from here
 from bigain.store.locks import Locks
+from bigain.store.parts import Parts
 from bigain.store.shards import WHOLE, Shard
 from bigain.utils import files
 from bigain.utils.images import enlarged, read_sheet, reduced, write_sheet
 
 _RUN = "run.json"
 _SHEET = "sheet.png"
-_FINGERPRINT = b"bigain.fingerprint"
-_COMPACTING = "compacting"  # the record of a compaction under way
-_SCALARS = (pa.string(), pa.bool_(), pa.int64(), pa.float64())
-_TYPES = (*_SCALARS, *map(pa.list_, _SCALARS))
+_CHECKSUM = "checksum"  # the key of a record's own fingerprint
 
 
 class MissingImagesError(BiGainError):
@@ -65,8 +60,8 @@ class Run:
         self.fingerprint = fingerprint(identity)
         self.identity = identity
         self.config = config
-        self._schema: pa.Schema | None = None
         self._locks = Locks(path)
+        self._parts = Parts(path, self.fingerprint)
         self._bundles = Bundles.beside(path.parent)
 
     @classmethod
@@ -151,9 +146,7 @@ class Run:
         if not rows:
             return
         self.unpack()
-        table = self._table(rows)
-        with files.atomic(self.path / f"part-{uuid4().hex}.parquet") as file:
-            pq.write_table(table, file, write_page_checksum=True)
+        self._parts.append(rows)
 
     def rows(self) -> pd.DataFrame:
         """All finished images, one row each, sorted by ``image_id``.
@@ -190,45 +183,13 @@ class Run:
     def compact(self) -> None:
         """Bring all parts into one, small on disk, for keeping.
 
-        The caller holds the run's lock. Killed at any moment and called again, it ends as if it had
-        not been killed.
+        The caller holds the run's lock or `lock_finish`. Whenever it is killed, no row is lost.
 
         Raises:
             BiGainError: if a part is damaged, or the disk refuses.
         """
         self.unpack()
-        with files.explained(self.path):
-            journal = self.read_record(_COMPACTING)
-            if journal and (self.path / journal["whole"]).exists():
-                self._drop(journal["parts"])
-            self.forget(_COMPACTING)
-            parts = self._parts()
-            if len(parts) < 2:
-                return
-            rows = self.rows().to_dict("records")
-            table = self._table([{str(k): _plain(v) for k, v in row.items()} for row in rows])
-            whole = self.path / f"part-{uuid4().hex}.parquet"
-            self.record(_COMPACTING, {"whole": whole.name, "parts": [p.name for p in parts]})
-            self._write(table, whole)
-            self._drop([p.name for p in parts])
-            self.forget(_COMPACTING)
-
-    def _write(self, table: pa.Table, path: Path | None = None) -> None:
-        """Write one part for all rows."""
-        # 32 bits of noise in 64-bit numbers: split by byte, they compress well
-        with files.atomic(path or self.path / f"part-{uuid4().hex}.parquet") as file:
-            pq.write_table(
-                table,
-                file,
-                compression="zstd",
-                use_dictionary=False,
-                use_byte_stream_split=_floats(table.schema),
-                write_page_checksum=True,
-            )
-
-    def _drop(self, parts: Sequence[str]) -> None:
-        for name in parts:
-            (self.path / name).unlink(missing_ok=True)
+        self._parts.compact()
 
     @contextmanager
     def lock(self, shard: Shard = WHOLE, sweep: str = "") -> Iterator[None]:
@@ -248,7 +209,8 @@ class Run:
         self.unpack()
         with self._locks.shard(shard, sweep):
             with files.explained(self.path):
-                files.remove_stray(self.path)
+                for folder in (self.path, *filter(Path.is_dir, self.path.iterdir())):
+                    files.remove_stray(folder)
             yield
 
     def lock_finish(self) -> AbstractContextManager[None]:
@@ -271,7 +233,7 @@ class Run:
             BiGainError: if it is not plain JSON or cannot be written.
         """
         self.unpack()
-        files.write_text(self._record(name), _readable(data))
+        self._write(name, data)
 
     def update(self, name: str, change: Callable[[dict[str, Any] | None], dict[str, Any]]) -> None:
         """Write ``change`` of the record ``name``, or of None; processes take turns at it."""
@@ -298,10 +260,16 @@ class Run:
         if not path.exists():
             return None
         try:
-            data: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:
+            data = json.loads(path.read_text())
+            if not isinstance(data, dict):
+                raise ValueError("it holds no object")
+            checksum = data.pop(_CHECKSUM, None)
+            if checksum is not None and checksum != fingerprint(data):
+                raise ValueError("it was changed after it had been written")
+        except (ValueError, RecursionError, BiGainError) as error:
             raise BiGainError(
-                f"{path} is not JSON ({error}); delete it and run the run's command again"
+                f"{path} is damaged ({error}); delete it (`rm {path}`) and run the run's command "
+                "again"
             ) from error
         return data
 
@@ -350,10 +318,9 @@ class Run:
             self._clear()
             found = self._bundles.read(self.path.name)
             if len(found.rows):
-                table = found.rows.replace_schema_metadata({_FINGERPRINT: self.fingerprint})
-                self._write(table)
+                self._parts.add(found.rows)
             for name, record in found.records.items():
-                files.write_text(self._record(name), _readable(dict(record)))
+                self._write(name, dict(record))
             if found.sheet:
                 write_sheet(self.path / _SHEET, found.sheet)
             files.write_text(self.path / _RUN, _readable(dict(found.about)))
@@ -399,11 +366,14 @@ class Run:
             else:
                 path.unlink()
 
-    def _stored(self) -> pa.Schema:
-        """The columns of its rows."""
-        if self.bundled:
-            return self._bundles.rows(self.path.name).schema
-        return self._read_part(self._parts()[0], ["image_id"])[1]
+    def _stored(self) -> pa.Schema | None:
+        """The columns of its rows; None if it has none."""
+        bundled = self.bundled
+        return self._bundles.rows(self.path.name).schema if bundled else self._parts.schema()
+
+    def _write(self, name: str, data: dict[str, Any]) -> None:
+        marked = {**data, _CHECKSUM: fingerprint(data)}
+        files.write_text(self._record(name), _readable(marked))
 
     def _record(self, name: str) -> Path:
         _check_name("record", name)
@@ -412,89 +382,11 @@ class Run:
             raise ValueError(f"{_RUN} tells what ran; give the record another name")
         return path
 
-    def _table(self, rows: Sequence[dict[str, Any]]) -> pa.Table:
-        for row in rows:
-            if row.keys() != rows[0].keys() or not isinstance(row.get("image_id"), str):
-                raise ValueError(
-                    "each row needs a str image_id and the columns of the others: got "
-                    f"{sorted(row)} beside {sorted(rows[0])}"
-                )
-        if len({row["image_id"] for row in rows}) < len(rows):
-            raise ValueError(f"image_id repeats in {some([row['image_id'] for row in rows])}")
-        table = pa.Table.from_pylist(list(rows))
-        for field, column in zip(table.schema, table.columns, strict=True):
-            values = pc.list_flatten(column) if pa.types.is_list(field.type) else column
-            if field.type not in _TYPES or column.null_count or values.null_count:
-                raise ValueError(
-                    f"column {field.name} is {field.type} with {values.null_count} nulls; the "
-                    "store takes str, bool, int64, float64 and lists of these, without nulls"
-                )
-        parts = self._parts()
-        if self._schema is None and parts:
-            self._schema = self._read_part(parts[0], ["image_id"])[1]
-        self._schema = self._schema or table.schema
-        if table.schema != self._schema:
-            raise ValueError(
-                f"the rows' columns ({_columns(table.schema)}) are not those of the run's other "
-                f"rows ({_columns(self._schema)})"
-            )
-        return table.replace_schema_metadata({_FINGERPRINT: self.fingerprint})
-
-    def _parts(self) -> list[Path]:
-        return sorted(self.path.glob("part-*.parquet"))
-
     def _read(self, columns: list[str] | None) -> pd.DataFrame:
         if self.bundled:
             table = self._bundles.rows(self.path.name, columns)
             return table.to_pandas().sort_values("image_id", ignore_index=True)
-        tables: list[pa.Table] = []
-        parts = self._parts()
-        schema: pa.Schema | None = None
-        for part in parts:
-            table, found = self._read_part(part, columns)
-            if schema is not None and found != schema:
-                raise BiGainError(
-                    f"{part} has the columns {_columns(found)}, {parts[0]} has {_columns(schema)}; "
-                    "delete the wrong one and run the run's command again"
-                )
-            schema = found
-            tables.append(table)
-        if not tables:
-            return pd.DataFrame({"image_id": pd.Series(dtype="str")})
-        frame = pa.concat_tables(tables).to_pandas()
-        twice = frame.loc[frame["image_id"].duplicated(), "image_id"]
-        if len(twice):
-            repeated = set(twice)
-            holders = [
-                part.name
-                for part, table in zip(parts, tables, strict=True)
-                if repeated & set(table["image_id"].to_pylist())
-            ]
-            raise BiGainError(
-                f"{self.path} holds {len(repeated)} images more than once: "
-                f"{some(sorted(repeated))}; they are in {some(holders)}: delete the surplus "
-                "parts and run the run's command, which computes what is then missing"
-            )
-        return frame.sort_values("image_id", ignore_index=True)
-
-    def _read_part(self, part: Path, columns: list[str] | None) -> tuple[pa.Table, pa.Schema]:
-        """The columns asked for, and the whole part's schema without metadata."""
-        try:
-            with pq.ParquetFile(part, page_checksum_verification=True) as file:
-                schema = file.schema_arrow
-                table = file.read(columns).replace_schema_metadata()
-        except (OSError, pa.ArrowException) as error:
-            raise BiGainError(
-                f"{part} cannot be read ({error}); delete it (`rm {part}`) and run the run's "
-                "command, which computes its images again"
-            ) from error
-        owner = (schema.metadata or {}).get(_FINGERPRINT, b"none").decode()
-        if owner != self.fingerprint:
-            raise BiGainError(
-                f"{part} belongs to another run: its fingerprint is {owner}, this run's is "
-                f"{self.fingerprint}; move it out of {self.path}"
-            )
-        return table, schema.remove_metadata()
+        return self._parts.read(columns)
 
 
 def runs(root: Path | str) -> Iterator[Run]:
@@ -518,19 +410,3 @@ def _check_name(what: str, name: str) -> None:
         raise ValueError(
             f"a {what} takes letters, digits and _ . + = -, and no dot in front; got {name!r}"
         )
-
-
-def _plain(value: Any) -> Any:
-    """What a row was given as, from what pandas made of it."""
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _floats(schema: pa.Schema) -> list[str]:
-    """The parquet columns of float64 fields and of lists of them."""
-    names = {f.name for f in schema if f.type == pa.float64()}
-    lists = {f.name for f in schema if f.type == pa.list_(pa.float64())}
-    return [*names, *(f"{name}.list.element" for name in lists)]
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name}: {field.type}" for field in schema)

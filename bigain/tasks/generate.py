@@ -32,6 +32,7 @@ from bigain.tasks.generate_columns import PANEL, generation_columns, generation_
 from bigain.utils.batches import padded
 from bigain.utils.images import (
     FINGERPRINT,
+    IMAGE_ID,
     PROMPT,
     pixels,
     read_image,
@@ -142,7 +143,7 @@ class Generate(Task):
                 for image_id, prompt, image in zip(ids, prompts, images, strict=True):
                     about = {
                         FINGERPRINT: work.run.fingerprint,
-                        "bigain.image_id": image_id,
+                        IMAGE_ID: image_id,
                         PROMPT: prompt,
                     }
                     write_png(folder(work.run) / f"{image_id}.png", image, about)

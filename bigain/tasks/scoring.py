@@ -16,7 +16,7 @@ from bigain.store.identity import fingerprint, plain
 from bigain.store.reference_statistics import ReferenceStatistics
 from bigain.store.runs import Run
 from bigain.tasks.evaluate import NETWORK, PROMPTS, Evaluate, PromptScorer
-from bigain.utils.images import ImageFolder, open_folder
+from bigain.utils.images import ImageFolder, open_folder, open_images
 
 SEED = 0  # of the bootstrap and of random subsets; fixed, so that methods stay paired
 Reference = ImageFolder | ReferenceStatistics
@@ -172,7 +172,7 @@ class Scoring:
                 f"{run.path} lacks {len(missing)} of its first {n} images, {missing[0]} first; "
                 "scores are of the first: run its command again, without start or shard"
             )
-        images = open_folder(run_images.folder(run), n)
+        images = open_images(run_images.folder(run), paths)
         if images.fingerprint != run.fingerprint:
             raise BiGainError(
                 f"{images.path} holds images of run {images.fingerprint}, not of its own "

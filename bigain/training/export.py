@@ -12,7 +12,7 @@ from torch import nn
 
 from bigain.training.curves import draw_curves
 from bigain.training.recipe import Recipe
-from bigain.utils.files import atomic, explained
+from bigain.utils.files import atomic, make_folder
 
 
 def export(
@@ -45,7 +45,6 @@ def export(
         (folder / "training.json").write_text(json.dumps({**facts, **evaluated}, indent=1) + "\n")
         for source in sorted(path for path in folder.rglob("*") if path.is_file()):
             target = out / source.relative_to(folder)
-            with explained(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             with source.open("rb") as read, atomic(target) as written:
                 shutil.copyfileobj(read, written)

@@ -16,7 +16,7 @@ from bigain.errors import BiGainError
 from bigain.training.export import export
 from bigain.training.recipe import Recipe
 from bigain.utils.devices import device_of
-from bigain.utils.files import atomic, remove_stray, write_text
+from bigain.utils.files import atomic, make_folder, write_text
 
 PRECISIONS = ("auto", "bf16", "fp32")
 PATHS = ("data", "output", "checkpoints", "autoencoder")
@@ -75,8 +75,7 @@ class Trainer:
             BiGainError: if the checkpoint belongs to another training, or a file cannot be written.
         """
         cfg = self.cfg
-        self.folder.mkdir(parents=True, exist_ok=True)
-        remove_stray(self.folder)
+        make_folder(self.folder)
         if self.latest.exists():
             self._resume()
         bar = tqdm(total=cfg.images, initial=self.step * cfg.batch_size, unit="img", smoothing=0.05)

@@ -54,9 +54,25 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder to write to, if it is new, and remove what killed writers left in it.
+
+    Raises:
+        BiGainError: if it cannot be written.
+    """
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stray(folder)
+
+
+def is_stray(path: Path) -> bool:
+    """Whether a file's name is that of a temporary file of `atomic`."""
+    return path.name.startswith(".") and path.suffix == _SUFFIX
+
+
 def remove_stray(folder: Path) -> None:
     """Remove the temporary files of killed writers from ``folder``, and keep those in use."""
-    for temporary in folder.glob(f".*{_SUFFIX}"):
+    for temporary in filter(is_stray, folder.iterdir()):
         try:
             with temporary.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

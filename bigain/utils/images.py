@@ -15,7 +15,8 @@ from torchvision.utils import make_grid
 from bigain.errors import BiGainError, some
 from bigain.utils.files import atomic
 
-FINGERPRINT, PROMPT = "bigain.fingerprint", "bigain.prompt"
+FINGERPRINT, IMAGE_ID, PROMPT = "bigain.fingerprint", "bigain.image_id", "bigain.prompt"
+_PIXELS = "bigain.pixels"  # the SHA-256 of the pixels in a file that this project wrote
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp")
 _TILES = "bigain.tiles"  # number of images on a contact sheet
 COLUMNS, GAP = 8, 4  # of a contact sheet; the gap is in pixels
@@ -57,7 +58,7 @@ class ImageFolder:
 
 
 def write_png(path: Path, image: np.ndarray, about: Mapping[str, str]) -> None:
-    """Write a PNG, either completely or not at all.
+    """Write a PNG, completely or not at all, whose pixels `read_image` can check.
 
     Args:
         image: uint8 [H, W], or [H, W, C] with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
@@ -71,7 +72,7 @@ def write_png(path: Path, image: np.ndarray, about: Mapping[str, str]) -> None:
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     chunks = PngInfo()
-    for key, text in about.items():
+    for key, text in {**about, _PIXELS: hashlib.sha256(image.tobytes()).hexdigest()}.items():
         chunks.add_text(key, text)
     with atomic(path) as file:
         Image.fromarray(image).save(file, "PNG", pnginfo=chunks)
@@ -83,7 +84,8 @@ def read_image(path: Path) -> np.ndarray:
     Transparency is dropped.
 
     Raises:
-        BiGainError: if the image cannot be decoded, or has more than 8 bits per channel.
+        BiGainError: if the image cannot be decoded, has more than 8 bits per channel, or was
+            written by `write_png` with other pixels.
     """
     with _opened(path) as image:
         mode = image.mode
@@ -96,6 +98,9 @@ def read_image(path: Path) -> np.ndarray:
             array = np.array(image.convert("L" if grey else "RGB"))
         except Exception as error:  # decoders raise all kinds of errors on damaged data
             raise _damaged([path], error) from error
+        written = image.info.get(_PIXELS)
+    if written not in (None, hashlib.sha256(array.tobytes()).hexdigest()) and mode in ("L", "RGB"):
+        raise _damaged([path], ValueError("its pixels were changed after it had been written"))
     return array[:, :, None] if grey else array
 
 
@@ -194,7 +199,27 @@ def open_folder(path: Path | str, limit: int | None = None, *, mixed: bool = Fal
                 f"limit must lie in 1..{len(paths)}, the images in {path}; got {limit}"
             )
         paths = paths[:limit]
+    return _folder(path, paths, _headers(paths), mixed)
+
+
+def open_images(path: Path, paths: Sequence[Path]) -> ImageFolder:
+    """Check these images of the folder ``path`` as `open_folder` does, and no others.
+
+    An image that names itself, as a run's does, must be in the file of that name.
+    """
     headers = _headers(paths)
+    for file, header in zip(paths, headers, strict=True):
+        if header.image_id not in (None, file.stem):
+            raise BiGainError(
+                f"{file} is image {header.image_id} under another name; remove it (the command of "
+                "its run writes a missing image again)"
+            )
+    return _folder(path, paths, headers, mixed=False)
+
+
+def _folder(
+    path: Path, paths: Sequence[Path], headers: Sequence["_Header"], mixed: bool
+) -> ImageFolder:
     sizes = [(image.height, image.width) for image in headers]
     one_size = len(set(sizes)) == 1
     if not one_size and not mixed:
@@ -225,6 +250,7 @@ class _Header:
     height: int
     width: int
     fingerprint: str | None
+    image_id: str | None
     prompt: str | None
 
 
@@ -238,7 +264,7 @@ def _headers(paths: Sequence[Path]) -> list[_Header]:
     for path in paths:
         try:
             with Image.open(path) as image:
-                texts = {key: image.info.get(key) for key in (FINGERPRINT, PROMPT)}
+                texts = {key: image.info.get(key) for key in (FINGERPRINT, IMAGE_ID, PROMPT)}
                 headers.append(_Header(image.height, image.width, *texts.values()))
                 image.verify()
         except Exception as error:  # decoders raise all kinds of errors on damaged data

@@ -1,6 +1,7 @@
 """Reference statistics: what is saved comes back, and no other file or network passes for it."""
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,8 +116,44 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_older_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     statistics().save(tmp_path / "x.npz")
-    monkeypatch.setattr(reference_statistics, "FORMAT", 2)
+    monkeypatch.setattr(reference_statistics, "FORMAT", 3)
     assert "format" in refusal(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("key", ["features", "pooled_mean", "pooled_covariance", "spatial_mean"])
+def test_one_changed_bit_is_another_statistic(tmp_path: Path, key: str) -> None:
+    """Neither under the old fingerprint, nor with it rewritten."""
+    saved = statistics(spatial=True)
+    saved.save(tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    flipped = arrays[key].copy()
+    flipped.view(np.uint8).reshape(-1)[0] ^= 1
+    np.savez(tmp_path / "x.npz", **{**arrays, key: flipped})
+    assert "not those it was written with" in refusal(tmp_path / "x.npz")
+    changed = replace(saved, features=saved.features + 1)
+    assert changed.fingerprint != saved.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("features", np.full((4, 4), np.nan, np.float32), "finite"),
+        ("pooled_mean", np.zeros(3), "different sizes"),
+        ("pooled_covariance", np.zeros((4, 3)), "different sizes"),
+        ("pooled_n", np.array(1), "is of 1 images"),
+        ("features", np.zeros((1, 4), np.float32), "should be"),
+        ("pooled_mean", np.array(["a"] * 4), "finite"),
+    ],
+)
+def test_numbers_of_no_images_are_refused(
+    tmp_path: Path, key: str, value: np.ndarray, words: str
+) -> None:
+    statistics().save(tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(tmp_path / "x.npz", **{**arrays, key: value})
+    assert words in refusal(tmp_path / "x.npz")
 
 
 def test_shipped_statistics_belong_to_the_shipped_network() -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bigain.errors import BiGainError
+from bigain.store import parts as parts_module
 from bigain.store.runs import LockedError, MissingImagesError, Run, fingerprint, runs
 from bigain.store.shards import WHOLE, Shard
 
@@ -401,7 +403,8 @@ def test_records_come_back_and_the_last_one_stands(run):
     run.record("cost", {"gflops": 1.5})
     run.record("cost", {"gflops": None, "peak": 3})
     assert run.read_record("cost") == {"gflops": None, "peak": 3}
-    assert json.loads((run.path / "cost.json").read_text()) == {"gflops": None, "peak": 3}
+    written = json.loads((run.path / "cost.json").read_text())
+    assert written == {"gflops": None, "peak": 3, "checksum": written["checksum"]}
     assert run.finished() == set()
 
 
@@ -431,7 +434,7 @@ def test_bad_records_are_refused(run):
     with pytest.raises(BiGainError, match="plain JSON"):
         run.record("cost", {"gflops": float("nan")})
     (run.path / "cost.json").write_text("{")
-    with pytest.raises(BiGainError, match=r"cost\.json is not JSON"):
+    with pytest.raises(BiGainError, match=r"cost\.json is damaged.*`rm .*cost\.json`"):
         run.read_record("cost")
     for name in ("run", "../cost", "", ".cost"):
         with pytest.raises(ValueError, match="record"):
@@ -444,30 +447,108 @@ def test_a_compacted_run_is_the_same_run(tmp_path):
         run.append([row(2 * i), row(2 * i + 1)])
     before = run.rows()
     run.compact()
-    assert len(list(run.path.glob("part-*"))) == 1 and run.records("compacting") == []
+    assert len(list(run.path.glob("part-*"))) == 1
     pd.testing.assert_frame_equal(Run.open(run.path).rows(), before)
     run.append([row(10)])
     run.compact()
     assert len(run.rows()) == 11 and len(list(run.path.glob("part-*"))) == 1
 
 
-@pytest.mark.parametrize("moment", ["write", "drop"])
+@pytest.mark.parametrize("moment", ["write", "drop", "half"])
 def test_a_killed_compaction_loses_and_doubles_nothing(tmp_path, monkeypatch, moment):
+    """Whatever is called next, be it a reader, works and sees every row once."""
     run = Run.create(tmp_path, "a", {"x": 1}, {})
     for i in range(4):
         run.append([row(i)])
     before = run.rows()
+    unlink, left = Path.unlink, {"write": 0, "drop": 0, "half": 2}[moment]
 
-    def killed(*_, **__):
-        raise KeyboardInterrupt
+    def killed(path, *arguments, **options):
+        nonlocal left
+        if not path.name.startswith("part-"):
+            return unlink(path, *arguments, **options)
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return unlink(path, *arguments, **options)
 
     with monkeypatch.context() as patch:
         if moment == "write":
-            patch.setattr("bigain.store.runs.pq.write_table", killed)
+            patch.setattr(pq, "write_table", killed_at_once)
         else:
-            patch.setattr(Run, "_drop", killed)
+            patch.setattr(Path, "unlink", killed)
         with pytest.raises(KeyboardInterrupt):
             run.compact()
-    run.compact()
     pd.testing.assert_frame_equal(Run.open(run.path).rows(), before)
+    Run.open(run.path).append([row(4)])
+    assert len(Run.open(run.path).rows()) == 5
+    run.compact()
+    run.compact()
+    assert len(Run.open(run.path).rows()) == 5
     assert len(list(run.path.glob("part-*"))) == 1
+
+
+def killed_at_once(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_reader_meets_a_compaction(tmp_path, monkeypatch):
+    """Parts that go while another process lists them are looked for again."""
+    run = Run.create(tmp_path, "a", {"x": 1}, {})
+    for i in range(3):
+        run.append([row(i)])
+    reader, read = Run.open(run.path), parts_module.Parts._read_part
+    calls = 0
+
+    def late(self, part, columns):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            Run.open(run.path).compact()
+        return read(self, part, columns)
+
+    monkeypatch.setattr(parts_module.Parts, "_read_part", late)
+    assert len(reader.rows()) == 3
+
+
+def test_a_part_names_nothing_outside_its_folder(tmp_path):
+    run = Run.create(tmp_path / "runs", "a", {"x": 1}, {})
+    victim = tmp_path / "part-victim.parquet"
+    victim.write_bytes(b"mine")
+    run.append([row(0)])
+    run.append([row(1)])
+    (part, _) = parts(run)
+    table = pq.read_table(part)
+    names = json.dumps(["../../part-victim.parquet", str(victim), "run.json"])
+    marks = {**table.schema.metadata, b"bigain.replaces": names}
+    pq.write_table(table.replace_schema_metadata(marks), part)
+    run.compact()
+    assert victim.exists() and (run.path / "run.json").exists() and len(run.rows()) == 2
+
+
+def test_every_flipped_byte_of_a_part_is_one_line(tmp_path):
+    run = Run.create(tmp_path, "a", {"x": 1}, {})
+    run.append([row(0)])
+    (part,) = parts(run)
+    whole, before = part.read_bytes(), run.rows()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 128
+        part.write_bytes(changed)
+        with contextlib.suppress(BiGainError):
+            pd.testing.assert_frame_equal(Run.open(run.path).rows(), before)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", '"x"', "[" * 5000])
+def test_records_of_another_shape_are_one_line(run, text):
+    (run.path / "cost.json").write_text(text)
+    with pytest.raises(BiGainError, match="damaged"):
+        run.read_record("cost")
+
+
+def test_a_changed_record_is_noticed(run):
+    run.record("scores-fid-1", {"fid": 20.0})
+    file = run.path / "scores-fid-1.json"
+    file.write_text(file.read_text().replace("20.0", "10.0"))
+    with pytest.raises(BiGainError, match="changed after it had been written"):
+        run.read_record("scores-fid-1")

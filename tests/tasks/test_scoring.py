@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
@@ -79,8 +81,8 @@ def paint(path, count=12, side=32, start=0, about=None):
 def scores_of(run):
     """The records of every count of images, merged."""
     found: dict[int, dict] = {}
-    for path in sorted(run.path.glob("scores-*.json")):
-        record = json.loads(path.read_text())
+    for name in run.records("scores-"):
+        record = run.read_record(name)
         found.setdefault(record["n"], {}).update(record)
     return list(found.values())
 
@@ -160,6 +162,40 @@ def test_images_of_another_run_are_refused(overrides, run):
     shutil.copy(files(run([*overrides, "seed=2", "features=none"]), ["000004"])[0], folder(found))
     with pytest.raises(BiGainError, match="mixes images of different origin"):
         run(["task=evaluate", f"task.path={folder(found)}", *FEW])
+
+
+def test_other_files_beside_a_runs_images_change_nothing(overrides, run, reference):
+    """A copy that a file manager leaves comes before the images after it in the alphabet."""
+    scored = [*overrides, *FEW, reference]
+    found = run(scored)
+    want = scores_of(found)
+    for path in list(found.path.glob("scores-*.json")):
+        path.unlink()
+    shutil.copy(folder(found) / "000003.png", folder(found) / "000003 (copy).png")
+    write_png(folder(found) / "000000a.png", np.zeros((32, 32), np.uint8), {})
+    assert scores_of(run(scored)) == want
+
+
+@pytest.mark.parametrize("change", ["bit", "swap", "pixel"])
+def test_changed_images_are_not_scored(overrides, run, reference, change):
+    found = run([*overrides, "features=none"])
+    first, second = files(found, ["000000", "000001"])
+    if change == "bit":
+        data = bytearray(first.read_bytes())
+        data[len(data) // 2] ^= 1
+        first.write_bytes(data)
+    elif change == "swap":
+        shutil.copy(second, first)
+    else:
+        with Image.open(first) as image:
+            texts, pixels = dict(image.info), np.array(image)
+        pixels[0, 0] ^= 1
+        chunks = PngInfo()
+        for key, text in texts.items():
+            chunks.add_text(key, text)
+        Image.fromarray(pixels).save(first, pnginfo=chunks)
+    with pytest.raises(BiGainError, match=r"000000\.png (cannot be decoded|is image 000001)"):
+        run([*overrides, *FEW, reference])
 
 
 def test_what_cannot_be_scored(run, tmp_path):

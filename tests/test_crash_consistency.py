@@ -1,0 +1,306 @@
+"""Killed before any of its file operations, every command that writes goes on when called again.
+
+A process that has everything imported is forked, and ends at once before its n-th operation, for
+every n until one comes through. After each kill the same command, and whatever else reads its
+files, must work without help and end in the state that an undisturbed command leaves.
+"""
+
+import hashlib
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bigain.errors import BiGainError
+from bigain.experiments import experiment_files, runner
+from bigain.experiments.experiment_files import Entry
+from bigain.experiments.runner import execute
+from bigain.preparation import fashion_textured
+from bigain.reporting.build import build
+from bigain.reporting.bundling import Reads, bundle
+from bigain.reporting.report import report
+from bigain.store.run_images import folder
+from bigain.store.runs import Run, runs
+from bigain.training.curves import Panel
+from bigain.training.export import export
+
+KILLED = 137
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
+EXPERIMENT = """\
+title: Toy
+note: ""
+baseline: none
+tasks: {{classify: {overrides}}}
+rows: [none, iekvd@2]
+"""
+
+
+def killed(root: Path, before: int, command: Callable[[], Any]) -> bool:
+    """Run a command in a fork that ends before its n-th change of a file under ``root``.
+
+    Returns:
+        False if the command came through.
+    """
+    process = os.fork()
+    if process:
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        assert status in (0, KILLED), "the command failed before it was killed"
+        return status == KILLED
+    left = before
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if not (event in CHANGES or (event == "open" and _writes(*arguments))):
+            return
+        name = os.fspath(arguments[0]) if not isinstance(arguments[0], int) else ""
+        relative = not os.path.isabs(name)  # shutil.rmtree names files within an open folder
+        if relative or str(name).startswith(str(root)):
+            if ".lock-" in str(name):
+                return
+            left -= 1
+            if left < 0:
+                os._exit(KILLED)
+
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.addaudithook(count)
+        command()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _writes(path: Any, mode: str | None, flags: int) -> bool:
+    if mode is not None:
+        return any(letter in mode for letter in "wax+")
+    return bool(flags & WRITING)
+
+
+def survives(
+    template: Path,
+    root: Path,
+    command: Callable[[], Any],
+    state: Callable[[], Any],
+    between: Callable[[], Any] = lambda: None,
+) -> int:
+    """Kill a command before each of its operations, and see that it ends as if undisturbed.
+
+    Args:
+        template: a folder; each attempt starts with a copy of it at ``root``.
+        between: what must work right after a kill.
+
+    Returns:
+        The number of operations.
+    """
+
+    def anew() -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(template, root)
+
+    anew()
+    command()
+    want = state()
+    for n in itertools.count():
+        anew()
+        if not killed(root, n, command):
+            assert state() == want
+            return n
+        between()
+        command()
+        assert state() == want, f"killed before operation {n}"
+        strays = [path for path in root.rglob(".*.tmp")]
+        assert not strays, f"left behind by a kill before operation {n}: {strays}"
+    raise AssertionError
+
+
+def digests(root: Path, *patterns: str) -> dict[str, str]:
+    """The SHA-256 of the files under ``root``, by their names."""
+    found = itertools.chain.from_iterable(root.rglob(pattern) for pattern in patterns)
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(found)
+    }
+
+
+def results(root: Path) -> list[Any]:
+    """What the runs under ``root`` hold, less what depends on the time."""
+    found = []
+    for run in runs(root / "runs"):
+        rows = run.rows().drop(columns=["seconds"]).to_dict("list")
+        records = {name: run.read_record(name) for name in run.records("scores-")}
+        sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
+        assert sessions and all("device" in session for session in sessions)
+        drawn = digests(run.path, "images/*.png", "sheet.png")
+        found.append((run.fingerprint, str(rows), records, drawn, run.bundled))
+    return found
+
+
+@pytest.fixture
+def warm(small_dit: Path, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is loaded once, before processes are forked."""
+    torch.set_num_threads(1)  # other threads do not survive a fork
+    loaded: dict[str, Any] = {}
+    load = runner.load
+
+    def once(job: Any) -> Any:
+        key = str(job.setup.backbone.identity())
+        if key not in loaded:
+            loaded[key] = load(job)
+        return loaded[key]
+
+    monkeypatch.setattr(runner, "load", once)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> tuple[Path, Path]:
+    """An empty template, and where attempts are made."""
+    (tmp_path / "template").mkdir()
+    return tmp_path / "template", tmp_path / "root"
+
+
+def classify(small_dit: Path, root: Path) -> list[str]:
+    protocol = ["task.samples=[1]", "task.keep=[1]", "limit=2", "batch_size=32", "blocks=all"]
+    return [f"model.path={small_dit}", f"results={root}", *protocol]
+
+
+def generate(small_dit: Path, root: Path, real: Path) -> list[str]:
+    protocol = ["task=generate", "task.steps=1", "task.guidance=1", "limit=4", "batch_size=2"]
+    scored = ["evaluation.allow_few=true", "evaluation.replicates=2", "evaluation.metrics.kid=null"]
+    where = [f"model.path={small_dit}", f"results={root}", f"evaluation.reference={real}"]
+    return [*where, *protocol, *scored, "model.smallest_batch=1"]
+
+
+@pytest.fixture
+def real(small_dit: Path, tmp_path: Path, configure: Any, warm: None) -> Path:
+    """Images to compare with."""
+    settings = [*generate(small_dit, tmp_path / "real", tmp_path), "seed=1", "features=none"]
+    run = execute(configure(settings))
+    assert run is not None
+    return folder(run)
+
+
+@pytest.mark.usefixtures("warm")
+def test_classification(small_dit: Path, places: Any, configure: Any) -> None:
+    template, root = places
+    cfg = configure(classify(small_dit, root))
+    assert survives(template, root, lambda: execute(cfg), lambda: results(root)) > 10
+
+
+@pytest.mark.usefixtures("warm")
+def test_generation_with_scores(small_dit: Path, real: Path, places: Any, configure: Any) -> None:
+    template, root = places
+    cfg = configure(generate(small_dit, root, real))
+
+    def readable() -> None:
+        for run in runs(root / "runs"):
+            run.rows()
+
+    assert survives(template, root, lambda: execute(cfg), lambda: results(root), readable) > 20
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_bundle(small_dit: Path, real: Path, places: Any, configure: Any) -> None:
+    template, root = places
+    settings = [classify(small_dit, root), generate(small_dit, root, real)]
+    root.mkdir()
+    for overrides in settings:
+        execute(configure(overrides))
+    shutil.copytree(root, template, dirs_exist_ok=True)
+    entries = [Entry(overrides) for overrides in settings]
+
+    def readable() -> None:
+        for entry in entries:
+            assert len(Run.open(Entry(entry.overrides).run_path).rows()) == len(entry.image_ids())
+
+    command = lambda: bundle(entries, Reads())  # noqa: E731
+    assert survives(template, root, command, lambda: results(root), readable) > 10
+
+
+@pytest.mark.usefixtures("warm")
+def test_unpacking(small_dit: Path, places: Any, configure: Any) -> None:
+    template, root = places
+    overrides = classify(small_dit, root)
+    root.mkdir()
+    execute(configure(overrides))
+    bundle([Entry(overrides)], Reads())
+    shutil.copytree(root, template, dirs_exist_ok=True)
+    cfg = configure([*overrides, "limit=3"])
+    assert survives(template, root, lambda: execute(cfg), lambda: results(root)) > 10
+
+
+@pytest.mark.usefixtures("warm")
+def test_a_table_and_the_report(
+    small_dit: Path, places: Any, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template, root = places
+    overrides = [f'"{setting}"' for setting in classify(small_dit, tmp_path / "runs")]
+    (tmp_path / "experiments").mkdir()
+    text = EXPERIMENT.format(overrides=f"[{', '.join(overrides)}]")
+    (tmp_path / "experiments" / "toy.yaml").write_text(text)
+    monkeypatch.setattr(experiment_files, "FOLDER", tmp_path / "experiments")
+    for row in experiment_files.load("toy").rows:
+        for entry in row.entries.values():
+            execute(configure(entry.overrides))
+
+    def command() -> None:
+        build(experiment_files.load("toy"), root / "out")
+        report("mini", root / "report.html", ["toy"], root / "out")
+
+    def state() -> dict[str, str]:
+        return digests(root, "*.csv", "*.md", "*.tex", "*.png")
+
+    assert survives(template, root, command, state) > 4
+
+
+def test_prepared_data(places: Any) -> None:
+    template, root = places
+    target = root / "textured"
+    command = lambda: fashion_textured.prepare(target, count=8)  # noqa: E731
+    assert survives(template, root, command, lambda: digests(root, "*.*")) > 8
+
+
+def test_an_exported_model(places: Any) -> None:
+    template, root = places
+
+    class Recipe:
+        loss_name, panel = "loss", Panel("val_loss", "loss", 1.0)
+
+        def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
+            return {"accuracy": 1.0}
+
+        def save(self, model: torch.nn.Module, out: Path) -> None:
+            (out / "model.bin").write_bytes(b"weights")
+
+    rows = [{"step": i, "images": i, "train_loss": 1 / i, "val_loss": 1} for i in (1, 2)]
+    model = torch.nn.Linear(1, 1)
+    out = root / "model"
+    command = lambda: export(Recipe(), model, {"seed": 0}, rows, out)  # noqa: E731
+    assert survives(template, root, command, lambda: digests(root, "*.bin", "*.json")) > 4
+
+
+def test_the_harness_sees_a_kill(places: Any) -> None:
+    """A command that is not consistent fails it."""
+    template, root = places
+
+    def append() -> None:
+        with (root / "log").open("a") as file:
+            file.write("x")
+        (root / "done").touch()
+
+    with pytest.raises(AssertionError, match="killed before operation"):
+        survives(template, root, append, lambda: digests(root, "log"))
+
+
+def test_a_failing_command_is_no_kill(places: Any) -> None:
+    def fail() -> None:
+        raise BiGainError("no")
+
+    with pytest.raises(AssertionError, match="failed before"):
+        killed(places[1], 0, fail)
