@@ -2,7 +2,7 @@
 
 The classes of one noisy image would get different merges, and results would hang on batches. A
 trial before anything runs finds every source of randomness, under torch.compile as well. It may
-miss draws that are only made at some timesteps or sizes, so each block's first plan is watched, too.
+miss draws that are only made at some timesteps or sizes, so each block's first plan is watched.
 """
 
 import random

@@ -22,7 +22,7 @@ from bigain.backbones import DiT, StableDiffusion
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.errors import BiGainError
 from bigain.features import pretrained as features_hub
-from bigain.utils import hub, model_folders
+from bigain.utils import hub
 from bigain.utils.hash_cache import sha256
 from tests.tiny_pipelines import WEIGHTS, dit, stable_diffusion
 

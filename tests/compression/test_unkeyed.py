@@ -93,9 +93,11 @@ GLOBAL.remove("NumPy's new kind")
 @pytest.mark.parametrize("kind", GLOBAL)
 def test_draws_that_the_trial_does_not_see_are_refused_in_a_forward(kind, unet):
     timestep = torch.full((3,), 900)
-    with compress(unet.model, Pairs(kind, since=800)):
-        with pytest.raises(UnkeyedDrawError, match=WORDS):
-            unet(timestep=timestep)
+    with (
+        compress(unet.model, Pairs(kind, since=800)),
+        pytest.raises(UnkeyedDrawError, match=WORDS),
+    ):
+        unet(timestep=timestep)
 
 
 def test_keyed_draws_are_accepted_and_equal_for_equal_keys(unet):

@@ -133,7 +133,10 @@ class UNet(Architecture):
         if config.addition_embed_type == "text_image":
             added["text_embeds"] = self._random(count, self._attended_width)
         elif config.addition_embed_type == "text_time":
-            width, each = config.projection_class_embeddings_input_dim, config.addition_time_embed_dim
+            width, each = (
+                config.projection_class_embeddings_input_dim,
+                config.addition_time_embed_dim,
+            )
             sizes = min(SIZES, (width - 1) // each)
             added["text_embeds"] = self._random(count, width - sizes * each)
             added["time_ids"] = self._random(count, sizes)
