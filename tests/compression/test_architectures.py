@@ -157,7 +157,6 @@ EXTRAS: list[dict[str, Any]] = [
     {"sample_size": (8, 12)},
     {"sample_size": [8, 12]},
     {"cross_attention_dim": (8, 8, 8)},
-    {"dual_cross_attention": True},
     {"num_class_embeds": 3},
     {"class_embed_type": "timestep"},
     {"class_embed_type": "identity"},

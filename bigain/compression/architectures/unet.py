@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from bigain.compression.architectures.base import Architecture, Block
 
 TEXT = 77  # length of a text in tokens, as CLIP's encoder returns it
-IMAGE = 257  # length of an image in tokens, which dual cross-attention takes after the text
 SIZES = 6  # numbers that SDXL takes beside a text: original size, crop, and target size
 
 
@@ -109,10 +108,7 @@ class UNet(Architecture):
         return int(width if isinstance(width, int) else width[0])
 
     def random_condition(self, count: int) -> Tensor:
-        tokens = TEXT
-        if self.model.config.dual_cross_attention:
-            tokens += IMAGE
-        return self._random(count, tokens, self.text_width)
+        return self._random(count, TEXT, self.text_width)
 
     def random_extras(self, count: int) -> dict[str, Any]:
         """The class, and what else is added to the timestep or the text: sizes, texts, images."""
