@@ -28,6 +28,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 
+os.environ.setdefault("BIGAIN_CACHE", "off")  # tests leave nothing in the user's cache
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

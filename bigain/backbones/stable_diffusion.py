@@ -15,7 +15,7 @@ from bigain.backbones.checkpoint import Checkpoint
 from bigain.backbones.latents import Autoencoder
 from bigain.backbones.schedule import FILE, NoiseSchedule
 from bigain.errors import BiGainError
-from bigain.utils import model_folders
+from bigain.utils.hash_cache import sha256
 
 PROMPTS = 64  # number of prompts encoded at a time
 
@@ -37,7 +37,7 @@ class StableDiffusion:
         networks = {name: self.checkpoint.digest(name) for name in ("unet", "vae", "text_encoder")}
         return {
             **networks,
-            "tokenizer": {file.name: model_folders.sha256(file) for file in self._vocabulary()},
+            "tokenizer": {file.name: sha256(file) for file in self._vocabulary()},
             "scheduler": self.checkpoint.config("scheduler", FILE),
         }
 

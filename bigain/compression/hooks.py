@@ -15,6 +15,7 @@ from bigain.compression.architectures import architecture_of, select_blocks
 from bigain.compression.batch_groups import SharedBlock
 from bigain.compression.retrace import Retrace
 from bigain.compression.signature import Signature
+from bigain.compression.unkeyed import check_trial, watched
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.utils.randomness import KeyedStream, key_of
 
@@ -111,6 +112,7 @@ class Hooks:
         self._handles: list[Any] = []
         self._checkpointing: list[Any] = []
         self._expected = 0
+        self._watched: set[int] = set()  # blocks whose plans need no further watching
         self._threads = _Threads()
         self.used = False
 
@@ -131,11 +133,23 @@ class Hooks:
                 "bigain.remove(model) first, or combine two compressors with Compose"
             )
         self.used = False
+        self._try()
         try:
             self._register()
         except BaseException:
             self.remove()
             raise
+
+    def _try(self) -> None:
+        """Refuse a compressor with random numbers of its own, where the model's size is known."""
+        try:
+            _, height, width = self.architecture.latent_shape
+            grids = [self.architecture.grid(b.place, height, width) for b in self.blocks]
+        except (AttributeError, TypeError, ValueError):  # the config names no size
+            return
+        index = min(range(len(grids)), key=lambda i: grids[i].tokens)
+        channels = next(p.shape[-1] for p in self.blocks[index].module.parameters() if p.ndim > 1)
+        check_trial(self.compressor, grids[index], channels)
 
     def remove(self) -> None:
         """Take the hooks off the model; nothing happens if they are off already."""
@@ -219,7 +233,12 @@ class Hooks:
             if t.device != x.device:  # offloading has moved the latent since _begin
                 t, stream = t.to(x.device), KeyedStream(stream.keys.to(x.device))
             with torch.no_grad(), _full_precision(x):
-                plan = self._decide(module, x, grid, t, stream.fork(index))
+                decide = partial(self._decide, module, x, grid, t, stream.fork(index))
+                if index in self._watched:
+                    plan = decide()
+                else:
+                    plan = watched(decide, self.compressor, x.device)
+                    self._watched.add(index)
             if self.compressor.reuse:
                 now.reusable[grid] = plan
         now.plans[index] = plan

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from bigain.compression import SITES
 from bigain.compression.compilation import MODES
@@ -156,6 +156,9 @@ def check(cfg: DictConfig) -> None:
     metrics(cfg)
     _check_reference(cfg)
     _check_choice("dtype", cfg.dtype, DTYPES)
+    if cfg.blocks not in ("default", "all"):
+        _check_list("blocks", cfg.blocks, "default, all or a list such as [0, 1]")
+    _check_list("sites", cfg.sites, f"a list of some of {', '.join(SITES)}, such as [mlp]")
     for site in cfg.sites:
         _check_choice("sites", site, tuple(SITES))
     if cfg.compile is not None:
@@ -317,6 +320,11 @@ def _parameters(target: str) -> list[str]:
         raise BiGainError(f"_target_={target} cannot be imported: {one_line(error)}") from error
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in inspect.signature(built).parameters.values() if p.kind in kinds]
+
+
+def _check_list(key: str, value: object, accepted: str) -> None:
+    if not isinstance(value, ListConfig):
+        raise BiGainError(f"{key} must be {accepted}; got {value}")
 
 
 def _check_choice(key: str, value: str, accepted: tuple[str, ...]) -> None:

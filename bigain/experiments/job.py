@@ -12,7 +12,7 @@ from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import Settings, metric_kinds
 from bigain.experiments.schema import Config
-from bigain.profiling.flops import Flops, count
+from bigain.profiling.flops import Flops, UncountableError, count
 from bigain.store.identity import fingerprint, plain
 from bigain.store.runs import Run
 from bigain.tasks.columns import COST, Results
@@ -43,16 +43,35 @@ class Job:
                 f"start={setup.start} leaves out the first images, and scores are of the first; "
                 "remove start, or set features=none"
             )
-        end = None if setup.limit is None else setup.start + setup.limit
-        self.ids = self.task.ids(self.dataset, end)[setup.start :]
-        if not self.ids:
-            raise BiGainError(f"start={setup.start} leaves no image; there are fewer")
+        self.ids = self._ids(setup.start, setup.limit)
         self._skeleton: Any = self.backbone.skeleton()
         self.blocks: list[int] = []
         if setup.compressor is not None:
             with self._blamed():
                 selected = select_blocks(self._skeleton, setup.blocks)
                 self.blocks = sorted({block.place for block in selected})
+
+    def _ids(self, start: int, limit: int | None) -> list[str]:
+        """The images asked for.
+
+        Raises:
+            BiGainError: if there are not so many.
+        """
+        if not start or (limit is not None and limit < 1):
+            return self.task.ids(self.dataset, limit)
+        end = None if limit is None else start + limit
+        try:
+            found = self.task.ids(self.dataset, end)[start:]
+        except BiGainError:
+            found = []
+        if not found:
+            n = len(self.task.ids(self.dataset, None))
+            asked = f"start={start}" if limit is None else f"start={start} with limit={limit}"
+            raise BiGainError(
+                f"{asked} goes beyond the last image, which is number {n - 1}, counted from 0; "
+                f"lower {'start' if limit is None or start >= n else 'limit'}"
+            )
+        return found
 
     @cached_property
     def compressor(self) -> Compressor | None:
@@ -78,16 +97,18 @@ class Job:
                 device finds out; ask before loading weights.
         """
         compressor = self.setup.compressor  # its costs depend on no noise schedule
-        if compressor is None:
-            return count(self._skeleton)
         where = {"blocks": self.setup.blocks, "sites": self.setup.sites}
         with self._blamed():
+            if compressor is None:
+                return count(self._skeleton)
             return count(self._skeleton, compressor, **where)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
         try:
             yield
+        except UncountableError as error:
+            raise BiGainError(f"model={self.setup.names['model']}: {error}") from error
         except ValueError as error:
             raise BiGainError(f"compressor={self.setup.names['compressor']}: {error}") from error
 

@@ -48,7 +48,7 @@ class Config:
     evaluation: dict[str, Any] = field(default_factory=dict)
     experiment: str | None = None
     blocks: Any = "default"
-    sites: list[str] = field(default_factory=lambda: ["self_attention"])
+    sites: Any = field(default_factory=lambda: ["self_attention"])
     scale: str | None = None
     start: int = 0
     limit: int | None = None

@@ -3,7 +3,6 @@
 The same weights come in two forms: NVIDIA's TorchScript file and pytorch-fid's state dict.
 """
 
-import hashlib
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from bigain.errors import BiGainError
 from bigain.features.base import Features, as_rgb
+from bigain.utils.hash_cache import sha256
 
 URLS = {"clean": inception_url, "legacy_pytorch": cleanfid.inception_pytorch.FID_WEIGHTS_URL}
 SPATIAL = 7  # number of channels to use of the 17x17 map
@@ -102,8 +102,7 @@ class Inception:
 
     @cached_property
     def _sha256(self) -> str:
-        with self._weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self._weights)
 
 
 class _TorchScript(nn.Module):

@@ -5,7 +5,6 @@ The file holds 10,000 images of ImageNet's train split as ``arr_0``, and the mom
 ``mu_s`` and ``sigma_s`` of spatial ones (guided-diffusion/evaluations/evaluator.py).
 """
 
-import hashlib
 import math
 import zipfile
 import zlib
@@ -22,6 +21,7 @@ from bigain.features import FeatureNetwork, extract
 from bigain.features.inception import SPATIAL
 from bigain.metrics.frechet import Moments, frechet_distance
 from bigain.store.reference_statistics import KEPT, ReferenceStatistics
+from bigain.utils.hash_cache import sha256
 
 TRAIN_IMAGES = 1_281_167
 FAR = 30.0  # real images only reach this FID or sFID if the network or the layout is wrong
@@ -46,8 +46,7 @@ def convert(path: Path, network: FeatureNetwork, batch_size: int) -> ReferenceSt
             moments under this network.
     """
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        checksum = sha256(path)
         moments = _moments(path)
         with _images(path) as ((n, size), images):
             features = extract(network, images, batch_size, n)
@@ -74,7 +73,7 @@ def convert(path: Path, network: FeatureNetwork, batch_size: int) -> ReferenceSt
             f"published ones; get {SOURCES}"
         )
     print(f"the batch's {n} images against the moments of all {TRAIN_IMAGES}: {said}")
-    data = {"name": f"adm-imagenet{size}", "sha256": sha256}
+    data = {"name": f"adm-imagenet{size}", "sha256": checksum}
     name = f"{data['name']}-{network.name}"
     return ReferenceStatistics(name, network.identity(), data, pooled, spatial, features.pooled)
 

@@ -38,6 +38,17 @@ class Flops:
     breakdown: Mapping[tuple[Place, str], int]
 
 
+class UncountableError(ValueError):
+    """The model itself cannot be run on the meta device, with or without a compressor."""
+
+    def __init__(self, error: Exception) -> None:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        super().__init__(
+            f"FLOPs cannot be counted, because the model itself does not run ({reason}); check its "
+            "config.json"
+        )
+
+
 def count(
     model: Any,
     compressor: Compressor | None = None,
@@ -54,11 +65,18 @@ def count(
 
     Returns:
         The count, or None if it depends on the data (ABM with a threshold).
+
+    Raises:
+        ValueError: if the compressor does not fit the model, or the model alone cannot be run
+            (`UncountableError`).
     """
-    with torch.device("meta"):
-        skeleton = type(model).from_config(model.config).eval()
-    architecture = architecture_of(skeleton)
-    inputs = architecture.random_inputs()
+    try:
+        with torch.device("meta"):
+            skeleton = type(model).from_config(model.config).eval()
+        architecture = architecture_of(skeleton)
+        inputs = architecture.random_inputs()
+    except Exception as error:  # diffusers accepts configs of models that cannot be run
+        raise UncountableError(error) from error
     matching: dict[Place, Counter] = defaultdict(Counter)
     place: Place = None
 
@@ -86,6 +104,11 @@ def count(
                 skeleton(**inputs)
             except DataDependentSizeError:
                 return None
+            except Exception as error:
+                if compressor is None:
+                    raise UncountableError(error) from error
+                count(model)  # is the model itself to blame?
+                raise
     spent = sum(sum(operations.values()) for operations in matching.values())
     breakdown = _breakdown(architecture, every.get_flop_counts(), matching)
     return Flops(every.get_total_flops(), spent, breakdown)

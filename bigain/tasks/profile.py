@@ -11,7 +11,7 @@ import pandas as pd
 
 from bigain.compression import architecture_of, select_blocks
 from bigain.errors import BiGainError
-from bigain.profiling.flops import KINDS, Flops, count
+from bigain.profiling.flops import KINDS, Flops, UncountableError, count
 from bigain.profiling.timing import measure
 from bigain.store.identity import plain
 from bigain.store.runs import fingerprint
@@ -111,6 +111,11 @@ class _Profiled:
         self.parameters = sum(p.numel() for p in self.skeleton.parameters())
         self.where: dict[str, Any] = {}
         self.blocks: list[int] = []
+        try:
+            before = count(self.skeleton)
+        except UncountableError as error:
+            raise BiGainError(f"model={self.model_name}: {error}") from error
+        assert before is not None  # only a compressor's count depends on data
         after: Flops | None = None
         if self.compressor is not None:
             self.where = {"blocks": setup.blocks, "sites": list(setup.sites)}
@@ -125,13 +130,11 @@ class _Profiled:
                     f"compressor={self.name}: the FLOPs of {self.compressor!r} depend on the "
                     "image; give compressor.ratio=0.5 compressor.threshold=null instead"
                 )
-        self.frame = self._frame(after)
+        self.frame = self._frame(before, after)
         self.total = int(self.frame["flops"].sum())
         self.saved = 100 * (1 - after.total / self.total) if after else 0.0  # percent of the FLOPs
 
-    def _frame(self, after: Flops | None) -> pd.DataFrame:
-        before = count(self.skeleton)
-        assert before is not None  # only a compressor's count depends on data
+    def _frame(self, before: Flops, after: Flops | None) -> pd.DataFrame:
         rows = []
         keys = before.breakdown.keys() | (after.breakdown.keys() if after else ())
         for place, kind in keys:

@@ -14,6 +14,7 @@ from torchvision.utils import make_grid
 
 from bigain.errors import BiGainError, some
 from bigain.utils.files import atomic
+from bigain.utils.hash_cache import sha256
 
 FINGERPRINT, IMAGE_ID, PROMPT = "bigain.fingerprint", "bigain.image_id", "bigain.prompt"
 _PIXELS = "bigain.pixels"  # the SHA-256 of the pixels in a file that this project wrote
@@ -52,8 +53,7 @@ class ImageFolder:
         """The SHA-256 of the files' contents in order; their names do not matter."""
         digest = hashlib.sha256()
         for path in self.paths:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(sha256(path)))
         return digest.hexdigest()
 
 

@@ -1,13 +1,11 @@
 """Checks on the folder of a pipeline before anything is loaded from it."""
 
-import hashlib
 import json
-import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from bigain.errors import BiGainError
+from bigain.utils.hash_cache import sha256
 
 SETTING = (
     "model.path must be a diffusers pipeline folder with its components, as save_pretrained "
@@ -43,22 +41,6 @@ def digest(folder: Path) -> dict[str, Any]:
     """The SHA-256 of a component's weights, and its config, which together identify the model."""
     hashes = {file.name: sha256(file) for file in weights(folder)}
     return {"config": config(folder / "config.json"), "weights": hashes}
-
-
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file, read once per process, and not at all in the hub's cache."""
-    if file.is_symlink():
-        blob = file.readlink()
-        if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name):
-            return blob.name  # the name of a large file is its hash
-    stat = file.stat()
-    return _sha256(file, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _sha256(file: Path, size: int, modified: int) -> str:
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def config(path: Path, mend: str = SETTING) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from bigain.backbones import DiT, StableDiffusion
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.errors import BiGainError
 from bigain.features import pretrained as features_hub
-from bigain.utils import hub, model_folders
+from bigain.utils import hub
+from bigain.utils.hash_cache import sha256
 from tests.tiny_pipelines import WEIGHTS, dit, stable_diffusion
 
 CPU = torch.device("cpu")
@@ -179,7 +180,7 @@ def test_hashes_are_of_the_content(tmp_path):
     path = tmp_path / "a"
     for content in (b"one", b"three"):
         path.write_bytes(content)
-        assert model_folders.sha256(path) == hashlib.sha256(content).hexdigest()
+        assert sha256(path) == hashlib.sha256(content).hexdigest()
 
 
 def test_the_cache_s_names_are_hashes_already(tmp_path):
@@ -189,7 +190,7 @@ def test_the_cache_s_names_are_hashes_already(tmp_path):
         (blobs / name).write_bytes(b"x")
         link = tmp_path / f"link{len(name)}"
         link.symlink_to(blobs / name)
-        assert model_folders.sha256(link) == expected
+        assert sha256(link) == expected
 
 
 @pytest.fixture

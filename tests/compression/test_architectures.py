@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiTTransformer2DModel
+from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
@@ -12,8 +12,8 @@ from bigain import compress
 from bigain.compression import Architecture, Block, architecture_of, find_denoiser, select_blocks
 from bigain.compression.architectures import ADAPTERS
 from bigain.compression.signature import Signature
-from bigain.compressors import LGTM, TokenGrid
-from bigain.profiling.flops import count
+from bigain.compressors import LGTM, ToDo, TokenGrid
+from bigain.profiling.flops import UncountableError, count
 
 both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
 
@@ -70,12 +70,135 @@ def test_a_call_without_a_latent_is_refused(unet):
         ("unet", 2, (15, 9), (8, 5)),
         ("unet", 4, (15, 9), (4, 3)),
         ("dit", 0, (32, 20), (16, 10)),
-        ("dit", 3, (5, 4), (3, 2)),
+        ("dit", 3, (5, 4), (2, 2)),
     ],
 )
 def test_grids(kind, place, size, grid, request):
     architecture = architecture_of(request.getfixturevalue(kind).model)
     assert architecture.grid(place, *size) == TokenGrid(*grid)
+
+
+def small_unet(**settings: Any) -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    usual: dict[str, Any] = {
+        "sample_size": 8,
+        "block_out_channels": (8, 16, 16),
+        "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 3,
+        "layers_per_block": 1,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+        "cross_attention_dim": 8,
+    }
+    return UNet2DConditionModel(**{**usual, **settings}).eval()
+
+
+REST = ("CrossAttnDownBlock2D",) * 2
+ROUNDINGS: list[dict[str, Any]] = [
+    {},
+    {"downsample_padding": 0},
+    {"downsample_padding": 2},
+    {"conv_in_kernel": 4},
+    {"down_block_types": ("ResnetDownsampleBlock2D", *REST)},
+    {"down_block_types": ("AttnDownBlock2D", *REST)},
+]
+
+
+@pytest.mark.parametrize("settings", ROUNDINGS, ids=str)
+@pytest.mark.parametrize("size", [(11, 9), (9, 13)])
+@torch.no_grad()
+def test_grids_are_the_unet_s_own_at_any_size(settings, size):
+    """ToDo(1) changes nothing, but checks each grid against the block's tokens."""
+    model = small_unet(**settings)
+    inputs = (torch.randn(1, 4, *size), 10, torch.randn(1, 5, 8))
+    want = model(*inputs).sample
+    with pytest.warns(UserWarning, match="leaves all tokens"):
+        handle = compress(model, ToDo(1), blocks="all")
+    with handle:
+        assert torch.allclose(model(*inputs).sample, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("patch", [2, 3])
+@pytest.mark.parametrize("size", [(9, 9), (10, 11), (3, 8)])
+@torch.no_grad()
+def test_grids_are_the_dit_s_own_at_any_size(patch, size):
+    torch.manual_seed(0)
+    model = DiTTransformer2DModel(
+        sample_size=12,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        in_channels=4,
+        out_channels=8,
+        patch_size=patch,
+        num_embeds_ada_norm=10,
+    ).eval()
+    inputs = (torch.randn(1, 4, *size), torch.tensor([10]), torch.tensor([1]))
+    want = model(*inputs).sample
+    with pytest.warns(UserWarning, match="leaves all tokens"):
+        handle = compress(model, ToDo(1), blocks="all")
+    with handle:
+        assert torch.allclose(model(*inputs).sample, want, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_grid_of_one_row_is_refused_for_what_it_is():
+    model = small_unet()
+    inputs = (torch.randn(1, 4, 1, 8), 10, torch.randn(1, 5, 8))
+    model(*inputs)
+    with (
+        compress(model, LGTM(0.5)),
+        pytest.raises(ValueError, match="a 1x8 token grid holds no 2x2 cell; lower the stride"),
+    ):
+        model(*inputs)
+
+
+EXTRAS: list[dict[str, Any]] = [
+    {"sample_size": (8, 12)},
+    {"sample_size": [8, 12]},
+    {"cross_attention_dim": (8, 8, 8)},
+    {"num_class_embeds": 3},
+    {"class_embed_type": "timestep"},
+    {"class_embed_type": "identity"},
+    {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 6},
+    {"class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": 6},
+    {"encoder_hid_dim": 6, "encoder_hid_dim_type": "text_proj"},
+    {"encoder_hid_dim": 6, "encoder_hid_dim_type": "text_image_proj"},
+    {"encoder_hid_dim": 6, "encoder_hid_dim_type": "image_proj"},
+    {"addition_embed_type": "text", "addition_embed_type_num_heads": 2},
+    {"addition_embed_type": "text_image"},
+    {"addition_embed_type": "image", "encoder_hid_dim": 6},
+    {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 64,
+    },
+]
+
+
+@pytest.mark.parametrize("settings", EXTRAS, ids=str)
+@torch.no_grad()
+def test_every_kind_of_unet_is_counted(settings):
+    model = small_unet(**settings)
+    inputs = architecture_of(model).random_inputs(2)
+    assert model(**inputs).sample.isfinite().all()
+    plain, less = count(model), count(model, LGTM(0.5))
+    assert 0 < less.total < plain.total
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"sample_size": None}, "no sample_size"),
+        ({"addition_embed_type": "image_hint", "encoder_hid_dim": 6}, "image_hint in its config"),
+        ({"cross_attention_dim": (8, 16, 8)}, "the model itself does not run"),
+    ],
+)
+def test_a_unet_that_cannot_be_counted_is_to_blame_itself(settings, reason):
+    model = small_unet(**settings)
+    for compressor in (None, LGTM(0.5)):
+        with pytest.raises(UncountableError, match=reason):
+            count(model, compressor)
 
 
 def test_tokens_and_groups(unet, dit):
@@ -130,8 +253,8 @@ class StripAdapter(Architecture):
     def default_places(self) -> set[int]:
         return {0, 2}
 
-    def token_side(self, place: int) -> int:
-        return 1
+    def tokens_along(self, place: int, side: int) -> int:
+        return side
 
     def random_condition(self, count: int) -> Tensor:
         return torch.zeros(count)

@@ -289,3 +289,17 @@ def test_draws_for_each_class_need_classes():
     chosen = ["compressor=tome", "compressor.destinations=unpaired", "task=generate"]
     with pytest.raises(BiGainError, match="task=generate compares no classes"):
         Job(settings_of(composed(chosen)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["start=99999"], "start=99999 goes .* number 9999, counted from 0; lower start"),
+        (["start=99999", "limit=4"], "start=99999 with limit=4 goes .*; lower start"),
+        (["start=9998", "limit=4"], "start=9998 with limit=4 goes .*; lower limit"),
+        (["start=3", "limit=0"], "limit must lie in 1..10000"),
+    ],
+)
+def test_images_beyond_the_last(asked, message, job, overrides):
+    with pytest.raises(BiGainError, match=message):
+        job([*[o for o in overrides if not o.startswith("limit")], *asked])

@@ -3,7 +3,7 @@
 To add a family, write its adapter in a new file in this folder and add it to `ADAPTERS`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -99,11 +99,11 @@ def select_blocks(model: Any, blocks: str | Sequence[int]) -> list[Block]:
 
 def _whole_numbers(given: object) -> bool:
     """Whether this is a list, or another collection, of whole numbers."""
-    return (
-        isinstance(given, Iterable)
-        and not isinstance(given, str)
-        and all(isinstance(one, Integral) and not isinstance(one, bool) for one in given)
-    )
+    try:
+        items = list(given)  # type: ignore[call-overload]
+    except TypeError:  # a number, or an array without axes
+        return False
+    return all(isinstance(one, Integral) and not isinstance(one, bool) for one in items)
 
 
 def _adapter(model: Any) -> type[Architecture] | None:

@@ -91,14 +91,19 @@ class Architecture(ABC):
         """The places that are compressed if none are named."""
 
     @abstractmethod
-    def token_side(self, place: int) -> int:
-        """The number of latent pixels that a token at ``place`` spans along either axis."""
+    def tokens_along(self, place: int, side: int) -> int:
+        """The number of tokens at ``place`` along an axis of ``side`` latent pixels.
+
+        It rounds as the model itself does where ``side`` does not divide.
+        """
 
     def grid(self, place: int, height: int, width: int) -> TokenGrid:
-        """The token grid of a block at ``place`` for a latent of ``height`` x ``width`` pixels."""
-        side = self.token_side(place)
-        # rounded up, as by a U-Net's strided convolutions
-        return TokenGrid(-(-height // side), -(-width // side))
+        """The token grid of a block at ``place`` for a latent of ``height`` x ``width`` pixels.
+
+        Raises:
+            ValueError: if not one token fits into the latent.
+        """
+        return TokenGrid(self.tokens_along(place, height), self.tokens_along(place, width))
 
     def tokens(self, place: int) -> int:
         """The number of tokens at ``place`` for a latent of the model's own size."""
@@ -142,9 +147,19 @@ class Architecture(ABC):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """The shape (c, h, w) of a latent of the model's own size."""
-        config = self.model.config
-        return (config.in_channels, config.sample_size, config.sample_size)
+        """The shape (c, h, w) of a latent of the model's own size.
+
+        Raises:
+            ValueError: if the config names no size.
+        """
+        size = self.model.config.sample_size
+        if size is None:
+            raise ValueError(
+                "the denoiser's config has no sample_size, so its latents have no size of their "
+                "own; write the size that it was trained for into its config.json"
+            )
+        height, width = (size, size) if isinstance(size, int) else size
+        return (self.model.config.in_channels, height, width)
 
     @abstractmethod
     def random_condition(self, count: int) -> Tensor:
@@ -154,15 +169,27 @@ class Architecture(ABC):
     def null_condition(self) -> Tensor:
         """The condition that means no class or text, [1, ...]."""
 
-    def random_inputs(self, batch_size: int = 1) -> dict[str, Tensor]:
+    def random_extras(self, count: int) -> dict[str, Any]:
+        """Random keyword arguments that a forward needs beside latents, timesteps and conditions.
+
+        Raises:
+            ValueError: if the model takes one that cannot be made up.
+        """
+        return {}
+
+    def random_inputs(self, batch_size: int = 1) -> dict[str, Any]:
         """Keyword arguments of a forward: latents of the model's own size, t = 500 and conditions.
 
         The random numbers come from torch's global generator.
+
+        Raises:
+            ValueError: if the model takes an argument that cannot be made up.
         """
         device, dtype = self.model.device, self.model.dtype
         latent = torch.randn(batch_size, *self.latent_shape, device=device, dtype=dtype)
         t = torch.full((batch_size,), 500, dtype=torch.int64, device=device)
-        return self.inputs(latent, t, self.random_condition(batch_size))
+        extras = self.random_extras(batch_size)
+        return {**self.inputs(latent, t, self.random_condition(batch_size)), **extras}
 
     # Profiles
 

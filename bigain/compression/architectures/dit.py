@@ -29,9 +29,9 @@ class DiT(Architecture):
         depth = len(self.model.transformer_blocks)
         return {i for i in range(depth) if round(i * XL2_DEPTH / depth) in XL2_BLOCKS}
 
-    def token_side(self, place: int) -> int:
-        side: int = self.model.config.patch_size
-        return side
+    def tokens_along(self, place: int, side: int) -> int:
+        """Whole patches only; the model ignores the pixels beyond."""
+        return int(side // self.model.config.patch_size)
 
     def first_block(self) -> Block:
         """Block 0, whose input is the patches; its norm is the first to see the class."""

@@ -1,6 +1,7 @@
 """diffusers' UNet2DConditionModel, as in Stable Diffusion (Rombach et al. 2022)."""
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from bigain.compression.architectures.base import Architecture, Block
 
 TEXT = 77  # length of a text in tokens, as CLIP's encoder returns it
+SIZES = 6  # numbers that SDXL takes beside a text: original size, crop, and target size
 
 
 class UNet(Architecture):
@@ -35,8 +37,15 @@ class UNet(Architecture):
         places = {block.place for block in self.blocks()}
         return {min(places)} if places else set()
 
-    def token_side(self, place: int) -> int:
-        return place
+    def tokens_along(self, place: int, side: int) -> int:
+        """The side after every stage's downsampling, which rounds up or down by its padding."""
+        tokens = _after(self.model.conv_in, side)
+        for stage in self.model.down_blocks[: place.bit_length() - 1]:
+            (layer,) = stage.downsamplers
+            # all others pool, or pad by as much as they lose
+            strided = getattr(layer, "use_conv", False) and layer.padding > 0
+            tokens = _after(layer.conv, tokens) if strided else tokens // 2
+        return tokens
 
     def first_block(self) -> Block | None:
         """The block whose self-attention comes before the first cross-attention, if any."""
@@ -84,10 +93,67 @@ class UNet(Architecture):
             found += layers
         return found
 
+    @property
+    def text_width(self) -> int:
+        """The channels of a text's embedding as the model takes it."""
+        config = self.model.config
+        if config.encoder_hid_dim_type in ("text_proj", "text_image_proj"):
+            return int(config.encoder_hid_dim)
+        return self._attended_width
+
+    @property
+    def _attended_width(self) -> int:
+        """The channels of what cross-attention attends to."""
+        width = self.model.config.cross_attention_dim  # of all stages, or of each
+        return int(width if isinstance(width, int) else width[0])
+
     def random_condition(self, count: int) -> Tensor:
-        width = self.model.config.cross_attention_dim
-        device, dtype = self.model.device, self.model.dtype
-        return torch.randn(count, TEXT, width, device=device, dtype=dtype)
+        return self._random(count, TEXT, self.text_width)
+
+    def random_extras(self, count: int) -> dict[str, Any]:
+        """The class, and what else is added to the timestep or the text: sizes, texts, images."""
+        config, extras = self.model.config, dict[str, Any]()
+        kinds = {config.addition_embed_type, config.encoder_hid_dim_type}
+        if unknown := kinds & {"image_hint", "ip_image_proj"}:
+            raise ValueError(
+                f"this U-Net takes images of a kind that cannot be made up ({unknown.pop()} in its "
+                "config); take an IP-Adapter off with unload_ip_adapter(), or choose another model"
+            )
+        if (labels := self._random_classes(count)) is not None:
+            extras["class_labels"] = labels
+        added = {}
+        if kinds & {"image", "image_proj"}:
+            added["image_embeds"] = self._random(count, config.encoder_hid_dim)
+        elif kinds & {"text_image", "text_image_proj"}:
+            added["image_embeds"] = self._random(count, self._attended_width)
+        if config.addition_embed_type == "text_image":
+            added["text_embeds"] = self._random(count, self._attended_width)
+        elif config.addition_embed_type == "text_time":
+            width, each = (
+                config.projection_class_embeddings_input_dim,
+                config.addition_time_embed_dim,
+            )
+            sizes = min(SIZES, (width - 1) // each)
+            added["text_embeds"] = self._random(count, width - sizes * each)
+            added["time_ids"] = self._random(count, sizes)
+        return {**extras, "added_cond_kwargs": added} if added else extras
+
+    def _random_classes(self, count: int) -> Tensor | None:
+        """What the model takes as class_labels, or None if it takes none."""
+        config = self.model.config
+        kind = config.class_embed_type
+        if kind is None and config.num_class_embeds is not None:
+            return torch.arange(count, device=self.model.device) % config.num_class_embeds
+        if kind == "timestep":
+            return self._random(count)
+        if kind == "identity":
+            return self._random(count, self.model.time_embedding.linear_2.out_features)
+        if kind in ("projection", "simple_projection"):
+            return self._random(count, config.projection_class_embeddings_input_dim)
+        return None
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, device=self.model.device, dtype=self.model.dtype)
 
     def null_condition(self) -> Tensor:
         """Random as well, because the embedding of an empty text depends on the text encoder."""
@@ -116,3 +182,9 @@ class UNet(Architecture):
         if model.mid_block is not None:
             yield deepest, model.mid_block
         yield from ((deepest // 2**i, stage) for i, stage in enumerate(model.up_blocks))
+
+
+def _after(layer: nn.Conv2d, side: int) -> int:
+    """The side of what a convolution makes of an input of ``side`` pixels."""
+    kernel, stride, padding = layer.kernel_size[0], layer.stride[0], layer.padding[0]
+    return (side + 2 * int(padding) - kernel) // stride + 1
