@@ -73,7 +73,6 @@ SAMPLERS: dict[str, Any] = {
     "dpmsolver++": DPMSolverMultistepScheduler,  # Lu et al. 2022
     "unipc": UniPCMultistepScheduler,  # Zhao et al. 2023
 }
-SPACINGS = ("leading", "linspace", "trailing")
 
 
 def build_sampler(
