@@ -30,6 +30,7 @@ TYPES: dict[str, Any] = {
     "steps_offset": int,
     "timestep_spacing": str,
     "rescale_betas_zero_snr": bool,
+    "disable_corrector": list[int],
 }
 
 
@@ -51,6 +52,28 @@ def timesteps(config: Mapping[str, Any]) -> int:
             f"each; got {found}; copy the model with its own"
         )
     return found
+
+
+def check_settings(config: Mapping[str, Any], where: str, mend: str) -> None:
+    """Refuse a scheduler's config with settings of other types, or unknown spacing."""
+    check_types(where, config, TYPES, mend)
+    spacing = config.get("timestep_spacing", SPACINGS[0])
+    if spacing not in SPACINGS:
+        raise BiGainError(
+            f"{where}: timestep_spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}; "
+            f"{mend}"
+        )
+
+
+def check_alphas(alphas: Tensor, config: Mapping[str, Any], where: str, mend: str) -> None:
+    """Refuse cumulative alphas that are those of no noise schedule."""
+    length = timesteps(config)
+    falls = alphas.shape == (length,) and bool((alphas.diff() < 0).all())
+    if not falls or not 0 < alphas[-1] <= alphas[0] <= 1:
+        raise BiGainError(
+            f"{where}: the betas are those of no noise schedule: there must be {length}, whose "
+            f"cumulative alphas fall from 1 towards 0; {mend}"
+        )
 
 
 @dataclass(frozen=True)
@@ -81,14 +104,7 @@ class NoiseSchedule:
         folder = checkpoint.folder / "scheduler"
         path = folder / FILE
         found = checkpoint.config("scheduler", FILE)
-        check_types(str(path), found, TYPES, checkpoint.mend)
-        length = timesteps(found)
-        spacing = found.get("timestep_spacing", SPACINGS[0])
-        if spacing not in SPACINGS:
-            raise BiGainError(
-                f"{path}: timestep_spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}; "
-                f"{checkpoint.mend}"
-            )
+        check_settings(found, str(path), checkpoint.mend)
         kind = found.get("prediction_type", "epsilon")
         if "beta_schedule" not in found:
             raise BiGainError(
@@ -112,12 +128,7 @@ class NoiseSchedule:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BiGainError(f"{path} cannot be used ({reason}); {checkpoint.mend}") from error
         alphas = scheduler.alphas_cumprod.to(device, torch.float32)
-        falls = len(alphas) == length and bool((alphas.diff() < 0).all())
-        if not falls or not 0 < alphas[-1] <= alphas[0] <= 1:
-            raise BiGainError(
-                f"{path}: the betas are those of no noise schedule: there must be {length}, whose "
-                f"cumulative alphas fall from 1 towards 0; {checkpoint.mend}"
-            )
+        check_alphas(alphas, found, str(path), checkpoint.mend)
         return cls(dict(scheduler.config), alphas)
 
     def at(self, t: Tensor) -> Tensor:

@@ -172,6 +172,9 @@ def check(cfg: DictConfig) -> None:
     known = {key.name for key in fields(Config)}
     if unknown := sorted(set(map(str, cfg)) - known):
         raise BiGainError(f"{unknown[0]} is not a key; {suggestion(unknown[0], known)}")
+    for group in GROUPS:
+        if not cfg[group]:  # before interpolations that read it
+            raise BiGainError(f"{group} is empty; choose one: see python run.py --help")
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
@@ -323,8 +326,6 @@ def shard(cfg: DictConfig) -> Shard:
 
 
 def _check_group(group: str, node: dict[str, Any]) -> None:
-    if not node:
-        raise BiGainError(f"{group} is empty; choose one: see python run.py --help")
     if node.get("_target_") is None and group not in OPTIONAL:
         raise BiGainError(f"{group}._target_ must name a class; choose one with {group}=...")
     _check_keys(group, node, group, ABOUT[group])
@@ -340,6 +341,7 @@ def _check_keys(group: str, node: dict[str, Any], where: str, about: Mapping[str
     """Refuse unknown keys of a node and of those nested in it, and values of other types."""
     target = node.get("_target_")
     accepted = dict(about)
+    check_types(where, {"_target_": target}, {"_target_": str | None})
     if target is not None:
         accepted |= _parameters(where, target)
         if "_args_" in node:
@@ -373,9 +375,8 @@ def _check_reference(cfg: DictConfig) -> None:
 
 
 @cache
-def _parameters(where: str, target: Any) -> dict[str, Any]:
+def _parameters(where: str, target: str) -> dict[str, Any]:
     """The annotations of what a ``_target_`` takes."""
-    check_types(where, {"_target_": target}, {"_target_": str})
     module, _, name = target.rpartition(".")
     try:
         return annotations(getattr(importlib.import_module(module), name))

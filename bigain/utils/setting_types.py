@@ -8,12 +8,13 @@ from typing import Any, Union, get_args, get_origin
 
 from bigain.errors import BiGainError
 
-WORDS = {
+WORDS: dict[Any, tuple[str, str]] = {
     bool: ("true or false", "values of true or false"),
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
     str: ("text", "texts"),
     NoneType: ("null", "nulls"),
+    Any: ("any value", "values"),
 }
 
 
