@@ -116,7 +116,7 @@ def check_ratio(name: str, ratio: float, stride: int) -> None:
 def check_number(name: str, field: str, value: object) -> None:
     """Refuse a value that is not a number, NaN and infinity included."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
+    if not number or not math.isfinite(value):  # type: ignore[arg-type]
         raise ValueError(f"{name}: {field} must be a number, got {value!r}")
 
 

@@ -90,5 +90,11 @@ def end_in_one_line(main: Callable[[], object], stopped: str) -> None:
         main()
     except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(f"error: {explain(error)}")
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        # Hydra does not name it
+        given = [text for text in sys.argv[1:] if text.endswith("=null")]
+        sys.exit(f"error: {' '.join(given)}: null is no option of a group; see --help for those")
     except KeyboardInterrupt:
         sys.exit(f"stopped; {stopped}")

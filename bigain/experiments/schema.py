@@ -141,8 +141,8 @@ def explain(error: BaseException) -> str:
     if cause is not None and str(cause) not in str(error):
         line += f": {one_line(cause)}"
     line = re.sub(r" full_key: .*| object_type=\w+| To append to your config use \S+:", "", line)
-    if group := re.search(r"Error resolving interpolation '[^']*\$\{(\w+)\}'", line):
-        return f"{group[1]} is empty; choose one: see python run.py --help"
+    if empty := re.search(r"Error resolving interpolation '[^']*\$\{(\w+)\}'", line):
+        return f"{empty[1]} is empty; choose one: see python run.py --help"
     missing = re.search(r"Key '([^']*)' (?:is )?not in", line)
     if isinstance(node, DictConfig) and missing:
         line += f"; {suggestion(missing[1], map(str, node))}"

@@ -113,7 +113,7 @@ def offline(*_: object, **__: object) -> None:
         (["blocks=most"], "blocks must be one of default, all, a list of whole numbers; got most"),
         (["model.name=a/b"], "model.name takes letters, digits and _ . + = -"),
         (["compressor.name='a b'"], "compressor.name takes letters, digits and _ . + = -"),
-        (["task.samples=[1.0,2.0]"], "task.samples must be a list of whole numbers; got [1.0, 2.0]"),
+        (["task.samples=[1.0,2.0]"], "task.samples must be a list of whole numbers; got [1.0, 2.0]"),  # noqa: E501
         (["task.keep=[2.5,1]"], "task.keep must be a list of whole numbers; got [2.5, 1]"),
         (["+task._args_=3"], "task._args_ must be a list of values; got 3"),
         (["device=meta"], "device=meta cannot be used"),
@@ -130,7 +130,7 @@ def offline(*_: object, **__: object) -> None:
         (["batch_size=1000000000000"], "batch_size must be at most 1000000"),
         (["sites=[]"], "sites is empty; name some of"),
         (["dataset.root=3"], "quote it twice: dataset.root=\"'3'\""),
-        (["compressor=tome", "compressor.ratio=true"], "compressor.ratio must be a number; got true"),
+        (["compressor=tome", "compressor.ratio=true"], "ratio must be a number; got true"),
         (["compressor=sito", "compressor.sim_beta=nan"], "sim_beta must be a number; got nan"),
         (["results='  '"], "results is empty"),
     ],
