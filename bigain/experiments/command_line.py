@@ -32,7 +32,8 @@ def command(task: Callable[[DictConfig], object], config: str, stopped: str) -> 
     @hydra.main(version_base=None, config_path=str(REPOSITORY / "configs"), config_name=config)
     def main(cfg: DictConfig) -> None:
         try:
-            check_types("", OmegaConf.to_container(cfg), _types(config))
+            given: Any = OmegaConf.to_container(cfg)
+            check_types("", given, _types(config))
             task(with_paths(cfg))
         except BiGainError as error:  # here, so that Hydra adds nothing of its own
             sys.exit(f"error: {one_line(error)}")

@@ -11,7 +11,7 @@ from bigain.errors import BiGainError
 from tests.tiny_pipelines import dit, stable_diffusion
 
 TEXTS = ("", "[]", "5", "null", '"x"', "{", "{}", "[{}]", "\x00\xff")
-VALUES = (None, "x", -1, 0, 1.5, 10**6, 10**12, [], [1], {})
+VALUES: tuple[object, ...] = (None, "x", -1, 0, 1.5, 10**6, 10**12, [], [1], {})
 KINDS = {"dit": DiT, "sd": StableDiffusion}
 
 
