@@ -374,14 +374,15 @@ def _check_reference(cfg: DictConfig) -> None:
         )
 
 
-@cache
 def _parameters(where: str, target: str) -> dict[str, Any]:
     """The annotations of what a ``_target_`` takes."""
     module, _, name = target.rpartition(".")
     try:
         return annotations(getattr(importlib.import_module(module), name))
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise BiGainError(f"{where}._target_={target} cannot be used: {one_line(error)}") from error
+        raise BiGainError(
+            f"{where}._target_={target} cannot be imported: {one_line(error)}"
+        ) from error
 
 
 def _check_choice(key: str, value: str, accepted: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -45,6 +46,7 @@ def check_types(
         raise BiGainError(f"{key} must be {words(hint)}; got {shown(value)}{quote}")
 
 
+@cache
 def annotations(built: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of the parameters that a class or function takes by name."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
