@@ -57,6 +57,7 @@ def timesteps(config: Mapping[str, Any]) -> int:
 def check_settings(config: Mapping[str, Any], where: str, mend: str) -> None:
     """Refuse a scheduler's config with settings of other types, or unknown spacing."""
     check_types(where, config, TYPES, mend)
+    timesteps(config)
     spacing = config.get("timestep_spacing", SPACINGS[0])
     if spacing not in SPACINGS:
         raise BiGainError(

@@ -43,9 +43,13 @@ def command(task: Callable[[DictConfig], object], config: str, stopped: str) -> 
 
 def _types(config: str) -> dict[str, Any]:
     """The types of the settings in configs/``config``.yaml, which are those of their defaults."""
-    defaults: Any = OmegaConf.to_container(
-        OmegaConf.load(REPOSITORY / "configs" / f"{config}.yaml")
-    )
+    files = [f"{config}.yaml"]
+    if chosen := HydraConfig.get().runtime.choices.get("reference"):  # whose keys are at the top
+        files.append(f"reference/{chosen}.yaml")
+    defaults: dict[str, Any] = {}
+    for file in files:
+        loaded: Any = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "configs" / file))
+        defaults |= loaded
     found: dict[str, Any] = {}
     for key, value in defaults.items():
         if isinstance(value, bool | int | float):
