@@ -1,5 +1,8 @@
 """The entry point: ``python run.py compressor=lgtm task=classify``; see ``--help``."""
 
+import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
+
+# isort: split
 import hydra
 from omegaconf import DictConfig
 

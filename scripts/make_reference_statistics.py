@@ -15,6 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
 
+import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
+
+# isort: split
 from omegaconf import DictConfig
 
 from bigain.experiments.command_line import command

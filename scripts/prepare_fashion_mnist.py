@@ -6,6 +6,9 @@ The script resumes where it was stopped. The repository ships only the test spli
 both.
 """
 
+import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
+
+# isort: split
 import argparse
 import contextlib
 import io

@@ -9,9 +9,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import torchvision.datasets
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
+
+import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
+
+# isort: split
+import torchvision.datasets
 
 from bigain.datasets import Pets
 from bigain.preparation.checks import check

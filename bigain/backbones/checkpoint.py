@@ -1,18 +1,24 @@
 """A diffusers pipeline on disk or on the hub, loaded component by component."""
 
 import json
-from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Sequence
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import torch
 
 from bigain.backbones.architectures import ARCHITECTURES
 from bigain.errors import BiGainError
 from bigain.utils import hub, model_folders
+from bigain.utils.setting_types import annotations, check_types, shown
 
 SETTING = "model.path"
+# the largest whole numbers of a config.json, by a part of the key; several times those of any
+# published model, and small enough to build its skeleton
+MOST = {"layers": 1000, "sample_size": 1024}
+MOST_OTHERS = 2**20
 
 
 class Checkpoint:
@@ -66,7 +72,8 @@ class Checkpoint:
         """Whether the pipeline names this component or has a folder for it."""
         index = self.folder / "model_index.json"
         named = model_folders.config(index).get(name) if index.is_file() else None
-        return (named or [None])[0] is not None or (self.folder / name).is_dir()
+        listed = isinstance(named, list) and bool(named) and named[0] is not None
+        return listed or (self.folder / name).is_dir()
 
     def config(self, name: str, file: str = "config.json") -> dict[str, Any]:
         return model_folders.config(self.folder / name / file, self._mend_missing)
@@ -83,7 +90,7 @@ class Checkpoint:
         Args:
             kind: the component's class in diffusers.
         """
-        return _skeleton(kind, json.dumps(self._architecture(name)))
+        return self._built(kind, name, self._architecture(name))
 
     def load(self, kind: Any, name: str, **options: Any) -> Any:
         """A component with its weights, for inference.
@@ -96,6 +103,16 @@ class Checkpoint:
             BiGainError: if a file is missing or damaged, or weights and config disagree.
         """
         folder = model_folders.component(self.folder, name, self._mend_missing)
+        config = self.config(name)
+        self._check_sizes(name, config)
+        if hasattr(kind, "from_config"):  # diffusers' classes, which allocate before they compare
+            built = sum(p.numel() for p in self._built(kind, name, config).parameters())
+            kept = sum(file.stat().st_size for file in model_folders.weights(folder))
+            if built > kept:
+                raise BiGainError(
+                    f"{folder}: config.json describes a network of {built} parameters, and its "
+                    f"weights hold {kept} bytes; copy both from the same model"
+                )
         safe = model_folders.weights(folder)[0].suffix == ".safetensors"
         try:
             model, found = kind.from_pretrained(
@@ -113,6 +130,28 @@ class Checkpoint:
             )
         return model.eval().requires_grad_(False)
 
+    def _built(self, kind: Any, name: str, config: dict[str, Any]) -> Any:
+        self._check_sizes(name, config)
+        check_types(f"{self.path}/{name}/config.json", config, _scalars(kind), self.mend)
+        try:
+            return _skeleton(kind, json.dumps(config))
+        except Exception as error:  # damaged configs raise many kinds of errors
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise BiGainError(
+                f"{self.path}: {name}/config.json describes no {kind.__name__} ({reason}); "
+                f"{self.mend}"
+            ) from error
+
+    def _check_sizes(self, name: str, config: dict[str, Any]) -> None:
+        """Refuse sizes that would fill the memory before anything else could be noticed."""
+        for key, value in config.items():
+            most = next((n for part, n in MOST.items() if part in key), MOST_OTHERS)
+            if any(number > most for number in _whole_numbers(value)):
+                raise BiGainError(
+                    f"{self.path}: {name}/config.json has {key}={shown(value)}, and no model has "
+                    f"more than {most}; {self.mend}"
+                )
+
     @property
     def _mend_missing(self) -> str:
         return self.mend if self.on_hub else model_folders.SETTING
@@ -126,6 +165,32 @@ class Checkpoint:
         if self.path in ARCHITECTURES:
             return ARCHITECTURES[self.path]
         return model_folders.config(hub.file(self.path, file, SETTING, self.revision))
+
+
+@cache
+def _scalars(kind: Any) -> dict[str, Any]:
+    """The numbers and switches among a diffusers class's settings, each of any such type.
+
+    Published configs mix these types; only a text, a list or a mapping in their place is wrong.
+    """
+    found = annotations(kind)
+    found.pop("sample_size", None)  # a list for rectangular samples, whatever the annotation
+    single = {int, float, bool, NoneType}
+    return {
+        name: float | bool | None
+        for name, hint in found.items()
+        if hint in single
+        or (get_origin(hint) in (Union, UnionType) and set(get_args(hint)) <= single)
+    }
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    """All whole numbers in a value of JSON."""
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _whole_numbers(inner)
 
 
 @lru_cache(maxsize=8)

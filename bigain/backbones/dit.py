@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bigain.backbones.base import Subjects
 from bigain.backbones.checkpoint import Checkpoint
-from bigain.backbones.latents import Autoencoder
+from bigain.backbones.latents import Autoencoder, square
 from bigain.backbones.schedule import FILE, NoiseSchedule
 from bigain.errors import BiGainError
 
@@ -46,7 +46,7 @@ class DiT:
         self.autoencoder = Autoencoder(self.checkpoint, device) if latent else None
         options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
         model = self.checkpoint.load(DiTTransformer2DModel, "transformer", **options)
-        size, channels = model.config.sample_size, model.config.in_channels
+        size, channels = square(self.checkpoint.path, model), model.config.in_channels
         if self.autoencoder and self.autoencoder.channels != channels:
             raise BiGainError(
                 f"{self.checkpoint.path}: vae gives latents of {self.autoencoder.channels} "

@@ -1,11 +1,29 @@
 """Images to latents and back, for models that denoise latents."""
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.errors import BiGainError
+from bigain.utils.setting_types import check_types, shown
+
+
+def square(path: str, denoiser: Any) -> int:
+    """The side of a denoiser's samples.
+
+    Raises:
+        BiGainError: if its config gives no such side; images here are square.
+    """
+    size = denoiser.config.sample_size
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise BiGainError(
+            f"{path}: sample_size of the denoiser's config.json must be a whole number from 1, got "
+            f"{shown(size)}; only square images are supported"
+        )
+    return size
 
 
 class Autoencoder:
@@ -18,6 +36,12 @@ class Autoencoder:
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+        found = checkpoint.config("vae")
+        types = {"scaling_factor": float, "shift_factor": float | None}
+        where = f"{checkpoint.path}/vae/config.json"
+        check_types(where, found, types, checkpoint.mend)
+        if found.get("scaling_factor") == 0:
+            raise BiGainError(f"{where}: scaling_factor must not be 0; {checkpoint.mend}")
         self.vae: AutoencoderKL = checkpoint.load(AutoencoderKL, "vae", **options).to(device)
         self.vae.enable_slicing()
         self.device = device

@@ -19,7 +19,7 @@ from diffusers import (
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
-from bigain.backbones.schedule import timesteps
+from bigain.backbones.schedule import FILE, check_alphas, check_settings, timesteps
 from bigain.errors import BiGainError
 
 # A chain starts from pure noise. One that starts further than this share of the schedule below
@@ -73,7 +73,6 @@ SAMPLERS: dict[str, Any] = {
     "dpmsolver++": DPMSolverMultistepScheduler,  # Lu et al. 2022
     "unipc": UniPCMultistepScheduler,  # Zhao et al. 2023
 }
-SPACINGS = ("leading", "linspace", "trailing")
 
 
 def build_sampler(
@@ -149,6 +148,8 @@ def _build(
         options["timestep_spacing"] = spacing
     if name == "ddpm":
         options["variance_type"] = "fixed_small"
+    mend = "copy the model with its own"
+    check_settings(noise_schedule, FILE, mend)
     keep = {k: v for k, v in noise_schedule.items() if k not in ("variance_type", "solver_order")}
     try:
         sampler = SAMPLERS[name].from_config(keep, **options)
@@ -159,6 +160,7 @@ def _build(
             f"task.sampler={name} cannot use the model's scheduler_config.json ({reason}); choose "
             f"another of {', '.join(SAMPLERS)}"
         ) from error
+    check_alphas(sampler.alphas_cumprod, noise_schedule, FILE, mend)
     return sampler
 
 
@@ -176,6 +178,11 @@ def _check_timesteps(sampler: Any, given: str, length: int) -> None:
     """Refuse timesteps that the model does not know, that repeat or that belong to other levels."""
     times = sampler.timesteps.double().cpu()
     mend = "ask for fewer steps, or set task.spacing=trailing"
+    if not len(times):
+        raise BiGainError(
+            f"{given} has no timesteps with the model's scheduler_config.json; copy the model with "
+            "its own"
+        )
     if times.min() < 0 or times.max() > length - 1:
         wrong = times.max() if times.max() > length - 1 else times.min()
         raise BiGainError(

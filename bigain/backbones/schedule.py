@@ -10,8 +10,28 @@ from torch import Tensor
 
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.errors import BiGainError
+from bigain.utils.setting_types import check_types
 
 FILE = "scheduler_config.json"
+SPACINGS = ("leading", "linspace", "trailing")
+MOST = 1_000_000  # timesteps
+# of the settings that samplers here read
+TYPES: dict[str, Any] = {
+    "beta_start": float,
+    "beta_end": float,
+    "beta_schedule": str,
+    "trained_betas": list[float] | None,
+    "clip_sample": bool,
+    "clip_sample_range": float,
+    "thresholding": bool,
+    "dynamic_thresholding_ratio": float,
+    "sample_max_value": float,
+    "set_alpha_to_one": bool,
+    "steps_offset": int,
+    "timestep_spacing": str,
+    "rescale_betas_zero_snr": bool,
+    "disable_corrector": list[int],
+}
 
 
 def timesteps(config: Mapping[str, Any]) -> int:
@@ -26,7 +46,35 @@ def timesteps(config: Mapping[str, Any]) -> int:
             f"{FILE}: num_train_timesteps must be a whole number from 1, got {found!r}; copy the "
             "model with its own"
         )
+    if found > MOST:
+        raise BiGainError(
+            f"{FILE}: num_train_timesteps must be at most {MOST}, as tables have an entry for "
+            f"each; got {found}; copy the model with its own"
+        )
     return found
+
+
+def check_settings(config: Mapping[str, Any], where: str, mend: str) -> None:
+    """Refuse a scheduler's config with settings of other types, or unknown spacing."""
+    check_types(where, config, TYPES, mend)
+    timesteps(config)
+    spacing = config.get("timestep_spacing", SPACINGS[0])
+    if spacing not in SPACINGS:
+        raise BiGainError(
+            f"{where}: timestep_spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}; "
+            f"{mend}"
+        )
+
+
+def check_alphas(alphas: Tensor, config: Mapping[str, Any], where: str, mend: str) -> None:
+    """Refuse cumulative alphas that are those of no noise schedule."""
+    length = timesteps(config)
+    falls = alphas.shape == (length,) and bool((alphas.diff() < 0).all())
+    if not falls or not 0 < alphas[-1] <= alphas[0] <= 1:
+        raise BiGainError(
+            f"{where}: the betas are those of no noise schedule: there must be {length}, whose "
+            f"cumulative alphas fall from 1 towards 0; {mend}"
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +105,7 @@ class NoiseSchedule:
         folder = checkpoint.folder / "scheduler"
         path = folder / FILE
         found = checkpoint.config("scheduler", FILE)
+        check_settings(found, str(path), checkpoint.mend)
         kind = found.get("prediction_type", "epsilon")
         if "beta_schedule" not in found:
             raise BiGainError(
@@ -80,6 +129,7 @@ class NoiseSchedule:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BiGainError(f"{path} cannot be used ({reason}); {checkpoint.mend}") from error
         alphas = scheduler.alphas_cumprod.to(device, torch.float32)
+        check_alphas(alphas, found, str(path), checkpoint.mend)
         return cls(dict(scheduler.config), alphas)
 
     def at(self, t: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from bigain.backbones.base import Subjects
 from bigain.backbones.checkpoint import Checkpoint
-from bigain.backbones.latents import Autoencoder
+from bigain.backbones.latents import Autoencoder, square
 from bigain.backbones.schedule import FILE, NoiseSchedule
 from bigain.errors import BiGainError
 from bigain.utils.hash_cache import sha256
@@ -72,7 +72,7 @@ class StableDiffusion:
                 f"{given}; "
                 "choose one, and copy all components from it"
             )
-        size = unet.config.sample_size
+        size = square(self.checkpoint.path, unet)
         self.latent_shape = (unet.config.in_channels, size, size)
         self.denoiser = unet.to(device)
         self._known: dict[tuple[str, ...], Tensor] = {}

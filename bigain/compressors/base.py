@@ -1,6 +1,7 @@
 """What a compressor is and what it returns."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -105,7 +106,7 @@ def check_ratio(name: str, ratio: float, stride: int) -> None:
     """Refuse a ratio that leaves less than one token per cell, and a stride below 2."""
     check_whole(name, "stride", stride, 2)
     most = 1 - 1 / stride**2
-    if not isinstance(ratio, int | float) or not 0 <= ratio <= most:
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= most:
         raise ValueError(
             f"{name}: ratio must lie in [0, {most:.4g}] at stride {stride} "
             f"(one token per {stride}x{stride} cell stays), got {ratio!r}"
@@ -113,14 +114,15 @@ def check_ratio(name: str, ratio: float, stride: int) -> None:
 
 
 def check_number(name: str, field: str, value: object) -> None:
-    """Refuse a value that is not a number."""
-    if not isinstance(value, int | float):
+    """Refuse a value that is not a number, NaN and infinity included."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):  # type: ignore[arg-type]
         raise ValueError(f"{name}: {field} must be a number, got {value!r}")
 
 
 def check_whole(name: str, field: str, value: object, least: int) -> None:
     """Refuse a value that is not a whole number of at least ``least``."""
-    if not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(
             f"{name}: {field} must be a whole number of at least {least}, got {value!r}"
         )

@@ -81,6 +81,8 @@ class IEKVD(Compressor):
                 "IEKVD: alpha must be a number, a schedule {noise: ..., clean: ...}, or task, "
                 f"got {self.alpha!r}"
             )
+        elif isinstance(self.alpha, int | float):
+            check_number("IEKVD", "alpha", self.alpha)
 
     def suited(self, purpose: str) -> "IEKVD":
         return replace(self, alpha=ALPHAS[purpose]) if self.alpha == "task" else self

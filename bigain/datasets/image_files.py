@@ -6,7 +6,8 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from torchvision import transforms
 
 from bigain.datasets.base import Example
 from bigain.errors import BiGainError
-from bigain.utils.images import SUFFIXES
+from bigain.utils.images import SUFFIXES, converted, too_large
+
+THIN = 64  # times longer than wide, from which only an image's centre is resized
+HUGE = 2**26  # pixels, 8192x8192: from there on, JPEGs are decoded at a reduced size
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class ImageFiles:
     The preprocessing matches that of the diffusion classifier (Li et al. 2023, arXiv 2303.16203) to
     the pixel: PIL converts the image to RGB (which drops transparency), its antialiased bicubic
     filter resizes the shorter side to ``size``, and the centre is cropped. As in their code, EXIF
-    orientation is ignored.
+    orientation is ignored. Images of more than `HUGE` pixels or more than `THIN` times longer than
+    wide are prepared with less memory, which changes pixels by rounding, or of huge ones by the
+    filter that shrinks them first.
 
     Images are in the order of the SHA-256 of their ids. This order is fixed and independent of
     classes, so the first N images are a fair sample for any N.
@@ -95,7 +101,9 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> Example:
         file = self.files[index]
-        return Example(file.id, self._preprocess(decode(self.folder / file.path)), file.labels)
+        return Example(
+            file.id, self._preprocess(decode(self.folder / file.path, self.size)), file.labels
+        )
 
     def labels(self, index: int) -> tuple[int, ...]:
         return self.files[index].labels
@@ -135,7 +143,7 @@ def preprocessing(size: int) -> transforms.Compose:
     """The transform from an RGB image to float32 [3, size, size] in [-1, 1]."""
     return transforms.Compose(
         [
-            transforms.Resize(size, transforms.InterpolationMode.BICUBIC),
+            partial(_resized, size=size),
             transforms.CenterCrop(size),
             transforms.ToTensor(),
             transforms.Normalize([0.5], [0.5]),
@@ -143,8 +151,29 @@ def preprocessing(size: int) -> transforms.Compose:
     )
 
 
-def decode(path: Path) -> Image.Image:
+def _resized(image: Image.Image, size: int) -> Image.Image:
+    """An image with a shorter side of ``size`` pixels, or of a thin one the centre alone.
+
+    The whole of a thin image would be resized to many times what the crop keeps: 2x3000 pixels to
+    512x768000. Its centre alone may differ by rounding.
+    """
+    short, long = sorted(image.size)
+    if long > THIN * short:
+        width, height = image.size
+        left, top = (width - short) / 2, (height - short) / 2
+        box = (left, top, left + short, top + short)
+        return image.resize((size, size), Image.Resampling.BICUBIC, box)
+    return transforms.functional.resize(image, size, transforms.InterpolationMode.BICUBIC)
+
+
+def decode(path: Path, size: int = 1) -> Image.Image:
     """An image file as 8-bit RGB.
+
+    One of more than `HUGE` pixels is shrunk before it is converted, and a JPEG while it is decoded,
+    which saves most of the memory.
+
+    Args:
+        size: the shorter side that is needed of a huge image, in pixels; half of what is returned.
 
     Raises:
         BiGainError: if the file cannot be decoded, or has more than 8 bits per channel.
@@ -152,14 +181,33 @@ def decode(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             if image.mode[0] not in "IF":
-                return image.convert("RGB")
+                huge = image.width * image.height > HUGE
+                return converted(_shrunk(image, 2 * size) if huge else _loaded(image), "RGB")
             mode = image.mode
     except Exception as error:  # decoders raise all kinds of errors on damaged data
+        if large := too_large(error):
+            raise BiGainError(f"{path} cannot be decoded: {large}") from error
         reason = " ".join(str(error).split())
         raise BiGainError(
             f"{path} cannot be decoded ({reason}); copy it again from the data set's source"
         ) from error
     raise BiGainError(f"{path} has more than 8 bits per channel ({mode}); convert it to 8 bits")
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    image.load()
+    return image
+
+
+def _shrunk(image: Image.Image, short: int) -> Image.Image:
+    """A huge image with a shorter side of at least ``short`` pixels, by a whole factor."""
+    scale = short / min(image.size)
+    if scale < 1:  # the decoder of a JPEG shrinks by up to 8; others ignore it
+        image.draft(None, (ceil(image.width * scale), ceil(image.height * scale)))
+    factor = min(image.size) // short
+    if factor > 1 and image.mode not in ("1", "P", "PA"):  # whose numbers have no mean
+        return image.reduce(factor)
+    return _loaded(image)
 
 
 def image_names(folder: Path) -> list[str]:
@@ -168,11 +216,16 @@ def image_names(folder: Path) -> list[str]:
     Images of other formats are left out with a warning.
 
     Raises:
-        BiGainError: if a name is not UTF-8.
+        BiGainError: if a name is not UTF-8, or is that of a broken link or of no file.
     """
-    names = sorted(e.name for e in os.scandir(folder) if not e.name.startswith("."))
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    names = sorted(entry.name for entry in entries)
     for name in names:
         check_name(folder, name)
+    for entry in entries:
+        if entry.name.lower().endswith(SUFFIXES) and not entry.is_file():
+            what = "a link to a missing file" if entry.is_symlink() else "no file"
+            raise BiGainError(f"{folder / entry.name} is {what}; replace or remove it")
     known = Image.registered_extensions()
     if left := [n for n in names if Path(n).suffix.lower() in known.keys() - set(SUFFIXES)]:
         warnings.warn(

@@ -17,22 +17,30 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from bigain.backbones import Backbone
 from bigain.compression import SITES
 from bigain.compression.compilation import MODES
 from bigain.compressors import Compressor
+from bigain.datasets import Dataset
 from bigain.errors import BiGainError
 from bigain.experiments.logging import Logger
 from bigain.experiments.schema import (
     ABOUT,
     DTYPES,
+    EVALUATION,
     GROUPS,
+    NAME,
     PASSING,
+    TYPES,
     Config,
+    explain,
     one_line,
     suggestion,
     with_paths,
 )
+from bigain.features.base import FeatureNetwork
 from bigain.metrics.image_metric import ImageMetric
 from bigain.store.reference_statistics import ADM
 from bigain.store.shards import WHOLE, Shard
@@ -41,6 +49,19 @@ from bigain.tasks.base import Setup
 from bigain.tasks.scoring import PromptNetwork, Scoring, open_reference
 from bigain.utils.devices import device_of
 from bigain.utils.paths import REPOSITORY
+from bigain.utils.setting_types import annotations, check_types, shown
+
+# What a group's object is: it has the methods of this class.
+KINDS: dict[str, type] = {
+    "model": Backbone,
+    "compressor": Compressor,
+    "dataset": Dataset,
+    "task": Task,
+    "features": FeatureNetwork,
+    "logger": Logger,
+}
+MOST_AT_A_TIME = 1_000_000  # evaluations
+OPTIONAL = ("compressor", "features", "logger")  # groups of which _target_: null chooses nothing
 
 
 @dataclass(frozen=True)
@@ -152,19 +173,35 @@ def check(cfg: DictConfig) -> None:
     if unknown := sorted(set(map(str, cfg)) - known):
         raise BiGainError(f"{unknown[0]} is not a key; {suggestion(unknown[0], known)}")
     for group in GROUPS:
-        _check_keys(group, cfg[group], group, ABOUT[group])
+        if not cfg[group]:  # before interpolations that read it
+            raise BiGainError(f"{group} is empty; choose one: see python run.py --help")
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise BiGainError(explain(error)) from error
+    check_types("", plain, TYPES)
+    for group in GROUPS:
+        _check_group(group, plain[group])
+    check_types("evaluation", plain["evaluation"], EVALUATION)
     metrics(cfg)
     _check_reference(cfg)
     _check_choice("dtype", cfg.dtype, DTYPES)
     if cfg.blocks not in ("default", "all"):
         _check_list("blocks", cfg.blocks, "default, all or a list such as [0, 1]")
     _check_list("sites", cfg.sites, f"a list of some of {', '.join(SITES)}, such as [mlp]")
+    if not cfg.sites:
+        raise BiGainError(f"sites is empty; name some of {', '.join(SITES)}")
     for site in cfg.sites:
         _check_choice("sites", site, tuple(SITES))
     if cfg.compile is not None:
         _check_choice("compile", cfg.compile, MODES)
     if cfg.batch_size < 1:
         raise BiGainError(f"batch_size must be at least 1, got {cfg.batch_size}")
+    if cfg.batch_size > MOST_AT_A_TIME:
+        raise BiGainError(
+            f"batch_size must be at most {MOST_AT_A_TIME}, as no device holds more; got "
+            f"{cfg.batch_size}"
+        )
 
 
 def build(cfg: DictConfig, group: str) -> Any:
@@ -178,13 +215,21 @@ def build(cfg: DictConfig, group: str) -> Any:
         return None
     try:
         found: Any = OmegaConf.to_container(node, resolve=True)
+        _check_group(group, found)
         arguments = {k: v for k, v in found.items() if k not in ABOUT[group]}
-        return instantiate(OmegaConf.create(arguments), _convert_="all")
+        built = instantiate(OmegaConf.create(arguments), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, BiGainError):
             raise cause from None
         raise BiGainError(f"{group}={node.get('name')}: {one_line(cause)}") from error
+    wanted = [name for name, one in vars(KINDS[group]).items() if inspect.isfunction(one)]
+    if lacking := [name for name in wanted if not hasattr(built, name)]:
+        raise BiGainError(
+            f"{group}._target_={node['_target_']} is no {KINDS[group].__name__}: it lacks "
+            f"{lacking[0]}; choose one with {group}=..."
+        )
+    return built
 
 
 def metrics(cfg: DictConfig) -> list[ImageMetric]:
@@ -200,8 +245,13 @@ def metrics(cfg: DictConfig) -> list[ImageMetric]:
             f"{', '.join(sorted(map(str, known)))}"
         )
     nodes: Any = OmegaConf.to_container(cfg.evaluation.metrics, resolve=True)
+    chosen = {name: node for name, node in nodes.items() if node is not None}
+    for name, node in chosen.items():
+        where = f"evaluation.metrics.{name}"
+        check_types("evaluation.metrics", {name: node}, {name: ImageMetric})
+        _check_keys("evaluation", node, where, {})
     try:
-        return list(_metrics(json.dumps([node for node in nodes.values() if node is not None])))
+        return list(_metrics(json.dumps(list(chosen.values()))))
     except InstantiationException as error:
         raise BiGainError(f"evaluation: {one_line(error.__cause__ or error)}") from error
 
@@ -276,25 +326,38 @@ def shard(cfg: DictConfig) -> Shard:
     return Shard(count, index or 0)
 
 
-def _check_keys(group: str, node: DictConfig, where: str, about: tuple[str, ...]) -> None:
-    if not node:
-        raise BiGainError(f"{group} is empty; choose one: see python run.py --help")
+def _check_group(group: str, node: dict[str, Any]) -> None:
+    if node.get("_target_") is None and group not in OPTIONAL:
+        raise BiGainError(f"{group}._target_ must name a class; choose one with {group}=...")
+    _check_keys(group, node, group, ABOUT[group])
+    name = node.get("name")
+    if name is None or not NAME.fullmatch(name):
+        raise BiGainError(
+            f"{group}.name takes letters, digits and _ . + = -, and no dot in front, as it becomes "
+            f"a part of file names; got {shown(name)}"
+        )
+
+
+def _check_keys(group: str, node: dict[str, Any], where: str, about: Mapping[str, Any]) -> None:
+    """Refuse unknown keys of a node and of those nested in it, and values of other types."""
     target = node.get("_target_")
-    accepted = set(about)
+    accepted = dict(about)
+    check_types(where, {"_target_": target}, {"_target_": str | None})
     if target is not None:
-        accepted |= set(_parameters(target))
+        accepted |= _parameters(where, target)
         if "_args_" in node:
-            accepted.add("_args_")
-    if unknown := sorted(set(node) - accepted - {"_target_"}):
+            accepted["_args_"] = list[Any]
+    if unknown := sorted(map(str, set(node) - set(accepted) - {"_target_"})):
         raise BiGainError(
             f"{where}.{unknown[0]} is not a key of {target or group}; "
             f"accepted: {', '.join(sorted(accepted))}"
         )
+    check_types(where, node, accepted)
     nested = {f"{where}.{k!s}": v for k, v in node.items()}
     nested |= {f"{where}._args_[{i}]": v for i, v in enumerate(node.get("_args_", []))}
     for place, inner in nested.items():
-        if isinstance(inner, DictConfig) and "_target_" in inner:
-            _check_keys(group, inner, place, ())
+        if isinstance(inner, dict) and "_target_" in inner:
+            _check_keys(group, inner, place, {})
 
 
 def _check_reference(cfg: DictConfig) -> None:
@@ -312,14 +375,15 @@ def _check_reference(cfg: DictConfig) -> None:
         )
 
 
-def _parameters(target: str) -> list[str]:
+def _parameters(where: str, target: str) -> dict[str, Any]:
+    """The annotations of what a ``_target_`` takes."""
     module, _, name = target.rpartition(".")
     try:
-        built = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BiGainError(f"_target_={target} cannot be imported: {one_line(error)}") from error
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [p.name for p in inspect.signature(built).parameters.values() if p.kind in kinds]
+        return annotations(getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise BiGainError(
+            f"{where}._target_={target} cannot be imported: {one_line(error)}"
+        ) from error
 
 
 def _check_list(key: str, value: object, accepted: str) -> None:

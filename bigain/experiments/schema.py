@@ -18,15 +18,37 @@ from bigain.errors import BiGainError
 from bigain.utils.paths import REPOSITORY, given_path
 
 GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
-# Keys of a group that are about it, not arguments of its class: what other groups read of it.
-ABOUT = {
-    "model": ("name", "image_size", "blocks", "guidance", "spacing", "smallest_batch"),
-    "compressor": ("name",),
-    "dataset": ("name", "reference"),
-    "task": ("name",),
-    "features": ("name",),
-    "logger": ("name",),
+# Keys of a group that are about it, not arguments of its class, and their types: what other groups
+# read of it.
+ABOUT: dict[str, dict[str, Any]] = {
+    "model": {
+        "name": str,
+        "image_size": int,
+        "blocks": str | list[int],
+        "guidance": float,
+        "spacing": str | None,
+        "smallest_batch": int,
+    },
+    "compressor": {"name": str},
+    "dataset": {"name": str, "reference": str | None},
+    "task": {"name": str},
+    "features": {"name": str},
+    "logger": {"name": str},
 }
+# Keys whose types Hydra does not know from `Config`. Those of a metric's settings are its class's.
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(GROUPS, dict[str, Any]),
+    "evaluation": dict[str, Any],
+    "blocks": str | list[int],
+}
+EVALUATION: dict[str, Any] = {
+    "reference": str | None,
+    "statistics": str,
+    "clip": str | None,
+    "allow_few": bool,
+    "metrics": dict[str, Any],
+}
+NAME = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*")  # as they become names of folders
 # Keys of the configuration that cannot change a row: where, how and for what a command ran.
 PASSING = {
     "results", "device", "batch_size", "compile", "start", "limit", "features", "evaluation",
@@ -73,11 +95,13 @@ def with_paths(cfg: DictConfig) -> DictConfig:
     """The configuration with ``~/`` at the start of any value replaced by the home directory.
 
     Raises:
-        BiGainError: if a value is empty, as an unset shell variable leaves it.
+        BiGainError: if a value is empty, as an unset shell variable leaves it, or holds NUL.
     """
     home = {}
     for key, value in _texts(OmegaConf.to_container(cfg), ""):
-        if not value:
+        if "\0" in value:
+            raise BiGainError(f"{key} holds a NUL character, which no path or name may; remove it")
+        if not value.strip():
             raise BiGainError(
                 f"{key} is empty, as an unset shell variable leaves it; give a value, or remove it"
             )
@@ -117,6 +141,8 @@ def explain(error: BaseException) -> str:
     if cause is not None and str(cause) not in str(error):
         line += f": {one_line(cause)}"
     line = re.sub(r" full_key: .*| object_type=\w+| To append to your config use \S+:", "", line)
+    if empty := re.search(r"Error resolving interpolation '[^']*\$\{(\w+)\}'", line):
+        return f"{empty[1]} is empty; choose one: see python run.py --help"
     missing = re.search(r"Key '([^']*)' (?:is )?not in", line)
     if isinstance(node, DictConfig) and missing:
         line += f"; {suggestion(missing[1], map(str, node))}"

@@ -131,6 +131,9 @@ class ImageMetric:
         return {value.key: None for value in cls.values}
 
 
+MOST = 1_000_000  # of any setting that counts
+
+
 def check_whole(metric: ImageMetric, least: Mapping[str, int]) -> None:
     """Refuse settings that are not whole numbers of at least ``least``.
 
@@ -141,3 +144,8 @@ def check_whole(metric: ImageMetric, least: Mapping[str, int]) -> None:
         value = getattr(metric, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise ValueError(f"{metric.name}: {name} must be an integer from {low}, got {value!r}")
+        if value > MOST:
+            raise ValueError(
+                f"{metric.name}: {name} must be at most {MOST}, as memory and time grow with it; "
+                f"got {value}"
+            )

@@ -1,5 +1,8 @@
 """``python -m bigain.reporting``: tables and figures from the store, and what it lacks."""
 
+import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
+
+# isort: split
 import argparse
 import sys
 

@@ -8,6 +8,8 @@ from bigain.store.runs import Run
 
 ARCHIVED = "archived"  # the record of a run whose scored images were removed
 
+MOST = 1_000_000  # images: the order of their names is that of their numbers, of six digits each
+
 
 def first_ids(count: int) -> list[str]:
     """The ids of the first images."""

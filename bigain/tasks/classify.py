@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bigain.backbones.base import Backbone
+from bigain.backbones.schedule import timesteps
 from bigain.compression.batch_groups import Groups
 from bigain.compression.compilation import is_compiled
 from bigain.compression.sharing import Sharing
@@ -83,6 +84,10 @@ class Classify(Task):
             raise ValueError(
                 f"Classify: loss must be one of {', '.join(LOSSES)}; got {self.loss!r}"
             )
+
+    def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
+        self.timesteps(timesteps(noise_schedule))  # refuses before the model is loaded
+        return {}
 
     def timesteps(self, length: int) -> list[int]:
         """The grid over a schedule of ``length`` steps: 25, 75, ..., 975 for 20 of 1000."""

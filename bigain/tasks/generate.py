@@ -24,7 +24,7 @@ from bigain.compression.batch_groups import Groups
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError, NotFiniteError
-from bigain.store.run_images import ARCHIVED, files, first_ids, folder
+from bigain.store.run_images import ARCHIVED, MOST, files, first_ids, folder
 from bigain.store.runs import Run
 from bigain.tasks.base import Task, Work
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
@@ -104,8 +104,11 @@ class Generate(Task):
 
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         """Indices as text; past the data set's end its classes come again in the same order."""
-        if limit is not None and limit < 1:
-            raise BiGainError(f"limit must be at least 1, got {limit}")
+        if limit is not None and not 1 <= limit <= MOST:
+            raise BiGainError(
+                f"limit must lie in 1..{MOST}, with start counted in, as the ids of images have "
+                f"six digits; got {limit}"
+            )
         return first_ids(len(dataset) if limit is None else limit)
 
     def unfinished(self, run: Run, ids: Sequence[str]) -> list[str]:

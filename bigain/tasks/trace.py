@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bigain.backbones.base import Backbone
+from bigain.backbones.schedule import timesteps
 from bigain.compression import Attachment, Block
 from bigain.compression.signature import Signature
 from bigain.compressors import Compressor, Plan, TokenGrid
@@ -33,6 +34,7 @@ from bigain.utils.batches import padded
 from bigain.utils.images import pixels
 from bigain.utils.randomness import KeyedStream
 
+MOST_BANDS = 1000
 SIDE = 256  # pixels of an image's longer side in the store, at most
 
 
@@ -59,6 +61,23 @@ class Trace(Task):
             raise ValueError(f"Trace: timesteps must be distinct whole numbers from 0, got {times}")
         if isinstance(self.bands, bool) or not isinstance(self.bands, int) or self.bands < 1:
             raise ValueError(f"Trace: bands must be a whole number from 1, got {self.bands!r}")
+        if self.bands > MOST_BANDS:
+            raise ValueError(
+                f"Trace: bands must be at most {MOST_BANDS}, as every row keeps each of them for "
+                f"every block; got {self.bands}"
+            )
+
+    def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
+        self.check_times(timesteps(noise_schedule))  # before the model is loaded
+        return {}
+
+    def check_times(self, length: int) -> None:
+        """Refuse timesteps beyond a schedule of this length, with a BiGainError."""
+        if max(self.timesteps) >= length:
+            raise BiGainError(
+                f"task.timesteps asks for t={max(self.timesteps)} of a schedule of {length}; "
+                f"the last is {length - 1}"
+            )
 
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         return select(labelled(dataset), limit)
@@ -149,12 +168,7 @@ def trace(
         BiGainError: if a timestep is not of the model's schedule, or the model returns NaN or
             infinity.
     """
-    length = len(backbone.alphas_cumprod)
-    if max(protocol.timesteps) >= length:
-        raise BiGainError(
-            f"task.timesteps asks for t={max(protocol.timesteps)} of a schedule of {length}; "
-            f"the last is {length - 1}"
-        )
+    protocol.check_times(len(backbone.alphas_cumprod))
     device = latents.device
     attachment.sample_keys = KeyedStream.of(seed, "image", ids, device).keys
     noise = KeyedStream.of(seed, "noise", ids, device)

@@ -1,6 +1,7 @@
 """Image files: written with a description of their origin, and read back as a checked folder."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,13 +96,27 @@ def read_image(path: Path) -> np.ndarray:
             )
         grey = mode in ("1", "L", "LA")
         try:
-            array = np.array(image.convert("L" if grey else "RGB"))
+            array = np.array(converted(image, "L" if grey else "RGB"))
         except Exception as error:  # decoders raise all kinds of errors on damaged data
             raise _damaged([path], error) from error
         written = image.info.get(_PIXELS)
     if written not in (None, hashlib.sha256(array.tobytes()).hexdigest()) and mode in ("L", "RGB"):
         raise _damaged([path], ValueError("its pixels were changed after it had been written"))
     return array[:, :, None] if grey else array
+
+
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """An image in another mode, or the image itself, where Pillow would copy it."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def too_large(error: Exception) -> str | None:
+    """Why Pillow refuses an image of too many pixels; None if the error is another."""
+    if not isinstance(error, Image.DecompressionBombError):
+        return None
+    pixels = re.search(r"\d+", str(error))
+    given = f"its {pixels[0]} pixels are" if pixels else "it has"
+    return f"{given} more than the {2 * (Image.MAX_IMAGE_PIXELS or 0)} that are read; shrink it"
 
 
 def pixels(images: torch.Tensor) -> np.ndarray:
@@ -283,6 +298,8 @@ def _opened(path: Path) -> Image.Image:
 
 
 def _damaged(paths: Sequence[Path], error: Exception) -> BiGainError:
+    if large := too_large(error):
+        return BiGainError(f"{paths[0]} cannot be decoded: {large}")
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):  # its message just repeats the path
         reason = "not an image, or empty"

@@ -6,6 +6,7 @@ from typing import Any
 
 from bigain.errors import BiGainError
 from bigain.utils.hash_cache import sha256
+from bigain.utils.setting_types import shown
 
 SETTING = (
     "model.path must be a diffusers pipeline folder with its components, as save_pretrained "
@@ -22,6 +23,13 @@ def component(path: Path, name: str, mend: str = SETTING) -> Path:
     folder = path / name
     config(folder / "config.json", mend)
     if not weights(folder):
+        if variants := sorted(f.name for f in folder.glob("*.*.safetensors")):
+            kind = variants[0].split(".")[1]
+            raise BiGainError(
+                f"{folder} holds only the variant {kind} of its weights, {variants[0]}, and this "
+                "project loads the weights without a variant; fetch those, or load the pipeline "
+                f"with variant={kind!r} in diffusers and write it with save_pretrained"
+            )
         raise BiGainError(f"{folder} holds no *.safetensors or *.bin weights; {mend}")
     return folder
 
@@ -55,4 +63,8 @@ def config(path: Path, mend: str = SETTING) -> dict[str, Any]:
         raise BiGainError(f"{path} not found; {mend}") from None
     except ValueError as error:
         raise BiGainError(f"{path} is damaged ({error}); copy it there again") from error
+    if not isinstance(found, dict):
+        raise BiGainError(
+            f"{path} is damaged (it holds {shown(found)} instead of an object); copy it there again"
+        )
     return {k: v for k, v in found.items() if not k.startswith("_")}
