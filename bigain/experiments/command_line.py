@@ -37,13 +37,17 @@ def command(task: Callable[[DictConfig], object], config: str, stopped: str) -> 
     end_in_one_line(main, stopped)
 
 
-def run_job(cfg: DictConfig) -> None:
-    """One job of run.py, alone or of a sweep."""
+def run_job(cfg: DictConfig, finished: Callable[..., None] | None = None) -> None:
+    """One job of run.py, alone or of a sweep.
+
+    Args:
+        finished: as of `bigain.experiments.runner.execute`.
+    """
     from bigain.experiments.runner import execute  # only now: torch and diffusers take seconds
 
     alone = HydraConfig.get().mode == RunMode.RUN
     try:
-        execute(cfg)
+        execute(cfg, finished)
     except BiGainError as error:
         if alone:  # caught here, before Hydra adds to it
             sys.exit(f"error: {error}")

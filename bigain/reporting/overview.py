@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bigain.reporting import curves
 from bigain.reporting.pictures import save_figure
-from bigain.reporting.style import HEADING, LETTERS, MAGNIFIED, SOFT, styles
+from bigain.reporting.style import HEADING, LETTERS, MAGNIFIED, SOFT, styles, wrapped
 from bigain.tasks.columns import Panel, Row
 
 X, X_LABEL = "gflops", "GFLOPs per evaluation"
@@ -40,6 +40,8 @@ class Model:
 def draw(models: Sequence[Model], panels: Sequence[Panel], path: Path, title: str) -> bool:
     """Draw each value against GFLOPs: one line of panels per value, one column per model.
 
+    The values of a single model stand side by side.
+
     A method's strengths are joined by a line, with its name and them beside the cheapest, and every
     value has its 95% interval. The uncompressed model is a dashed line with its interval as a band.
 
@@ -59,25 +61,27 @@ def draw(models: Sequence[Model], panels: Sequence[Panel], path: Path, title: st
         print(f"{path.stem}: no row is finished, so no figure is drawn", file=sys.stderr)
         return False
     looks = styles(name for model in models for name in model.series)
+    alone = len(models) == 1
+    lines, columns = (1, len(shown)) if alone else (len(shown), len(models))
     figure = Figure(
-        figsize=(SIZE[0] * len(models) + 0.5, SIZE[1] * len(shown) + 0.9),
+        figsize=(SIZE[0] * columns + 0.5, SIZE[1] * lines + 0.9),
         dpi=DPI,
         layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.08),
     )
-    grid = figure.subplots(len(shown), len(models), squeeze=False)
-    places = [
-        (axes, model, panel)
-        for line, panel in zip(grid, shown, strict=True)
-        for axes, model in zip(line, models, strict=True)
-    ]
+    grid = figure.subplots(lines, columns, squeeze=False)
+    each = [(model, panel) for panel in shown for model in models]
+    places = [(axes, *pair) for axes, pair in zip(grid.flat, each, strict=True)]
     for axes, model, panel in places:
         curves.frame(axes, model.series, model.baseline, panel, X)
         axes.set_xlabel(X_LABEL, fontsize=LETTERS + 1)
         axes.set_ylabel(panel.label, fontsize=LETTERS + 1)
-    for axes, model in zip(grid[0], models, strict=True):
-        axes.set_title(model.title, fontsize=HEADING, fontweight="bold")
-    figure.suptitle(title, fontsize=HEADING + 1)
-    figure.supxlabel(NOTE, fontsize=LETTERS, color=SOFT)
+    if not alone:
+        for axes, model in zip(grid[0], models, strict=True):
+            axes.set_title(model.title, fontsize=HEADING, fontweight="bold")
+    heading = ": ".join(text for text in (title, models[0].title if alone else "") if text)
+    figure.suptitle(wrapped(heading, figure.get_figwidth()), fontsize=HEADING + 1)
+    note = "\n".join(wrapped(n, figure.get_figwidth(), LETTERS) for n in NOTE.split("\n"))
+    figure.supxlabel(note, fontsize=LETTERS, color=SOFT)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # all stays where it is now, so that values and names fit
     for axes, model, panel in places:
