@@ -15,7 +15,7 @@ from bigain.utils.tables import DASH
 
 TEMPLATE = "report.html.j2"
 LARGEST = 5_000_000  # bytes that the page is meant to stay under
-PICTURE = 40_000  # bytes of a picture, beyond which it loses what an eye hardly sees
+PICTURE = 24_000  # bytes of a picture, beyond which it loses what an eye hardly sees
 QUALITY = 85  # of such a picture
 
 
