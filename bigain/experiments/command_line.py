@@ -65,13 +65,17 @@ def _types(config: str) -> dict[str, Any]:
     return found
 
 
-def run_job(cfg: DictConfig) -> None:
-    """One job of run.py, alone or of a sweep."""
+def run_job(cfg: DictConfig, finished: Callable[..., None] | None = None) -> None:
+    """One job of run.py, alone or of a sweep.
+
+    Args:
+        finished: as of `bigain.experiments.runner.execute`.
+    """
     from bigain.experiments.runner import execute  # only now: torch and diffusers take seconds
 
     alone = HydraConfig.get().mode == RunMode.RUN
     try:
-        execute(cfg)
+        execute(cfg, finished)
     except BiGainError as error:
         if alone:  # caught here, before Hydra adds to it
             sys.exit(f"error: {one_line(error)}")

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,9 +36,15 @@ from bigain.tasks.scoring import summary
 from bigain.utils.devices import device_of, keep_freed_memory
 from bigain.utils.paths import REPOSITORY
 
+Finished = Callable[[Job, Run], None]
 
-def execute(cfg: DictConfig) -> Run | None:
+
+def execute(cfg: DictConfig, finished: Finished | None = None) -> Run | None:
     """Compute the images of a configuration that its run lacks, and say what came out.
+
+    Args:
+        finished: called with the job and its run once all its images are there, such as to draw
+            them: pictures are made above this layer.
 
     Returns:
         The run; None where there is none: a folder of images was scored, or a model profiled.
@@ -81,6 +87,8 @@ def execute(cfg: DictConfig) -> Run | None:
                 for record in run.records("failed"):
                     run.forget(record)
                 log(logger, job, run)
+                if finished is not None:
+                    finished(job, run)
         except LockedError:
             print(f"{name}: {shard} is done; another one finishes {run.path}")
     return run

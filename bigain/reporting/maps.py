@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 
 from bigain.errors import BiGainError
 from bigain.reporting.pictures import save_figure
+from bigain.reporting.style import HEADING, LETTERS, wrapped
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT, assignment, block_title, image, time_of
 
 SIDE = 1.5  # inches that an image spans
 # Okabe and Ito (2008), safe for the colour-blind
-_KEPT, _GONE, _OUTLINE = "#E69F00", "#56B4E9", "#FFFFFF"
-_TINT = 0.35  # opacity of the colour over tokens that are gone
+_KEPT, _MERGED, _DROPPED, _OUTLINE = "#F0E442", "#0072B2", "#D55E00", "#FFFFFF"
+_TINT = 0.5  # opacity of the colour over tokens that are gone
+KEPT_LABEL = "the token that others join"
+TEXT: dict[str, Any] = {"frameon": False, "fontsize": LETTERS}
 
 
 def draw_maps(
@@ -35,7 +39,9 @@ def draw_maps(
     """Draw ``<stem>-maps.png``: one line per image, one column per method.
 
     Tokens that a method leaves alone show the image. The tokens of a slot are outlined together and
-    show what is left of them: their mean colour, or that of the kept token.
+    show what is left of them: blue over their mean colour if they are merged; if one of them is
+    kept as it is, its colour, with vermilion and a cross over those that are dropped. A yellow dot
+    marks the token that others join.
 
     Args:
         traces: by the methods' titles, rows of ``task=trace``. None, no figure.
@@ -54,7 +60,7 @@ def draw_maps(
         image_ids = shown(first)
     columns = len(traces) + 1
     # and room for titles and legend
-    size = (SIDE * columns, SIDE * len(image_ids) + 0.8)
+    size = (max(SIDE * columns, 5), SIDE * len(image_ids) + (0.8 if columns > 7 else 1.3))
     figure = Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[call-arg, union-attr]
     grid = figure.subplots(len(image_ids), columns, squeeze=False)
@@ -66,16 +72,17 @@ def draw_maps(
         _show(line[0], _coloured(row), (1, 1))
     for axes, name in zip(grid[0], ["Image", *traces], strict=True):
         axes.set_title(name, fontsize=9)
+    entries = 5 if size[0] >= 12 else 3 if size[0] >= 7 else 2  # in one line of the legend
     handles = [
-        Line2D([], [], color=_KEPT, marker="o", linestyle="", label="kept for its group"),
-        Patch(facecolor=_GONE, alpha=2 * _TINT, label="merged or dropped"),
-        Patch(
-            facecolor="#777777", edgecolor=_OUTLINE, label="one slot, in its mean or kept colour"
-        ),
+        Line2D([], [], color=_KEPT, marker="o", linestyle="", mec="#555555", label=KEPT_LABEL),
+        Patch(facecolor=_MERGED, alpha=0.7, label="merged: its slot's mean remains"),
+        Patch(facecolor=_DROPPED, alpha=0.7, label="dropped (×): the kept token remains"),
+        Patch(facecolor="#777777", edgecolor=_OUTLINE, label="white lines: tokens of one slot"),
+        Patch(facecolor="white", edgecolor="#777777", label="no colour: left alone"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=entries, **TEXT)
     place, t = block_title(first.iloc[0], block), time_of(first.iloc[0], timestep)
-    figure.suptitle(f"{title}: {place}, t = {t}", fontsize=10)
+    figure.suptitle(wrapped(f"{title}: {place}, t = {t}", size[0]), fontsize=HEADING)
     save_figure(figure, stem.with_name(stem.name + "-maps.png"))
 
 
@@ -123,12 +130,20 @@ def _draw(
         sums = np.bincount(slot[counted], picture[counted][:, channel], len(total))
         mean = sums / np.maximum(total, 1)
         picture[..., channel] = np.where(role != ALONE, mean[slot], picture[..., channel])
-    tinted = (1 - _TINT) * picture + _TINT * np.asarray(to_rgb(_GONE))
+    gone = _DROPPED if pruned else _MERGED
+    tinted = (1 - _TINT) * picture + _TINT * np.asarray(to_rgb(gone))
     picture = np.where((role == GONE)[..., None], tinted, picture)
     _show(axes, picture, sides)
     axes.add_collection(LineCollection(_outlines(slots, roles), colors=_OUTLINE, linewidths=width))
     y, x = np.nonzero(roles == KEPT)
-    axes.scatter(x + 0.5, y + 0.5, s=(0.35 * token) ** 2, color=_KEPT, linewidths=0)
+    axes.scatter(
+        x + 0.5, y + 0.5, s=(0.45 * token) ** 2, color=_KEPT, linewidths=width, edgecolors="#333333"
+    )
+    if pruned:
+        y, x = np.nonzero(roles == GONE)
+        axes.scatter(
+            x + 0.5, y + 0.5, s=(0.3 * token) ** 2, color=_OUTLINE, marker="x", linewidths=width
+        )
 
 
 def _show(axes: Axes, picture: NDArray, sides: tuple[int, ...]) -> None:

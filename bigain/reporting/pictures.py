@@ -10,7 +10,9 @@ from PIL import Image
 from bigain.utils import files
 
 DPI = 120
-MEAN_ERROR = 1.0  # of a palette's colours, in levels of 255, above which they are not good enough
+# errors of a palette's colours, in levels of 255, above which they are not good enough: the mean,
+# and that of the worst pixel in a thousand, which is often a coloured letter
+MEAN_ERROR, WORST_ERROR = 1.0, 24
 
 
 def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> None:
@@ -26,6 +28,7 @@ def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> None:
     figure.savefig(drawn, format="png", dpi=dpi)
     picture = Image.open(drawn).convert("RGB")
     small = picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    error = np.abs(np.asarray(picture, np.int16) - np.asarray(small.convert("RGB"))).mean()
+    error = np.abs(np.asarray(picture, np.int16) - np.asarray(small.convert("RGB")))
+    good = error.mean() <= MEAN_ERROR and np.quantile(error.max(2), 0.999) <= WORST_ERROR
     with files.atomic(path) as file:
-        (small if error <= MEAN_ERROR else picture).save(file, "PNG", optimize=True)
+        (small if good else picture).save(file, "PNG", optimize=True)

@@ -1,31 +1,38 @@
-"""One page of all experiments of a scale: tables, figures, and how each number was made."""
+"""One page of all experiments of a scale: which compressor to use, and every table and figure."""
 
-import base64
-import json
 import re
 import shlex
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from PIL import Image
 
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
 from bigain.experiments.experiment_files import Entry, Experiment
 from bigain.reporting import tables
-from bigain.reporting.build import ACROSS, Collected, Found, collect, figures_of
+from bigain.reporting.answer import Answer, answer
+from bigain.reporting.build import ACROSS, Collected, Found, collect, draw_overview, figures_of
+from bigain.reporting.page import (
+    Line,
+    Opening,
+    Part,
+    Picture,
+    Section,
+    Table,
+    Text,
+    embedded,
+    render,
+)
 from bigain.reporting.status import look
 from bigain.tasks.columns import number
 from bigain.utils import files
 from bigain.utils.paths import REPOSITORY
 from bigain.utils.tables import DASH
 
-TEMPLATE = "report.html.j2"
+ABOUT = ("device", "torch", "diffusers", "python")  # of sessions, for the page's last facts
 SECONDS = 60  # by which a figure may be older than its runs: a clone writes files in any order
 FIGURES = {  # what a picture shows, by what its file's name ends with
     "": "values with their 95% intervals",
@@ -36,113 +43,6 @@ FIGURES = {  # what a picture shows, by what its file's name ends with
     "overview": "accuracy and FID of every model with their 95% intervals, against GFLOPs",
 }
 States = dict[tuple[str, ...], tuple[str, str]]  # by an entry's overrides, a word and all of it
-
-
-@dataclass(frozen=True)
-class Text:
-    """What a printed table says in one place, and what sorts it, None for a dash."""
-
-    text: str
-    value: float | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """A row under one task, and how its numbers were made.
-
-    Attributes:
-        state: a word of `bigain.reporting.status.State`.
-        detail: that state in full.
-        command: what makes it again.
-        run: the name of its folder; None before it has begun.
-        cost: of the run; may be empty.
-        records: what else the run's folder says, as text by heading.
-        sessions: what computed it, each with the keys of the run's record "sessions".
-    """
-
-    task: str
-    state: str
-    detail: str
-    command: str
-    run: str | None = None
-    cost: str = ""
-    records: Mapping[str, str] = field(default_factory=dict)
-    sessions: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a table; ``texts`` are those right of the method's name."""
-
-    method: str
-    baseline: bool
-    texts: Sequence[Text]
-    parts: Sequence[Part]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; ``headers`` are those right of "Method", with whether their column is of numbers."""
-
-    title: str
-    headers: Sequence[tuple[str, bool]]
-    lines: Sequence[Line]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure's file.
-
-    Attributes:
-        source: its data URI.
-        size: width and height in pixels.
-        stale: whether its runs have changed since it was drawn.
-    """
-
-    name: str
-    alt: str
-    source: str
-    size: tuple[int, int]
-    stale: bool
-
-
-@dataclass(frozen=True)
-class Section:
-    """An experiment.
-
-    Attributes:
-        label: what the contents call it, such as "Table 4".
-        commands: that make it.
-        note: the protocol, and what it can and cannot show.
-        legend: paragraphs that say what the columns mean.
-        missing: number of figures that are not drawn.
-        stale: whether its table's files hold other numbers than the store.
-        problem: why it cannot be shown; None if it can.
-    """
-
-    name: str
-    label: str
-    title: str
-    commands: Sequence[str]
-    note: str = ""
-    legend: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
-    missing: int = 0
-    stale: bool = False
-    problem: str | None = None
-
-    @property
-    def parts(self) -> list[Part]:
-        return [part for table in self.tables for line in table.lines for part in line.parts]
-
-    @property
-    def progress(self) -> str:
-        return f"{sum(part.state == 'done' for part in self.parts)}/{len(self.parts)}"
-
-    @property
-    def complete(self) -> bool:
-        return self.problem is None and all(part.state == "done" for part in self.parts)
 
 
 def report(
@@ -170,44 +70,46 @@ def report(
     shared: dict[tuple[str, ...], Entry] = {}
     states: States = {}
     sections = []
+    opening = Opening()
     models: dict[str, None] = {}
     for name in sorted(names or experiment_files.names(scale), key=_place):
         experiment = experiment_files.load(name, scale, overrides)
         _share(experiment, shared)
         models |= dict.fromkeys(group.title for group in experiment.groups)
-        sections.append(_section(experiment, overrides, folder or usual, states))
-    text = render(scale, sections, list(models), Counter(word for word, _ in states.values()))
+        collected, problem = _collected(experiment)
+        section = _section(experiment, collected, problem, overrides, folder or usual, states)
+        sections.append(section)
+        if experiment.overview and not opening.answers:
+            opening = _opening(experiment, collected, section)
+    counts = Counter(word for word, _ in states.values())
+    text = render(scale, sections, list(models), counts, opening)
     files.make_folder(out.parent)
     files.write_text(out, text)
     return out
 
 
-def render(
-    scale: str, sections: Sequence[Section], models: Sequence[str], states: Mapping[str, int]
-) -> str:
-    """The page.
+def _collected(experiment: Experiment) -> tuple[list[Collected], str | None]:
+    """The experiment's groups, or none and why they cannot be shown."""
+    try:
+        return collect(experiment), None
+    except BiGainError as error:
+        return [], _portable(str(error))
 
-    Args:
-        models: and their data, as titles.
-        states: number of different runs by the word of their state.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    parts = {part.run: part for s in sections for part in s.parts if part.run is not None}
-    sessions = [session for part in parts.values() for session in part.sessions]
-    return environment.get_template(TEMPLATE).render(
-        scale=scale,
-        sections=sections,
-        models=models,
-        states=states,
-        devices=_distinct(sessions, "device"),
-        versions={key: _distinct(sessions, key) for key in ("torch", "diffusers", "python")},
-    )
+
+def _opening(experiment: Experiment, collected: Sequence[Collected], section: Section) -> Opening:
+    """The answers that an experiment with an overview gives, each with its figure."""
+    answers: list[tuple[Answer, Picture | None]] = []
+    for part in collected:
+        found = answer(part.group.title, part.group.rows, part.rows, experiment.baseline)
+        if found is None:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "overview.png"
+            alt = f"{part.group.title}: {FIGURES['overview']}"
+            drawn = draw_overview(experiment, path, [part])
+            picture = Picture("", alt, *embedded(path)) if drawn else None
+        answers.append((found, picture))
+    return Opening(answers, section, "" if answers else section.commands[0])
 
 
 def _place(name: str) -> tuple[int, str, int, str]:
@@ -225,6 +127,8 @@ def _share(experiment: Experiment, shared: dict[tuple[str, ...], Entry]) -> None
 
 def _section(
     experiment: Experiment,
+    collected: Sequence[Collected],
+    problem: str | None,
     overrides: Sequence[str],
     folder: Path,
     states: States,
@@ -239,12 +143,9 @@ def _section(
             + list(overrides)
         ),
     ]
-    try:
-        collected = collect(experiment)
-    except BiGainError as error:
+    if problem is not None:
         for entry in experiment.entries:
             _state(entry, None, states)
-        problem = _portable(str(error))
         return Section(name, label, experiment.title, commands, experiment.note, problem=problem)
     found = [table.section for table in collected if table.section]
     legends = dict.fromkeys(part.legend for section in found for part in section.parts)
@@ -299,7 +200,7 @@ def _table(part: Collected, baseline: str, states: States) -> Table:
         part.group.title,
         headers,
         [
-            Line(row.title, part.section is not None and row.name == baseline, line, made)
+            Line(row.title, row.name, part.section is not None and row.name == baseline, line, made)
             for row, line, made in zip(rows, texts, parts, strict=True)
         ],
     )
@@ -321,12 +222,26 @@ def _part(task: str, entry: Entry, found: Found, states: States) -> Part:
     sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
     if found.frame is not None:
         detail += f", {len(found.frame):,} images"
-    records = {"Configuration": run.config, "Identity": run.identity}
-    if found.scores:
-        scores = {k: v for k, v in found.scores.items() if k != "fid_replicates"}
-        records["Scores (scores-*.json)"] = scores
-    texts = {heading: _readable(record) for heading, record in records.items()}
-    return Part(task, word, detail, entry.command, run.path.name, _cost(found), texts, sessions)
+    about = [{key: str(s[key]) for key in ABOUT if s.get(key) is not None} for s in sessions]
+    return Part(
+        task,
+        word,
+        detail,
+        entry.command,
+        run.path.name,
+        _cost(found),
+        [_session(session) for session in sessions],
+        about,
+    )
+
+
+def _session(session: Mapping[str, Any]) -> str:
+    """What computed some of a run's images, in one line; its command is that of the row."""
+    return ", ".join(
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in session.items()
+        if key != "command" and value is not None
+    )
 
 
 def _cost(found: Found) -> str:
@@ -350,12 +265,6 @@ def _state(entry: Entry, found: Found | None, states: States) -> tuple[str, str]
     return states[key]
 
 
-def _readable(data: Any) -> str:
-    """JSON on many lines, but for lists of plain values, which take one each."""
-    text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False)
-    return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s*\n\s*", " ", found[0]), text)
-
-
 def _files(folder: Path, name: str) -> list[Path]:
     plain = folder / f"{name}.png"
     return [*([plain] if plain.exists() else []), *sorted(folder.glob(f"{name}-*.png"))]
@@ -363,16 +272,8 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 def _picture(path: Path, title: str, stale: bool, newest: float) -> Picture:
     kind = next((k for k in FIGURES if k and path.stem.endswith(f"-{k}")), "")
-    try:
-        with Image.open(path) as image:
-            size = image.size
-        data = path.read_bytes()
-        old = path.stat().st_mtime + SECONDS < newest
-    except OSError as error:
-        raise BiGainError(
-            f"{path} cannot be read ({error}); delete it and draw it again"
-        ) from error
-    source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    source, size = embedded(path)
+    old = path.stat().st_mtime + SECONDS < newest
     return Picture(path.name, f"{title}: {FIGURES[kind]}", source, size, stale or old)
 
 
@@ -394,10 +295,6 @@ def _finished(found: Found) -> float:
 def _differs(path: Path, found: Sequence[tables.Section]) -> bool:
     """Whether a table's csv holds other numbers than the store; False if there is none."""
     return path.exists() and path.read_text() != tables.csv_text(found)
-
-
-def _distinct(sessions: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    return list(dict.fromkeys(str(s[key]) for s in sessions if s.get(key) is not None))
 
 
 def _portable(text: str) -> str:

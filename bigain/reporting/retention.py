@@ -5,25 +5,31 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bigain.errors import BiGainError
 from bigain.metrics.accuracy import Z
-from bigain.metrics.spectrum import centres, coherence, retention
+from bigain.metrics.spectrum import coherence, retention
 from bigain.reporting.pictures import save_figure
-from bigain.reporting.style import Style, styles
+from bigain.reporting.style import HEADING, LETTERS, SMALLEST, styles, wrapped
 from bigain.tasks.trace_rows import block_title, spectra_at, time_of
 
-DPI = 100
-COLUMNS = 5  # panels in one line
-DASHES = ("-", "--", ":")  # of a method's strengths in their order
-TICKS = {0: "mean", 0.125: "1/8", 0.25: "1/4", 0.375: "3/8", 0.5: "1/2"}
+DPI = 110
+COLUMNS = (4, 3, 2)  # panels in one line, the first that leaves the fewest empty
+LINE, BAND = 0.17, 0.2  # inches that a method and a band take
 Measure = Callable[[NDArray, NDArray, NDArray], NDArray[np.float64]]
 VALUES: dict[str, tuple[str, Measure]] = {
     "coherence": ("Coherence with the uncompressed tokens", coherence),
-    "power": ("Power kept", lambda before, after, product: retention(before, after)),
+    "power": ("Power kept (1: all of it)", lambda before, after, product: retention(before, after)),
+}
+# of each value: its colours, and the values at which they end
+COLOURS: dict[str, tuple[str, float, float]] = {
+    "coherence": ("viridis", 0, 1),
+    "power": ("RdBu_r", 0, 2),
 }
 
 
@@ -36,17 +42,18 @@ def draw_retention(
     timestep: int | None = None,
     methods: Mapping[str, str] | None = None,
 ) -> None:
-    """Draw ``<stem>-<value>.png``: one panel per block, one line per method with its 95% band.
+    """Draw ``<stem>-<value>.png``: one panel per block, one line per method, one column per band.
 
-    The band is that of the mean over images. A method that shortens both queries and keys and
-    values has a line for each. A method looks the same at all its strengths, but for the dashes.
+    A colour is the mean over images; the title says how far their 95% intervals go at most. A
+    method that shortens both queries and keys and values has a line for each. A band that a small
+    grid lacks is grey.
 
     Args:
         traces: by the methods' titles, rows of ``task=trace``. None, no figure.
         stem: path without a suffix; its folder exists.
         value: "coherence", which noise cannot fake, or "power", after over before.
         timestep: one of those traced; by default the first.
-        methods: what the strengths of a method have in common, by title; by default the title.
+        methods: the series of each title, whose colour its name has; by default the title.
 
     Raises:
         ValueError: if ``value`` is neither.
@@ -58,17 +65,10 @@ def draw_retention(
     if not traces:
         return
     lines: dict[str, NDArray[np.float64]] = {}
-    members: dict[str, list[str]] = {}  # the lines of a method
+    named: dict[str, str] = {}  # the series of each line
     for name, frame in traces.items():
         for label, found in series(name, frame, value, timestep).items():
-            lines[label] = found
-            method = (methods or {}).get(name, name) + label.removeprefix(name)
-            members.setdefault(method, []).append(label)
-    looks = {
-        label: (style, DASHES[i % len(DASHES)])
-        for method, style in styles(members).items()
-        for i, label in enumerate(members[method])
-    }
+            lines[label], named[label] = found, (methods or {}).get(name, name)
     first = next(iter(traces.values())).iloc[0]
     places = list(first["blocks"])
     for name, frame in traces.items():
@@ -81,32 +81,46 @@ def draw_retention(
         raise BiGainError(
             "the methods were traced with different task.bands; trace all with the same"
         )
-    columns = min(len(places), COLUMNS)
+    means, half = {}, 0.0
+    for label, found in lines.items():
+        for block in range(len(places)):
+            means[label, block], low, high = interval(found[:, block])
+            half = max(half, np.nanmax(high - low, initial=0) / 2)
+    columns = min(COLUMNS, key=lambda count: -len(places) % count)
+    columns = min(columns, len(places))
     rows = -(-len(places) // columns)
-    # and room for the title and the legend's lines
-    size = (max(6.5, 1 + 3.2 * columns), 0.9 + 2.9 * rows + 0.25 * -(-len(lines) // 4))
+    bands = next(iter(lines.values())).shape[2]
+    names = 0.075 * max(map(len, lines))
+    size = (
+        names + 0.4 + columns * (BAND * bands + 0.25) + 0.9,
+        1.0 + rows * (LINE * len(lines) + 0.35),
+    )
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    looks = styles(named.values())
     for block, axes in enumerate(panels.flat):
         if block >= len(places):
-            axes.set_axis_off()
+            axes.remove()
             continue
-        _draw(axes, {label: found[:, block] for label, found in lines.items()}, looks, value)
-        axes.set_title(block_title(first, block).capitalize(), fontsize=10)
+        drawn = _draw(axes, np.stack([means[label, block] for label in lines]), value)
+        axes.set_title(block_title(first, block).capitalize(), fontsize=LETTERS + 1)
     for axes in panels[:, 0]:
-        axes.set_ylabel(VALUES[value][0])
-    for column in panels.T:
-        lowest = [axes for axes in column if axes.axison][-1]
-        lowest.set_xlabel("Spatial frequency (cycles per token)")
-        lowest.tick_params(labelbottom=True)
+        axes.set_yticks(np.arange(len(lines)) + 0.5, list(lines), fontsize=SMALLEST + 0.5)
+        for text, name in zip(axes.get_yticklabels(), named.values(), strict=True):
+            text.set_color(looks[name].ink)
+    panels[0, 0].set_ylim(len(lines), 0)
+    over = any(np.nanmax(mean, initial=0) > COLOURS[value][2] for mean in means.values())
+    ends = "max" if over else "neither"
+    bar = figure.colorbar(drawn, ax=figure.axes, aspect=40, pad=0.01, extend=ends)
+    bar.set_label(VALUES[value][0], fontsize=LETTERS)
+    bar.ax.tick_params(labelsize=SMALLEST)
+    beyond = "Spatial frequency (cycles per token); the last band lies beyond 1/2"
+    figure.supxlabel(beyond, fontsize=LETTERS)
     t = time_of(first, timestep)
     count = sorted({len(frame) for frame in traces.values()})
     images = f"{count[0]} images" if len(count) == 1 else f"{count[0]} to {count[-1]} images"
-    figure.suptitle(f"{title}: t = {t}, mean of {images} with its 95% interval", fontsize=11)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False
-    )
+    said = f"{title}: t = {t}, mean of {images}; 95% intervals are at most ±{half:.2f}"
+    figure.suptitle(wrapped(said, size[0]), fontsize=HEADING)
     save_figure(figure, stem.with_name(f"{stem.name}-{value}.png"), DPI)
 
 
@@ -136,36 +150,18 @@ def interval(
     return mean, mean - half, mean + half
 
 
-def _draw(
-    axes: Axes,
-    lines: Mapping[str, NDArray[np.float64]],
-    looks: Mapping[str, tuple[Style, str]],
-    value: str,
-) -> None:
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    if value == "power":
-        axes.axhline(1, color="#222222", linestyle="--", linewidth=0.8)
-    else:
-        axes.set_ylim(-0.03, 1.03)
-    for label, values in lines.items():
-        x = centres(values.shape[1] - 2)
-        axes.set_xticks([*TICKS, x[-1]], [*TICKS.values(), ">1/2"])  # the spectrum's corners
-        there = ~np.isnan(values).any(0)  # a small grid has no frequency in some bands
-        x = x[there]
-        mean, low, high = interval(values[:, there])
-        style, dashes = looks[label]
-        axes.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
-        axes.plot(
-            x,
-            mean,
-            color=style.colour,
-            marker=style.marker,
-            markersize=4.5,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
-            linewidth=1.3,
-            linestyle=dashes,
-            label=label,
-        )
+def _draw(axes: Axes, means: NDArray[np.float64], value: str) -> QuadMesh:
+    """The means [lines, bands + 2] as colours."""
+    name, low, high = COLOURS[value]
+    colours = colormaps[name].with_extremes(bad="#D9D9D9")
+    mesh = axes.pcolormesh(
+        np.ma.masked_invalid(means), cmap=colours, vmin=low, vmax=high, edgecolors="white", lw=0.4
+    )
+    bands = means.shape[1] - 2  # between the mean and the spectrum's corners
+    ticks = {0.5: "mean", 1 + bands / 2: "1/4", 1 + bands: "1/2"}
+    if bands < 4:
+        del ticks[1 + bands / 2]
+    axes.set_xticks(list(ticks), list(ticks.values()), fontsize=SMALLEST)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[:].set_visible(False)
+    return mesh

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bigain.reporting.pictures import DPI, save_figure
+from bigain.reporting.style import SMALLEST
 
 COLUMNS = 10
-LARGEST = 128  # pixels of an image's longer side; larger ones are made smaller
+SMALLEST_SIDE, LARGEST = 64, 128  # pixels of an image's longer side, which is made to fit
 GAP = 2  # pixels between images
 MARGIN = 8  # pixels around the text
-LETTERS = 11  # of a prompt in one line
+LETTERS = 9  # of a prompt in one line
 GREYS = 32  # levels of grey images, which no eye tells from 256: half the file
 
 
@@ -32,7 +33,8 @@ def draw(
     """Draw ``<stem>-samples.png``: one row per method, one column per image, under its prompt.
 
     The columns are the first image of each class on the runs' contact sheets, as many as fit; every
-    method's are the same indices, so the same noise. A pixel of a sheet is a pixel of the figure.
+    method's are the same indices, so the same noise. A pixel of a sheet is a square of pixels of
+    the figure, unless images are large.
 
     Args:
         methods: by title, rows with image_id, label and prompt, and the images of their run's
@@ -50,8 +52,8 @@ def draw(
     figure = Figure(dpi=DPI)
     names = [figure.text(0, 0, name, fontsize=8, ha="right", va="center") for name in sheets]
     prompts = [
-        figure.text(0, 0, fill(_short(prompt), LETTERS), fontsize=6, ha="center", va="bottom")
-        for prompt in chosen["prompt"]
+        figure.text(0, 0, fill(_short(text), LETTERS), fontsize=SMALLEST, ha="center", va="bottom")
+        for text in chosen["prompt"]
     ]
     above = figure.text(
         0, 0, f"{title}: the same seeds under every method", fontsize=9, ha="center", va="bottom"
@@ -79,7 +81,8 @@ def _grid(
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """The images on white, uint8 [H, W, 3], and the height and width of one of them."""
     height, width = rows[0][0].shape[:2]
-    scale = min(1.0, LARGEST / max(height, width))
+    longer = max(height, width)  # whole times larger, so that pixels stay as they are
+    scale = min(float(max(1, -(-SMALLEST_SIDE // longer))), LARGEST / longer)
     size = round(scale * height), round(scale * width)
     lines, columns = len(rows), len(rows[0])
     shape = [(side + GAP) * n - GAP for side, n in zip(size, (lines, columns), strict=True)]
@@ -87,8 +90,9 @@ def _grid(
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             y, x = i * (size[0] + GAP), j * (size[1] + GAP)
-            small = image if scale == 1 else Image.fromarray(image).resize(size[::-1])
-            grid[y : y + size[0], x : x + size[1]] = small
+            way = Image.Resampling.NEAREST if scale > 1 else None
+            fitted = image if scale == 1 else Image.fromarray(image).resize(size[::-1], way)
+            grid[y : y + size[0], x : x + size[1]] = fitted
     if (grid == grid[..., :1]).all():
         step = 255 / (GREYS - 1)
         grid = (np.round(grid / step) * step).round().astype(np.uint8)

@@ -1,23 +1,21 @@
-"""What a method looks like: one colour and one marker, the same in every figure."""
+"""What a method looks like, the same in every figure, and what every figure has in common."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import cycle
+from textwrap import fill
+from zlib import crc32
 
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 
-# Okabe and Ito (2008), safe for the colour-blind, less the black of the baseline and the yellow
-# that fades on white. Six colours and seven markers make 42 methods distinct.
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-)
-GREY = "#777777"  # only of fixed styles
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+SMALLEST = 7  # points, of any letter in a figure
+LETTERS = 8  # points, of labels
+HEADING = 11  # points, of a figure's title
+SOFT = "#555555"  # of notes
+MAGNIFIED = 3  # times, at most, that an axis stretches what one from 0 would show
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+# for the methods without a style of their own, each far from the colours below
+OTHERS = ("#3F8F1F", "#00A5B5", "#5A63E0", "#A0522D", "#C2185B")
 
 
 @dataclass(frozen=True)
@@ -34,33 +32,76 @@ class Style:
         return to_hex((0.7 * red, 0.7 * green, 0.7 * blue))
 
 
-BASELINE = Style("#222222", "*")
-# by the series of experiments/methods.yaml; a family shares a colour where it can
+BASELINE = Style("#111111", "*")
+# by the series of experiments/methods.yaml; the six best known have the colours of Okabe and Ito
+# (2008), which are safe for the colour-blind, and no two have the same colour or nearly so
 FIXED = {
-    "ToMe": Style(BLUE, "o"),
-    "ToMe, first": Style(SKY, "s"),
-    "ToMe, unpaired": Style(BLUE, "X"),
-    "SiTo": Style(GREEN, "^"),
-    "ABM": Style(GREY, "X"),
-    "L-GTM": Style(VERMILION, "D"),
-    "L-GTM, official cells": Style(VERMILION, "v"),
-    "L-GTM, highest": Style(VERMILION, "s"),
-    "L-GTM cached": Style(VERMILION, "P"),
-    "ToDo": Style(ORANGE, "v"),
-    "ToDo, mean": Style(ORANGE, "s"),
-    "IE-KVD": Style(PURPLE, "P"),
-    "L-GTM + IE-KVD": Style(PURPLE, "X"),
+    "ToMe": Style("#0072B2", "o"),
+    "ToMe, first": Style("#56B4E9", "s"),
+    "ToMe, unpaired": Style("#1B2A6B", "X"),
+    "SiTo": Style("#009E73", "^"),
+    "ABM": Style("#8A8A8A", "h"),
+    "L-GTM": Style("#D55E00", "D"),
+    "L-GTM, official cells": Style("#8B1A1A", "<"),
+    "L-GTM, highest": Style("#F29A86", ">"),
+    "L-GTM cached": Style("#E8308C", "P"),
+    "ToDo": Style("#E69F00", "v"),
+    "ToDo, mean": Style("#7D6608", ">"),
+    "IE-KVD": Style("#7B3FA0", "P"),
+    "L-GTM + IE-KVD": Style("#CC79A7", "X"),
 }
 
 
 def styles(series: Iterable[str]) -> dict[str, Style]:
-    """The style of each series of a figure: its fixed one, or the next that is nobody's.
+    """The style of each series of a figure: its fixed one, or one that follows from its name.
 
-    >>> styles(["Mine", "ToMe"])
-    {'Mine': Style(colour='#CC79A7', marker='D'), 'ToMe': Style(colour='#0072B2', marker='o')}
+    No two of a figure look alike. Only two methods without a fixed style whose names happen to ask
+    for the same one can look different in another figure.
+
+    >>> styles(["ToMe"])
+    {'ToMe': Style(colour='#0072B2', marker='o')}
     """
-    taken = set(FIXED.values())
-    count = len(COLOURS) * len(MARKERS)
-    every = (Style(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(count))
-    free = cycle([style for style in every if style not in taken])
-    return {name: FIXED.get(name) or next(free) for name in dict.fromkeys(series)}
+    free = [Style(colour, marker) for marker in MARKERS for colour in OTHERS]
+    names = list(dict.fromkeys(series))
+    found = {name: FIXED[name] for name in names if name in FIXED}
+    for name in (name for name in names if name not in FIXED):
+        place = crc32(name.encode())
+        left = set(free) - set(found.values()) or set(free)
+        while free[place % len(free)] not in left:
+            place += 1
+        found[name] = free[place % len(free)]
+    return {name: found[name] for name in names}
+
+
+def limits(low: float, high: float, room: float = 0.06) -> tuple[float, float]:
+    """The ends of an axis that holds both values and does not make small differences look large.
+
+    It begins at 0 unless that would leave more than half of it empty, and never magnifies more than
+    `MAGNIFIED` times what an axis from 0 would show.
+
+    >>> limits(20, 80)
+    (0, 84.8)
+    >>> limits(80, 84)
+    (57.12, 85.68)
+    """
+    if 0 <= low <= high / 2:
+        return 0, high * (1 + room)
+    span = (high - low) * (1 + 2 * room)
+    least = (abs(high) or 1) * (1 + room / 3) / MAGNIFIED
+    if span >= least:
+        return low - room * (high - low), high + room * (high - low)
+    top = high + room / 3 * abs(high)
+    return round(top - least, 12), round(top, 12)
+
+
+def plain(axes: Axes, grid: str = "y") -> None:
+    """Two spines, a faint grid behind the values, and letters of the usual size."""
+    axes.grid(axis=grid, color="#E4E4E4", linewidth=0.6)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=LETTERS)
+
+
+def wrapped(text: str, width: float, size: float = HEADING) -> str:
+    """A text of ``size`` points on as many lines as a figure of ``width`` inches takes."""
+    return fill(text, int(72 * width / (0.6 * size)))

@@ -34,9 +34,11 @@ def test_a_group_shows_what_is_left_of_it(traced, figures, tmp_path, pruned, lef
     picture = np.asarray(drawn.images[0].get_array())
     kept, gone = picture[0]
     assert kept == pytest.approx([left / 255] * 3)
-    assert gone[2] > gone[0] and gone[2] > left / 255  # tinted blue
+    merged, dropped = gone[2] > gone[0], gone[0] > gone[2]  # tinted blue, or vermilion
+    assert (merged, dropped) == (not pruned, pruned)
     assert picture[1, :, 0] == pytest.approx([80 / 255, 90 / 255])  # alone: the image itself
-    lines, dots = drawn.collections
+    lines, dots, *crosses = drawn.collections
+    assert [cross.get_offsets().tolist() for cross in crosses] == ([[[1.5, 0.5]]] if pruned else [])
     # under the group alone: its tokens share a slot, the others join nothing
     segments = {tuple(map(tuple, s.tolist())) for s in lines.get_segments()}
     assert segments == {((0, 1), (1, 1)), ((1, 1), (2, 1))}

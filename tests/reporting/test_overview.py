@@ -1,5 +1,6 @@
 """Accuracy and FID of a few methods at a glance, and what methods look like."""
 
+import re
 from itertools import combinations
 
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from bigain.experiments import experiment_files
 from bigain.experiments.methods import methods
-from bigain.reporting import overview, style
+from bigain.reporting import curves, overview, style
 from bigain.reporting.build import ACROSS, FIGURES, Collected, draw_overview
 from bigain.reporting.tables import Section
 from bigain.tasks.classify_columns import PANEL as ACCURACY
@@ -43,7 +44,9 @@ def model(title, apart=1.0):
 
 
 def labels(axes):
-    return {text.get_text(): text for text in axes.texts if isinstance(text, Annotation)}
+    """The names beside the curves, without the strengths that follow them."""
+    found = {text.get_text(): text for text in axes.texts if isinstance(text, Annotation)}
+    return {re.sub(r"( [\d.]+,?)+$", "", name): text for name, text in found.items()}
 
 
 def test_labels_overlap_neither_one_another_nor_the_values(tmp_path, figures):
@@ -55,6 +58,7 @@ def test_labels_overlap_neither_one_another_nor_the_values(tmp_path, figures):
     for axes in figure.axes:
         found = labels(axes)
         assert set(found) == {*NAMES, "Uncompressed"}
+        assert found["ToMe"].get_text() == "ToMe 0.7, 0.3"  # from left to right
         boxes = {name: Text.get_window_extent(text) for name, text in found.items()}
         for a, b in combinations(boxes, 2):
             assert not boxes[a].overlaps(boxes[b]), (a, b)
@@ -110,7 +114,7 @@ def test_what_is_not_measured_is_left_out(tmp_path, figures, capsys):
     ],
 )
 def test_labels_move_as_little_as_they_must(wanted, places):
-    assert overview.spread(wanted, 2, 1, 9) == pytest.approx(places)
+    assert curves.spread(wanted, 2, 1, 9) == pytest.approx(places)
 
 
 def test_an_experiment_file_chooses_the_methods(tmp_path, figures):

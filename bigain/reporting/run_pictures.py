@@ -1,0 +1,28 @@
+"""Pictures of a single run, drawn as it finishes."""
+
+import sys
+
+from bigain.errors import BiGainError
+from bigain.experiments.job import Job
+from bigain.reporting.maps import draw_maps
+from bigain.store.runs import Run
+
+
+def draw_run(job: Job, run: Run) -> None:
+    """Draw which tokens a traced run merged or dropped, one picture per timestep, and say where.
+
+    The pictures show the first compressed block, and lie in the run's folder; those of a run that
+    is kept in a bundle, which has none, lie in the folder of results. The run is whole without
+    them: what goes wrong is a line on stderr.
+    """
+    name = job.setup.names["compressor"]
+    title = f"{job.setup.names['model']}, {job.setup.names['dataset']}"
+    stem = run.path / "tokens" if run.path.is_dir() else job.setup.results / run.path.name
+    try:
+        frame = run.require(job.ids)
+        for timestep in map(int, frame.iloc[0]["timesteps"]):
+            own = stem.with_name(f"{stem.name}-t{timestep}")
+            draw_maps({name: frame}, own, title, timestep=timestep)
+            print(f"  merge map: {own}-maps.png")
+    except BiGainError as error:
+        print(f"{name}: no merge map is drawn: {error}", file=sys.stderr)
