@@ -14,11 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of t
 import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
 
 # isort: split
-from torchvision.datasets import utils
-
-from bigain.datasets import COCO2017
 from bigain.errors import BiGainError
-from bigain.preparation.checks import check
 from bigain.preparation.command import command, downloading
 
 ARCHIVES = {  # by the folder that an archive holds: its address and MD5
@@ -42,6 +38,11 @@ def prepare(root: Path) -> str:
         BiGainError: if an archive cannot be downloaded, or images or annotations are missing or
             damaged.
     """
+    from torchvision.datasets import utils  # only now: torch takes seconds
+
+    from bigain.datasets import COCO2017
+    from bigain.preparation.checks import check
+
     for folder, (url, md5) in ARCHIVES.items():
         archive = root / url.rpartition("/")[2]
         if (root / folder).is_dir() and not archive.exists():

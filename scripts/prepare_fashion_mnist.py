@@ -15,10 +15,8 @@ import io
 import sys
 from pathlib import Path
 
-import torchvision.datasets
-from torchvision.datasets.utils import check_integrity
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
 
-from bigain.datasets.fashion_mnist import FashionMNIST
 from bigain.errors import BiGainError
 from bigain.utils.paths import given_path
 
@@ -32,6 +30,11 @@ def prepare(root: Path) -> None:
     Raises:
         BiGainError: if a file cannot be downloaded, or is not the published one.
     """
+    import torchvision.datasets  # only now: torch takes seconds
+    from torchvision.datasets.utils import check_integrity
+
+    from bigain.datasets import FashionMNIST
+
     raw = root / "FashionMNIST" / "raw"
     published = torchvision.datasets.FashionMNIST.resources
     try:

@@ -17,8 +17,7 @@ import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the impor
 
 # isort: split
 from bigain.errors import BiGainError
-from bigain.preparation.fashion_textured import AMPLITUDE, prepare
-from bigain.preparation.textures import KINDS, WAVES
+from bigain.preparation.texture_kinds import AMPLITUDE, KINDS, WAVES
 from bigain.utils.paths import given_path
 
 ROOT = Path("data") / "fashion_textured"
@@ -39,6 +38,8 @@ def main() -> None:
     )
     parser.add_argument("--count", type=int, help="number of images; default: all")
     given = parser.parse_args()
+    from bigain.preparation.fashion_textured import prepare  # only now: torch takes seconds
+
     try:
         found = prepare(given.root, given.seed, given.amplitude, given.kinds, given.count)
     except BiGainError as error:

@@ -17,8 +17,6 @@ import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the impor
 
 # isort: split
 from bigain.errors import BiGainError
-from bigain.features.inception import Inception
-from bigain.preparation.imagenet import prepare, reference
 from bigain.utils.paths import REPOSITORY, given_path
 
 
@@ -45,12 +43,14 @@ def main() -> None:
     group.add_argument("--device", default="auto", help="auto, cpu or cuda")
     group.add_argument("--batch-size", type=int, default=64, help="images at a time")
     args = parser.parse_args()
+    from bigain.preparation import imagenet  # only now: torch takes seconds
+
     try:
         if args.adm is not None:
-            network = Inception("legacy_pytorch", args.weights)
-            file = reference(args.adm, network, args.output, args.device, args.batch_size)
+            network = imagenet.Inception("legacy_pytorch", args.weights)
+            file = imagenet.reference(args.adm, network, args.output, args.device, args.batch_size)
         else:
-            count = prepare(args.root, args.archives or args.root)
+            count = imagenet.prepare(args.root, args.archives or args.root)
     except BiGainError as error:
         sys.exit(f"error: {error}")
     if args.adm is not None:

@@ -14,10 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of t
 import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
 
 # isort: split
-import torchvision.datasets
-
-from bigain.datasets import Pets
-from bigain.preparation.checks import check
 from bigain.preparation.command import command, downloading
 
 SIZES = {"test": 3669, "trainval": 3680}
@@ -31,6 +27,11 @@ def prepare(root: Path) -> str:
     Raises:
         BiGainError: if an archive cannot be downloaded, or images are missing or damaged.
     """
+    import torchvision.datasets  # only now: torch takes seconds
+
+    from bigain.datasets import Pets
+    from bigain.preparation.checks import check
+
     folder = root / "oxford-iiit-pet"
     images, annotations = folder / "images", folder / "annotations"
     if not (images.is_dir() and annotations.is_dir()):

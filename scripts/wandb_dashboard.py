@@ -16,7 +16,6 @@ import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the impor
 
 # isort: split
 from bigain.errors import BiGainError
-from bigain.loggers.dashboard import dashboard, save, specification
 
 
 def main() -> None:
@@ -28,6 +27,12 @@ def main() -> None:
         "--dry-run", action="store_true", help="print the JSON without contacting the server"
     )
     given = parser.parse_args()
+    from bigain.loggers.dashboard import (
+        dashboard,
+        save,
+        specification,
+    )  # only now: torch takes seconds
+
     try:
         if given.dry_run:
             print(specification(dashboard(given.entity or "", given.project, given.name)))

@@ -13,12 +13,12 @@ import numpy as np
 from bigain.datasets.fashion_mnist import IMAGES_MAGIC, LABELS_MAGIC, FashionMNIST
 from bigain.datasets.fashion_textured import FashionTextured
 from bigain.errors import BiGainError
-from bigain.preparation.textures import BAND, KINDS, SOFT, Texture, compose, texture
+from bigain.preparation.texture_kinds import AMPLITUDE, KINDS
+from bigain.preparation.textures import BAND, SOFT, Texture, compose, texture
 from bigain.utils.files import atomic, explained, is_stray, remove_stray, write_text
 from bigain.utils.images import write_sheet
 from bigain.utils.paths import REPOSITORY
 
-AMPLITUDE = 0.08  # docs/data.md says how it was chosen
 RECIPE = "recipe.json"
 SHOWN = 64  # images on sheet.png
 

@@ -14,16 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from bigain.errors import BiGainError
+from bigain.preparation.texture_kinds import KINDS, WAVES
 from bigain.utils.randomness import KeyedStream
 
 # Cycles per pixel. A token of both reference models is two pixels wide, so the band lies between a
 # quarter of a cycle per token, where experiments/table12.yaml separates low from high frequencies,
 # and half a cycle, the highest frequency that tokens can represent.
 BAND = (1 / 8, 1 / 4)
-# Number of waves per kind. "flat" is the mean grey of the others, to separate the effect of texture
-# from that of brightness.
-WAVES = {"grating": 1, "checks": 2, "noise": 24, "flat": 0}
-KINDS = ("grating", "checks", "noise")  # by default
 # A garment is opaque where it is brighter than the second of these levels (of 255), and transparent
 # where it is darker than the first.
 SOFT = (8, 40)

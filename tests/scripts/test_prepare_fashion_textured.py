@@ -14,8 +14,9 @@ import torch
 from bigain.datasets import FashionMNIST, FashionTextured
 from bigain.datasets.fashion_mnist import SIZE
 from bigain.errors import BiGainError
-from bigain.preparation.fashion_textured import AMPLITUDE, prepare
-from bigain.preparation.textures import BAND, KINDS, SOFT, WAVES, compose, texture
+from bigain.preparation.fashion_textured import prepare
+from bigain.preparation.texture_kinds import AMPLITUDE, KINDS, WAVES
+from bigain.preparation.textures import BAND, SOFT, compose, texture
 from scripts import prepare_fashion_textured as script
 
 SHIPPED = Path(__file__).parents[2] / "assets" / "fashion_mnist"

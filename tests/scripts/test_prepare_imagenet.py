@@ -185,7 +185,7 @@ def test_adm_moments_are_of_our_features(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(script, "Inception", Net)
+    monkeypatch.setattr(preparation, "Inception", Net)
     call(monkeypatch, "--adm", batch(), "--output", tmp_path / "new", "--device", "cpu")
     out = capsys.readouterr().out
     assert "FID 0.00, sFID 0.00" in out and "protocol=adm" in out and "model=dit_xl2_4" in out
@@ -232,7 +232,7 @@ def test_another_batch_is_refused(
 def test_a_missing_or_cut_batch_is_refused(
     batch: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "Inception", Net)
+    monkeypatch.setattr(preparation, "Inception", Net)
     assert "absent.npz" in refused(monkeypatch, "--adm", tmp_path / "absent.npz")
     path = batch()
     path.write_bytes(path.read_bytes()[:-100])
