@@ -39,6 +39,7 @@ from bigain.experiments.schema import (
     one_line,
     suggestion,
     with_paths,
+    without_environment,
 )
 from bigain.features.base import FeatureNetwork
 from bigain.metrics.image_metric import ImageMetric
@@ -75,7 +76,7 @@ class Settings:
         logger: shows finished runs; None for logger=none.
         sweep: the experiment that a run belongs to, if any.
         recorded: the configuration as a run keeps it, less what cannot change a result.
-        resolved: all of it, with interpolations resolved.
+        resolved: all of it, with interpolations resolved, unless they read the environment.
     """
 
     task: Task
@@ -146,7 +147,6 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
     )
     task.check(setup)
     recorded: Any = OmegaConf.to_container(cfg)
-    resolved: Any = OmegaConf.to_container(cfg, resolve=True)
     return Settings(
         task,
         setup,
@@ -154,7 +154,7 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
         build(cfg, "logger"),
         cfg.sweep,
         {str(key): value for key, value in recorded.items() if key not in PASSING},
-        resolved,
+        without_environment(cfg),
     )
 
 

@@ -105,7 +105,7 @@ def problem(mode: str | None = None) -> str | None:
     except ImportError:
         return INSTALL
     try:
-        settings = wandb.setup().settings
+        settings = wandb.setup(_settings()).settings
         mode = mode or settings.mode
         if mode == "disabled":
             return "wandb is disabled (WANDB_MODE=disabled)"
@@ -130,7 +130,10 @@ def _samples(job: Job, run: Run) -> dict[str, Any]:
 
 
 def _settings() -> "Settings":
-    """No console output, and nothing about this process, which may not have computed the run."""
+    """No console output, and nothing about this process, which may not have computed the run.
+
+    SageMaker's integration would give the run another id, and log its environment.
+    """
     import wandb
 
     return wandb.Settings(
@@ -142,6 +145,8 @@ def _settings() -> "Settings":
         x_disable_machine_info=True,
         x_disable_stats=True,
         x_save_requirements=False,
+        sagemaker_disable=True,
+        host="",
         finish_timeout=UPLOAD,
         finish_timeout_raises=True,
     )

@@ -1,7 +1,9 @@
 """Runs on a small random DiT, logged offline and read back from what wandb wrote."""
 
+import getpass
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -434,3 +436,45 @@ def test_refusals(overrides, run, change, message):
         run([*overrides, change])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_of_the_environment_is_logged(overrides, run, tmp_path, monkeypatch):
+    training = {"hyperparameters": {"password": "hunter2"}, "network_interface_name": "eth9"}
+    for name, value in {
+        "SM_TRAINING_ENV": json.dumps(training),
+        "TRAINING_JOB_NAME": "tuning-job",
+        "CURRENT_HOST": "algo-7",
+        "HOME": str(tmp_path),  # media wait there to be sent
+        "USER": "someone",
+        "LOGNAME": "someone",
+        "PLACE": "a secret place",
+        "LIMIT": "12",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(socket, "gethostname", lambda: "private-host")
+    monkeypatch.setattr(getpass, "getuser", lambda: "someone")
+    monkeypatch.setattr(sys, "argv", ["run.py", "dataset.root=/private/data"])
+    given = [
+        "features.path='${oc.env:PLACE}'",
+        "evaluation.statistics='at/${features.path}'",
+        "limit='${oc.decode:${oc.env:LIMIT}}'",
+    ]
+    found = run([*overrides, *given])
+    (one,) = logged(tmp_path)
+    assert one.run.run_id == found.fingerprint
+    assert one.config["features"]["path"] == "${oc.env:PLACE}"
+    assert one.config["evaluation"]["statistics"] == "at/${features.path}"
+    assert one.config["limit"] == "${oc.decode:${oc.env:LIMIT}}" and one.summary["n"] == 12
+    written = {path.name: path.read_bytes() for path in one.path.rglob("*") if path.is_file()}
+    for name in (
+        "hunter2",
+        "tuning-job",
+        "algo-7",
+        "eth9",
+        "someone",
+        "private-host",
+        "/private/data",
+        "a secret",
+    ):
+        holders = [file for file, data in written.items() if name.encode() in data]
+        assert not holders, f"{name} is in {holders}"
