@@ -7,6 +7,7 @@ accepted keys are the class's own and a new method needs no schema.
 import importlib
 import inspect
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
@@ -291,12 +292,53 @@ def scoring_of(cfg: DictConfig) -> Scoring:
     return Scoring(
         network,
         metrics(cfg),
-        open_reference(where, Path(cfg.evaluation.statistics), network),
+        open_reference(where, Path(cfg.evaluation.statistics), network, _making(cfg)),
         device_of(cfg.device),
         cfg.batch_size,
         _clip(cfg.evaluation.clip),
         cfg.evaluation.allow_few,
     )
+
+
+def _making(cfg: DictConfig) -> str | None:
+    """What makes the statistics of ``evaluation.reference``; None if they are ADM's."""
+    where = str(cfg.evaluation.reference)
+    if where.startswith(ADM):
+        return None
+    given = [f"features={cfg.features.name}", *_changed(cfg, "features")]
+    if where == cfg.dataset.reference and "split" in cfg.dataset:
+        data = {k: v for k, v in cfg.dataset.items() if not str(k).startswith("subset")}
+        size = f"-{data['size']}" if "size" in data else ""
+        # the reference may be of another split than the images that are classified
+        split = where.removeprefix(f"{cfg.dataset.name}-").removesuffix(size)
+        chosen = [] if split == data["split"] else [f"dataset.split={split}"]
+        model = [f"model={cfg.model.name}", *_changed(cfg, "model", "image_size")] if size else []
+        kept = ("root", "classes") if chosen else ("root", "classes", "split")
+        given = [
+            f"dataset={cfg.dataset.name}",
+            *_changed(cfg, "dataset", *kept),
+            *chosen,
+            *model,
+            *given,
+        ]
+    else:
+        given = [f"folder=FOLDER name={where}", *given]
+    if cfg.evaluation.statistics != str(REPOSITORY / "assets" / "statistics"):
+        given.append(f"output={cfg.evaluation.statistics}")
+    command = " ".join(["python scripts/make_reference_statistics.py", *given])
+    return f"{command}; or set features=none, which scores nothing"
+
+
+def _changed(cfg: DictConfig, group: str, *keys: str) -> list[str]:
+    """Overrides for the values of a group, or for those of ``keys``, that are not the option's."""
+    path = REPOSITORY / "configs" / group / f"{cfg[group].name}.yaml"
+    usual: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    written: Any = OmegaConf.to_container(cfg[group])
+    return [
+        shlex.quote(f"{group}.{key}={cfg[group][key]}")
+        for key in keys or written
+        if key in written and written[key] != usual.get(key) and key != "name"
+    ]
 
 
 def _clip(path: str | None) -> PromptNetwork | None:

@@ -80,7 +80,7 @@ def extract(
         BiGainError: if the network returns NaN or infinity.
     """
     parts = []
-    with tqdm(total=total, unit="img", desc=f"features {network.name}") as bar:
+    with tqdm(total=total, unit="img", desc=f"features {network.name}", disable=None) as bar:
         for images_of_batch in _batches(images, batch_size):
             part = network(torch.stack([network.prepare(image) for image in images_of_batch]))
             if not part.pooled.isfinite().all():

@@ -65,7 +65,7 @@ class ClipScore:
         """
         parts = []
         rest = iter(images)
-        with tqdm(total=len(prompts), unit="img", desc="CLIP score") as bar:
+        with tqdm(total=len(prompts), unit="img", desc="CLIP score", disable=None) as bar:
             for start in range(0, len(prompts), batch_size):
                 texts = list(prompts[start : start + batch_size])
                 pictures = [Image.fromarray(as_rgb(image)) for image in islice(rest, len(texts))]

@@ -57,5 +57,5 @@ def _damaged(dataset: ImageFiles) -> list[str]:
     paths = [file.path for file in dataset.files]
     with ThreadPool() as pool:  # PIL releases the interpreter lock while it decodes
         found = pool.imap(unreadable, paths, chunksize=16)
-        bar = tqdm(found, total=len(paths), unit="img", desc=f"check {dataset.split}")
+        bar = tqdm(found, total=len(paths), unit="img", desc=f"check {dataset.split}", disable=None)
         return [path for path in bar if path is not None]

@@ -118,8 +118,11 @@ class ReferenceStatistics:
                 arrays[f"{key}_covariance"] = moments.covariance
         return arrays
 
-    def check(self, network: FeatureNetwork) -> None:
+    def check(self, network: FeatureNetwork, command: str | None = None) -> None:
         """Refuse a network other than the one the statistics were made with.
+
+        Args:
+            command: makes them with this network.
 
         Raises:
             BiGainError: naming where they differ.
@@ -129,7 +132,7 @@ class ReferenceStatistics:
             raise BiGainError(
                 f"reference statistics {self.name} were made with another feature network than "
                 f"{network.name} (they differ in {', '.join(differ)}); make them with this one: "
-                f"{_command(self.name)}"
+                f"{command or _command(self.name)}"
             )
 
     def check_data(self, data: Mapping[str, Any]) -> None:
@@ -161,15 +164,19 @@ class ReferenceStatistics:
             np.savez_compressed(file, about=text, **self._arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: Path | str) -> "ReferenceStatistics":
+    def load(cls, path: Path | str, command: str | None = None) -> "ReferenceStatistics":
         """Read what `save` wrote.
+
+        Args:
+            command: makes the file.
 
         Raises:
             BiGainError: if the file is missing, damaged or another kind of file.
         """
         path = Path(path)
+        command = command or _command(path.name)
         if not path.is_file():
-            raise BiGainError(f"{path} not found; make it: {_command(path.name)}")
+            raise BiGainError(f"{path} not found; make it: {command}")
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}  # checks their checksums
@@ -192,7 +199,7 @@ class ReferenceStatistics:
             reason = " ".join(str(error).split())
             raise BiGainError(
                 f"{path} is damaged or holds no reference statistics ({reason}); remove it and "
-                f"make it again: {_command(path.name)}"
+                f"make it again: {command}"
             ) from error
         return found
 

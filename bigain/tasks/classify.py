@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from bigain.backbones.base import Backbone
 from bigain.backbones.schedule import timesteps
@@ -30,6 +29,7 @@ from bigain.tasks.base import Task, Work
 from bigain.tasks.classify_columns import PANEL, accuracy_columns, accuracy_row
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.utils.prefetch import prefetch
+from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -127,7 +127,8 @@ class Classify(Task):
     def compute(self, work: Work) -> None:
         condition = work.backbone.condition(work.dataset)
         # enough images to fill several batches, few enough to lose little
-        chunk = min(max(4 * work.batch_size // self.evaluations(len(condition)), 8), 64)
+        each = self.evaluations(len(condition))
+        chunk = min(max(4 * work.batch_size // each, 8), 64)
         position = {image_id: i for i, image_id in enumerate(work.dataset.ids())}
         todo = set(work.todo)
         seen = len(work.ids) - len(todo)
@@ -151,7 +152,7 @@ class Classify(Task):
         on_gpu = work.backbone.alphas_cumprod.device.type == "cuda"
         prepared = prefetch(prepare, chunks) if on_gpu else map(prepare, chunks)
         with (
-            tqdm(total=len(work.ids), initial=seen, unit="img", desc=work.title) as bar,
+            Progress(work.title, len(work.ids), seen, each) as progress,
             Sharing(work.backbone.denoiser, work.attachment) as sharing,
         ):
             sharing.conditions(condition)
@@ -166,14 +167,14 @@ class Classify(Task):
                     batch_size=work.batch_size,
                     smallest_batch=work.smallest_batch,
                     sample_keys=keys,
+                    evaluated=progress.evaluated,
                 )
                 right += int(hits(scores.predictions.tolist(), labels).sum())
                 now = time.perf_counter()
                 work.append(list(rows(scores, ids, labels, (now - began) / len(ids))))
                 began = now
                 seen += len(ids)
-                bar.update(len(ids))
-                bar.set_postfix_str(f"top-1 {100 * right / seen:.1f}%")
+                progress.finished(len(ids), f", top-1 {100 * right / seen:.1f}%")
 
     def spent(self, frame: pd.DataFrame) -> float:
         return float(frame["samples"].map(sum).mean())
@@ -282,6 +283,7 @@ def classify(
     batch_size: int,
     smallest_batch: int = 1,
     sample_keys: Tensor | None = None,
+    evaluated: Callable[[int], None] = lambda count: None,
 ) -> Scores:
     """Classify I images.
 
@@ -292,6 +294,7 @@ def classify(
         batch_size: evaluations per forward pass; those of all images are packed together.
         smallest_batch: what smaller batches are padded to.
         sample_keys: int64 [I], the images' keys for random compressors.
+        evaluated: is told of evaluations as they are computed.
 
     Raises:
         NotFiniteError: if the model returns NaN or infinity.
@@ -329,6 +332,7 @@ def classify(
             values = loss(predicted, eps, reduction="none").flatten(1).mean(1)[:evaluations]
             finite &= values.isfinite().all()
             trials[ii[:evaluations], kk[:evaluations], ss[:evaluations]] = values
+            evaluated(evaluations)
         if not finite:  # the first wait for the device in the stage
             raise NotFiniteError
         errors = trials.nanmean(-1).gather(1, alive)

@@ -6,7 +6,7 @@ compared on the same noise.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler, corrected
 from bigain.compression.batch_groups import Groups
@@ -39,6 +38,7 @@ from bigain.utils.images import (
     write_png,
     write_sheet,
 )
+from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
 
 SHEET = 64  # images on the contact sheet
@@ -124,8 +124,11 @@ class Generate(Task):
         folder(work.run).mkdir(exist_ok=True)
         size = max(1, work.batch_size // self.passes)
         done = len(work.ids) - len(work.todo)
+        schedule = work.backbone.noise_schedule
+        sampler = build_sampler(self.sampler, schedule, self.steps, self.spacing, "cpu")
+        each = len(sampler.timesteps) * self.passes
         with (
-            tqdm(total=len(work.ids), initial=done, unit="img", desc=work.title) as bar,
+            Progress(work.title, len(work.ids), done, each) as progress,
             Sharing(work.backbone.denoiser, work.attachment) as sharing,
         ):
             for start in range(0, len(work.todo), size):
@@ -139,6 +142,7 @@ class Generate(Task):
                     work.seed,
                     sharing,
                     work.smallest_batch,
+                    progress.evaluated,
                 )
                 prompts = [work.dataset.prompt(i) for i in indices]
                 # that of an image without labels, as some of COCO's, is -1
@@ -162,7 +166,7 @@ class Generate(Task):
                     for image_id, label, prompt in zip(ids, labels, prompts, strict=True)
                 ]
                 work.append([row for row in rows if row["image_id"] not in known])
-                bar.update(len(ids))
+                progress.finished(len(ids))
 
     def finish(self, run: Run, ids: Sequence[str]) -> None:
         """Write the contact sheet of the run's first images, whichever were asked for."""
@@ -218,6 +222,7 @@ def generate(
     seed: int,
     sharing: Sharing | None = None,
     smallest_batch: int = 1,
+    evaluated: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[np.ndarray], int]:
     """Draw one image a row of ``condition`` [B, ...].
 
@@ -225,6 +230,7 @@ def generate(
         ids: of the images; with ``seed`` they key all randomness.
         sharing: on the backbone, and told each image's key; without it nothing is shared.
         smallest_batch: images to which smaller batches are padded.
+        evaluated: is told of evaluations as they are computed.
 
     Returns:
         B images, uint8 [H, W, C], and the evaluations each took.
@@ -265,6 +271,7 @@ def generate(
             with_class, without = eps.chunk(2)
             eps = without + protocol.guidance * (with_class - without)
         x = sampler.step(eps, t, x, return_dict=False, **noisy)[0]
+        evaluated(drawn * protocol.passes)
     if not finite:  # the first wait for the device
         raise NotFiniteError
     images = backbone.decode(x[:drawn])

@@ -33,22 +33,28 @@ class PromptNetwork(PromptScorer, Protocol):
         """Load the weights; returns itself."""
 
 
-def open_reference(where: str, statistics: Path, network: FeatureNetwork) -> Reference:
+def open_reference(
+    where: str, statistics: Path, network: FeatureNetwork, command: str | None = None
+) -> Reference:
     """The real images to compare with.
 
     Args:
         where: a folder of images, an .npz of statistics, or the name of one in ``statistics``.
         statistics: the folder of those that have names.
         network: that scores the images; not loaded.
+        command: makes the statistics that have a name, for errors.
 
     Raises:
         BiGainError: if there are none, or they were made with another network.
     """
     if Path(where).is_dir():
         return open_folder(where, mixed=True)
-    named = statistics / f"{where}-{network.name}.npz"
-    found = ReferenceStatistics.load(Path(where) if where.endswith(".npz") else named)
-    found.check(network)
+    if where.endswith(".npz"):
+        found = ReferenceStatistics.load(where)
+        found.check(network)
+    else:
+        found = ReferenceStatistics.load(statistics / f"{where}-{network.name}.npz", command)
+        found.check(network, command)
     return found
 
 

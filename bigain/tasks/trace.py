@@ -6,7 +6,7 @@ Each image is noised to a few timesteps and denoised once at each, as its first 
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from bigain.backbones.base import Backbone
 from bigain.backbones.schedule import timesteps
@@ -32,6 +31,7 @@ from bigain.tasks.base import Setup, Task, Work
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT, SCHEMA, spectra
 from bigain.utils.batches import padded
 from bigain.utils.images import pixels
+from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
 
 MOST_BANDS = 1000
@@ -94,7 +94,7 @@ class Trace(Task):
         position = {image_id: i for i, image_id in enumerate(work.dataset.ids())}
         done = len(work.ids) - len(work.todo)
         assert work.attachment is not None  # `check` refuses to go on without one
-        with tqdm(total=len(work.ids), initial=done, unit="img", desc=work.title) as bar:
+        with Progress(work.title, len(work.ids), done, len(self.timesteps)) as progress:
             for start in range(0, len(work.todo), work.batch_size):
                 ids = work.todo[start : start + work.batch_size]
                 began = time.perf_counter()
@@ -110,6 +110,7 @@ class Trace(Task):
                     [ids[i] for i in places],
                     work.seed,
                     work.attachment,
+                    partial(progress.evaluated, len(ids)),
                 )[: len(ids)]
                 seconds = (time.perf_counter() - began) / len(ids)
                 shown = pixels(shrink(images))
@@ -127,7 +128,7 @@ class Trace(Task):
                         for example, row, image in zip(examples, found, shown, strict=True)
                     ]
                 )
-                bar.update(len(ids))
+                progress.finished(len(ids))
 
     def summary(self, frame: pd.DataFrame, baseline: pd.DataFrame | None) -> list[str]:
         first = frame.iloc[0]
@@ -153,6 +154,7 @@ def trace(
     ids: Sequence[str],
     seed: int,
     attachment: Attachment,
+    evaluated: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Run B images once at each timestep and watch the compressed blocks.
 
@@ -160,6 +162,7 @@ def trace(
         latents: float32 [B, c, h, w].
         condition: one row per image, [B, ...].
         ids: of the images; with ``seed`` and the timestep they key noise and compressor.
+        evaluated: is called after each timestep.
 
     Returns:
         The columns of each image's row that come from the model.
@@ -182,6 +185,7 @@ def trace(
         if not predicted.isfinite().all():
             raise NotFiniteError
         looks.append(seen)
+        evaluated()
     blocks = attachment.blocks
     grids = [look.grid for look in looks[0]]
     about = {

@@ -180,3 +180,13 @@ def test_rows_hold_every_class(golden, backbone):
     (row,) = rows(scores, ["a"], [(3, 5)], 0.5)
     assert row["image_id"] == "a" and row["labels"] == [3, 5]
     assert len(row["errors"]) == len(row["samples"]) == 9 and len(row["trials"]) == 180
+
+
+def test_evaluations_are_told_as_they_are_computed(backbone, golden):
+    tensors, _ = golden
+    protocol, told = Classify((2, 4), (2, 1)), []
+    latents, noise = tensors["latent"], tensors["noise"][None, : protocol.trials]
+    with Sharing(backbone.denoiser, None) as sharing:
+        sharing.conditions(tensors["text"])
+        classify(backbone, protocol, latents, noise, sharing, batch_size=3, evaluated=told.append)
+    assert len(told) > 2 and sum(told) == protocol.evaluations(len(tensors["text"]))

@@ -1,6 +1,7 @@
 """Scores of runs and folders, from a configuration."""
 
 import json
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
-from bigain.experiments.configuration import settings_of
+from bigain.experiments.configuration import scoring_of, settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.metrics.frechet import FID, SpatialFID
@@ -28,6 +30,7 @@ from bigain.store.run_images import files, folder
 from bigain.tasks.generate_columns import generation_columns, generation_row, score_keys
 from bigain.utils.images import write_png
 from bigain.utils.paths import REPOSITORY
+from tests import tiny_data
 
 FEW = ["evaluation.allow_few=true", "evaluation.replicates=5"]
 
@@ -309,3 +312,36 @@ def test_a_new_metric_has_a_column_and_a_missing_score_is_a_dash():
     shown = [dict(zip(header, line, strict=True)) for line in lines]
     assert [line["Brightness"] for line in shown] == ["0.250", "–"]
     assert [line["FID (f)"] for line in shown] == ["1.00 [1.00, 1.00]", "–"]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs" / "dataset").glob("*.yaml")))
+def test_photographs_are_scored_with_inception_and_small_garments_with_their_own(path, configure):
+    chosen = [f"dataset={path.stem}"]
+    photographs = "size" in configure(chosen).dataset
+    assert configure(chosen).features.name == ("inception" if photographs else "fashion")
+    assert configure([*chosen, "features=dinov2"]).features.name == "dinov2"
+    assert configure([*chosen, "features=none"]).features.name == "none"
+
+
+def test_missing_statistics_name_the_command_that_makes_them(configure, tmp_path):
+    root = tiny_data.pets(tmp_path / "my pets")
+    chosen = ["model=sd2", "dataset=pets", f"dataset.root='{root}'", "task=generate", "limit=3"]
+    with pytest.raises(
+        BiGainError, match=r"pets-test-512-inception-clean\.npz not found"
+    ) as caught:
+        scoring_of(configure(chosen))
+    command, _, rest = str(caught.value).partition("make it: ")[2].partition("; ")
+    assert rest == "or set features=none, which scores nothing"
+    python, script, *given = shlex.split(command)
+    assert (python, script) == ("python", "scripts/make_reference_statistics.py")
+    with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
+        cfg = compose("make_reference_statistics", overrides=given)
+    assert (cfg.dataset.root, cfg.dataset.size, cfg.dataset.split) == (str(root), 512, "test")
+    assert cfg.features.name == "inception" and cfg.dataset.name == "pets"
+
+
+def test_the_command_names_the_split_of_the_reference(configure, tmp_path):
+    with pytest.raises(
+        BiGainError, match=r"dataset=fashion_mnist dataset\.split=train features=inc"
+    ):
+        scoring_of(configure(["features=inception", f"evaluation.statistics={tmp_path}"]))
