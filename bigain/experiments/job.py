@@ -15,7 +15,7 @@ from bigain.experiments.schema import Config
 from bigain.profiling.flops import Flops, UncountableError, count
 from bigain.store.identity import fingerprint, plain
 from bigain.store.runs import Run
-from bigain.tasks.columns import COST, Results
+from bigain.tasks.columns import Results
 
 # Raised when the same configuration starts to give other numbers.
 PROTOCOL = 1
@@ -169,14 +169,9 @@ class Job:
             BiGainError: if there is no run, or it is damaged.
         """
         run = Run.open(self.run_path)
-        cost = run.read_record("cost")
-        return Results(
-            run.require(self.ids),
-            self.scoring.read(run, len(self.ids)) if self.scoring else None,
-            cost and {key: cost[key] for key in COST},
-            run.fingerprint,
-            metric_kinds(),
-        )
+        frame = run.require(self.ids)
+        scores = self.scoring.read(run, len(self.ids)) if self.scoring else None
+        return Results.of(run, frame, scores, metric_kinds())
 
     def uncompressed(self) -> "Job":
         """The same without a compressor."""

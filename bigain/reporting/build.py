@@ -20,7 +20,7 @@ from bigain.reporting.retention import VALUES, draw_retention
 from bigain.store.forward_times import conditions_of, time_of
 from bigain.store.runs import MissingImagesError, Run
 from bigain.tasks import TASKS
-from bigain.tasks.columns import COST, Results, Row
+from bigain.tasks.columns import Results, Row, comparable
 from bigain.utils import files
 from bigain.utils.paths import REPOSITORY
 
@@ -41,14 +41,9 @@ class Found:
     @property
     def results(self) -> Results:
         """What a table's row is made of."""
-        cost = self.run.read_record("cost") if self.run else None
-        return Results(
-            self.frame,
-            self.scores,
-            cost and {key: cost[key] for key in COST},
-            self.run.fingerprint if self.run else None,
-            metric_kinds(),
-        )
+        if self.run is None:
+            return Results(metrics=metric_kinds())
+        return Results.of(self.run, self.frame, self.scores, metric_kinds())
 
 
 BENCHMARKS = REPOSITORY / "results" / "benchmarks"
@@ -190,7 +185,12 @@ def _tradeoff(
             TASKS[task].panels, experiment.axis, timed or not experiment.spent
         )
     ]
-    placed = [{**line, figures.SETTING: row.x} for line, row in zip(rows, group.rows, strict=True)]
+    alike = [dict(line) for line in rows]
+    for drawn in panels:  # one axis takes times of one kind of machine
+        panel = drawn.panel
+        same = comparable(rows, panel.seconds, panel.conditions)
+        alike = [line if same(line) else {**line, panel.seconds: None} for line in alike]
+    placed = [{**line, figures.SETTING: row.x} for line, row in zip(alike, group.rows, strict=True)]
     baseline = next(row.title for row in group.rows if row.name == experiment.baseline)
     title = f"{experiment.title}: {group.title}" if group.title else experiment.title
     figures.tradeoff(placed, [row.series for row in group.rows], panels, stem, title, baseline)

@@ -207,14 +207,18 @@ class Classify(Task):
     @classmethod
     def row(cls, title: str, found: Results, baseline: Results | None) -> Row:
         other = baseline.frame if baseline else None
-        return accuracy_row(title, found.frame, other, found.cost, found.fingerprint)
+        return accuracy_row(
+            title, found.frame, other, found.cost, found.fingerprint, found.conditions
+        )
 
     @classmethod
     def columns(cls, rows: Sequence[Row], metrics: Metrics, spent: bool = True) -> Columns:
         return accuracy_columns(rows, spent)
 
     def numbers(self, found: Results, baseline: Results | None) -> Row:
-        return self.row(self.name, found, baseline)
+        row = self.row(self.name, found, baseline)
+        row.pop("conditions", None)
+        return row
 
     def images(self, frame: pd.DataFrame) -> pd.DataFrame:
         """With the mean errors of the label (the lowest of several) and of the prediction."""

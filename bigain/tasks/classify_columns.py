@@ -15,13 +15,16 @@ from bigain.metrics.ranking import (
     mean_difference,
 )
 from bigain.tasks.columns import (
+    OTHERWISE_LEGEND,
     Column,
     Columns,
     Panel,
     Row,
     check_cost,
+    comparable,
     counted,
     ranged,
+    spent_column,
     valued,
 )
 
@@ -73,6 +76,7 @@ PANEL = Panel(
     "high",
     "Top-1 accuracy (%), 95% interval",
     "seconds",
+    "conditions",
     "Seconds per image classified (median)",
 )
 
@@ -83,6 +87,7 @@ def accuracy_row(
     baseline: pd.DataFrame | None = None,
     cost: Mapping[str, float | None] | None = None,
     fingerprint: str | None = None,
+    conditions: frozenset[str] = frozenset(),
 ) -> Row:
     """One row of an accuracy table; what is not known is None.
 
@@ -94,6 +99,7 @@ def accuracy_row(
         cost: "gflops" of one evaluation, of which "gflops_matching" for matching, and
             "peak_memory_mib".
         fingerprint: of its run.
+        conditions: under which its images were computed.
 
     Returns:
         "method", the `KEYS` and `RANKING_KEYS`: accuracy ("acc1", "low", "high") in percent,
@@ -122,6 +128,7 @@ def accuracy_row(
         "evaluations": float(frame["samples"].map(sum).mean()),
         "seconds": float(frame["seconds"].median()),
         "fingerprint": fingerprint,
+        "conditions": conditions,
     }
     several = _several_labels(frame)
     if several:
@@ -216,7 +223,6 @@ _RANKING = (
     valued("mAP, official ranking", "map_by_error"),
 )
 _EVALUATIONS = valued("Evaluations", "evaluations")
-_SPENT = (valued("Seconds", "seconds"), valued("Peak MiB", "peak_memory_mib"))
 
 
 def accuracy_columns(rows: Sequence[Row], spent: bool = True) -> Columns:
@@ -225,8 +231,14 @@ def accuracy_columns(rows: Sequence[Row], spent: bool = True) -> Columns:
     Args:
         spent: print the runs' time and memory, which depend on what else their machines did.
     """
-    costs = (_EVALUATIONS, *(_SPENT if spent else ()))
-    legend = f"{LEGEND} {SPENT_LEGEND}" if spent else LEGEND
+    costs, legend = [_EVALUATIONS], LEGEND
+    if spent:
+        alike = comparable(rows, "seconds", "conditions")
+        costs += [
+            spent_column("Seconds", "seconds", alike),
+            spent_column("Peak MiB", "peak_memory_mib", alike),
+        ]
+        legend += f" {SPENT_LEGEND}" + ("" if all(map(alike, rows)) else OTHERWISE_LEGEND)
     if all(row["map"] is None for row in rows):
         return Columns(KEYS, (*_COLUMNS, *costs), legend)
     columns = (*_COLUMNS, *_RANKING, *costs)

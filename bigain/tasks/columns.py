@@ -1,5 +1,6 @@
 """What a task contributes to tables and figures: typed values, and how they are printed."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bigain.metrics.image_metric import ImageMetric
+from bigain.store.runs import Run
 
 # Values of a table's row by key, at full precision; None for what is not known.
 Row = dict[str, Any]
@@ -15,6 +17,13 @@ Row = dict[str, Any]
 Metrics = Sequence[type[ImageMetric]]
 
 COST = frozenset({"gflops", "gflops_matching", "peak_memory_mib"})
+# what the times of a session depend on
+CONDITIONS = ("device", "threads", "torch", "cuda", "diffusers", "python", "batch_size", "compile")
+OTHERWISE = "†"
+OTHERWISE_LEGEND = (
+    f" {OTHERWISE} The row was not computed on the same hardware, with the same software, threads "
+    "and batch size as the first throughout, so its time and memory are left out."
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class Panel:
         value, low, high: keys of a table's row.
         label: of the value's axis.
         seconds: the key of the seconds per image that the runs took.
+        conditions: the key of the conditions under which they did.
         seconds_label: of the axis of these seconds.
     """
 
@@ -69,6 +79,7 @@ class Panel:
     high: str
     label: str
     seconds: str
+    conditions: str
     seconds_label: str
 
 
@@ -82,6 +93,7 @@ class Results:
         cost: of one evaluation: "gflops", of which "gflops_matching", and "peak_memory_mib".
         fingerprint: of the run.
         metrics: of images, those that there are, whether the run was scored by them or not.
+        conditions: under which its images were computed, as `conditions_of` gives them.
     """
 
     frame: pd.DataFrame | None = None
@@ -89,6 +101,42 @@ class Results:
     cost: Mapping[str, float | None] | None = None
     fingerprint: str | None = None
     metrics: Metrics = ()
+    conditions: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        run: Run,
+        frame: pd.DataFrame | None,
+        scores: Mapping[str, Any] | None,
+        metrics: Metrics,
+    ) -> "Results":
+        """A run's, with what its records say of costs."""
+        cost = run.read_record("cost")
+        costs = cost and {key: cost[key] for key in COST}
+        return cls(frame, scores, costs, run.fingerprint, metrics, conditions_of(run))
+
+
+def conditions_of(run: Run) -> frozenset[str]:
+    """The hardware, software and batch size of each session that computed images of the run."""
+    sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
+    kept = [{key: s.get(key) for key in CONDITIONS} for s in sessions]
+    return frozenset(json.dumps(one, sort_keys=True) for one in kept)
+
+
+def comparable(rows: Sequence[Row], value: str, conditions: str) -> Callable[[Row], bool]:
+    """Whether a row's time can stand beside that of the first row that has one.
+
+    Args:
+        value, conditions: keys of the time and of the `conditions_of` its run.
+    """
+    first = next((row.get(conditions) for row in rows if row.get(value) is not None), None)
+
+    def alike(row: Row) -> bool:
+        found = row.get(conditions)
+        return row.get(value) is None or (found == first and len(found or ()) < 2)
+
+    return alike
 
 
 def check_cost(cost: Mapping[str, float | None]) -> None:
@@ -118,6 +166,29 @@ def interval(row: Row, value: str, low: str, high: str, spec: str) -> str | None
         return None
     texts = [format(row[key], spec).replace("-", "−") for key in (value, low, high)]
     return "{} [{}, {}]".format(*texts)
+
+
+@dataclass(frozen=True)
+class SpentColumn(Column):
+    """A column of times or memory.
+
+    Attributes:
+        alike: whether a row's conditions are those of the first; a mark stands for others.
+    """
+
+    alike: Callable[[Row], bool] = lambda row: True
+
+    def value(self, row: Row) -> float | None:
+        return super().value(row) if self.alike(row) else None
+
+
+def spent_column(header: str, key: str, alike: Callable[[Row], bool]) -> Column:
+    """A `SpentColumn` of plain numbers."""
+
+    def text(row: Row) -> str | None:
+        return number(row[key]) if row[key] is None or alike(row) else OTHERWISE
+
+    return SpentColumn(header, text, key, alike)
 
 
 def valued(header: str, key: str, digits: int = 3) -> Column:

@@ -181,7 +181,14 @@ class Generate(Task):
     def row(cls, title: str, found: Results, baseline: Results | None) -> Row:
         other = baseline.scores if baseline else None
         return generation_row(
-            title, found.metrics, found.frame, found.scores, other, found.cost, found.fingerprint
+            title,
+            found.metrics,
+            found.frame,
+            found.scores,
+            other,
+            found.cost,
+            found.fingerprint,
+            found.conditions,
         )
 
     @classmethod
@@ -191,6 +198,7 @@ class Generate(Task):
     def numbers(self, found: Results, baseline: Results | None) -> Row:
         row = self.row(self.name, found, baseline)
         row = {key.removeprefix("generate_"): value for key, value in row.items()}
+        row.pop("conditions", None)
         return {"n": row.pop("generated"), **row}
 
     def images(self, frame: pd.DataFrame) -> pd.DataFrame:

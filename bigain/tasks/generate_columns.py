@@ -1,6 +1,6 @@
 """What generation contributes to a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,17 @@ from bigain.errors import BiGainError
 from bigain.metrics.accuracy import Z
 from bigain.metrics.image_metric import MetricColumn
 from bigain.tasks.columns import (
+    OTHERWISE_LEGEND,
     Column,
     Columns,
     Metrics,
     Panel,
     Row,
     check_cost,
+    comparable,
     counted,
     ranged,
+    spent_column,
     valued,
 )
 
@@ -54,6 +57,7 @@ PANEL = Panel(
     "fid_high",
     "FID, lower is better, 95% interval",
     "generate_seconds",
+    "generate_conditions",
     "Seconds per image generated (median)",
 )
 
@@ -66,6 +70,7 @@ def generation_row(
     baseline: Mapping[str, Any] | None = None,
     cost: Mapping[str, float | None] | None = None,
     fingerprint: str | None = None,
+    conditions: frozenset[str] = frozenset(),
 ) -> Row:
     """One row of a generation table; what is not known is None.
 
@@ -77,6 +82,7 @@ def generation_row(
         baseline: the baseline's scores; None if this is the baseline, or that has none.
         cost: as `accuracy_row` takes it.
         fingerprint: of its run.
+        conditions: under which its images were computed.
 
     Returns:
         "method" and the `keys`. The FID difference's interval is paired: both methods' bootstrap
@@ -97,6 +103,7 @@ def generation_row(
         "generate_evaluations": float(frame["evaluations"].mean()),
         "generate_seconds": float(frame["seconds"].median()),
         "generate_fingerprint": fingerprint,
+        "generate_conditions": conditions,
     }
     if scores is None:
         return row
@@ -133,8 +140,10 @@ def generation_columns(rows: Sequence[Row], metrics: Metrics, spent: bool = True
             f"have {' and '.join(f'{f} against {r}' for f, r, _ in sorted(scored))}; score them "
             "alike"
         )
+    alike = comparable(rows, "generate_seconds", "generate_conditions") if spent else None
+    otherwise = "" if alike is None or all(map(alike, rows)) else OTHERWISE_LEGEND
     if not scored:
-        return _columns(metrics, "", "The images have not been scored.", spent)
+        return _columns(metrics, "", f"The images have not been scored.{otherwise}", alike)
     ((features, reference, n),) = scored
     return _columns(
         metrics,
@@ -145,17 +154,22 @@ def generation_columns(rows: Sequence[Row], metrics: Metrics, spent: bool = True
         "paired by seed. FID is biased upwards when there are few images, so compare it only at "
         "equal numbers of images. Precision and recall are those of Kynkäänniemi et al., and "
         "density and coverage those of Naeem et al."
-        + (" Seconds (generation) are the median per image." if spent else ""),
-        spent,
+        + (" Seconds (generation) are the median per image." if spent else "")
+        + otherwise,
+        alike,
     )
 
 
-def _columns(metrics: Metrics, mark: str, legend: str, spent: bool) -> Columns:
-    seconds = valued("Seconds (generation)", "generate_seconds")
+def _columns(
+    metrics: Metrics, mark: str, legend: str, alike: Callable[[Row], bool] | None
+) -> Columns:
+    spent = (
+        [] if alike is None else [spent_column("Seconds (generation)", "generate_seconds", alike)]
+    )
     columns = (
         counted("Generated", "generated"),
         *(_column(column, mark) for kind in metrics for column in kind.columns),
-        *([seconds] if spent else []),
+        *spent,
     )
     return Columns(keys(metrics), columns, legend)
 

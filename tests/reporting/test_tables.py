@@ -183,3 +183,21 @@ def test_a_file_that_cannot_be_written_is_a_clear_error(tmp_path):
     rows = [accuracy_row("x")]
     with pytest.raises(BiGainError, match=r"cannot write .*results"):
         write([Section("", rows, [accuracy_columns(rows)])], tmp_path / "results" / "a", "t", "")
+
+
+def test_times_of_other_conditions_are_marked_and_explained_once():
+    here, there = frozenset({"CPU, 1 thread"}), frozenset({"CPU, 2 threads"})
+    cost = {"gflops": 1.0, "gflops_matching": 0.0, "peak_memory_mib": 64.0}
+
+    def row(title, conditions):
+        timed = frame([True, False], seconds=[0.5, 0.5])
+        return accuracy_row(title, timed, None, cost, "f", conditions)
+
+    rows = [row("a", here), row("b", there), row("c", here | there), row("d", here)]
+    columns = accuracy_columns(rows)
+    for header, value in (("Seconds", "0.500"), ("Peak MiB", "64.0")):
+        (column,) = [c for c in columns.printed if c.header == header]
+        assert [column.text(r) for r in rows] == [value, "†", "†", value]
+        assert [column.value(r) is None for r in rows] == [False, True, True, False]
+    assert columns.legend.count("†") == 1
+    assert "†" not in accuracy_columns([rows[0], rows[3]]).legend

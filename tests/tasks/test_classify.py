@@ -184,7 +184,8 @@ def test_rows_hold_every_class(golden, backbone):
 
 def test_evaluations_are_told_as_they_are_computed(backbone, golden):
     tensors, _ = golden
-    protocol, told = Classify((2, 4), (2, 1)), []
+    told: list[int] = []
+    protocol = Classify((2, 4), (2, 1))
     latents, noise = tensors["latent"], tensors["noise"][None, : protocol.trials]
     with Sharing(backbone.denoiser, None) as sharing:
         sharing.conditions(tensors["text"])

@@ -13,7 +13,8 @@ class Terminal(io.StringIO):
 def test_a_log_file_gets_a_line_now_and_then_with_the_time_left():
     now, file = 0.0, io.StringIO()
     with Progress("lgtm", 4, 1, 100, file=file, clock=lambda: now) as progress:
-        for now in (1.0, FIRST, FIRST + 1, FIRST + EVERY):
+        for later in (1.0, FIRST, FIRST + 1, FIRST + EVERY):
+            now = later
             progress.evaluated(50)
         progress.finished(2, ", top-1 50.0%")
         now += EVERY
