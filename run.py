@@ -3,6 +3,7 @@
 import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
 
 # isort: split
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import hydra
@@ -17,8 +18,8 @@ if TYPE_CHECKING:  # they are slow to import
 
 
 @hydra.main(version_base=None, config_path="configs", config_name="config")
-def main(cfg: DictConfig) -> None:
-    run_job(cfg, draw)
+def main(cfg: DictConfig) -> str | None:
+    return run_job(cfg, draw)
 
 
 def draw(job: "Job", run: "Run") -> None:
@@ -29,6 +30,12 @@ def draw(job: "Job", run: "Run") -> None:
         draw_run(job, run)
 
 
+def compare(runs: Sequence[str]) -> None:
+    from bigain.reporting.run_table import run_table  # only now: torch and pandas take seconds
+
+    print(f"\n{run_table(runs)}", end="")
+
+
 if __name__ == "__main__":
-    register_plugins()
+    register_plugins(compare)
     end_in_one_line(main, "finished images are kept and the same command resumes")

@@ -6,9 +6,6 @@ The script resumes where it was stopped. The repository ships only the test spli
 both.
 """
 
-import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
-
-# isort: split
 import argparse
 import contextlib
 import io
@@ -17,6 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of this checkout
 
+import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
+
+# isort: split
 from bigain.errors import BiGainError
 from bigain.utils.paths import given_path
 

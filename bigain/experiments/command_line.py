@@ -65,17 +65,21 @@ def _types(config: str) -> dict[str, Any]:
     return found
 
 
-def run_job(cfg: DictConfig, finished: Callable[..., None] | None = None) -> None:
+def run_job(cfg: DictConfig, finished: Callable[..., None] | None = None) -> str | None:
     """One job of run.py, alone or of a sweep.
 
     Args:
         finished: as of `bigain.experiments.runner.execute`.
+
+    Returns:
+        The run's folder; None where there is no run.
     """
     from bigain.experiments.runner import execute  # only now: torch and diffusers take seconds
 
     alone = HydraConfig.get().mode == RunMode.RUN
     try:
-        execute(cfg, finished)
+        run = execute(cfg, finished)
+        return None if run is None else str(run.path)
     except BiGainError as error:
         if alone:  # caught here, before Hydra adds to it
             sys.exit(f"error: {one_line(error)}")

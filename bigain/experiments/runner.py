@@ -56,7 +56,7 @@ def execute(cfg: DictConfig, finished: Finished | None = None) -> Run | None:
     if not settings.task.schema:  # it keeps no row per image
         return settings.task.report(settings.setup)
     job, shard = Job(settings), settings.shard
-    name = job.setup.names["compressor"]
+    name = title_of(job)
     logger = usable(settings.logger)  # before computing, to say at once if nothing can be logged
     run = job.run()
     with run.lock(shard, _sweep()), _failure_recorded(run, shard):
@@ -156,7 +156,7 @@ def report(job: Job, run: Run, more: Sequence[str] = ()) -> str:
         lines.append(
             "uncompressed: not run on these images; the same command with compressor=none does"
         )
-    return f"{job.setup.names['compressor']}: " + "\n  ".join([*lines, str(run.path)])
+    return f"{title_of(job)}: " + "\n  ".join([*lines, str(run.path)])
 
 
 def _rows_if_there(job: Job, ids: Sequence[str]) -> pd.DataFrame | None:
@@ -203,7 +203,7 @@ def working(
 
 
 def _compute(job: Job, run: Run, ids: list[str], todo: list[str]) -> None:
-    name, shard = job.setup.names["compressor"], job.settings.shard
+    name, shard = title_of(job), job.settings.shard
     device = device_of(job.setup.device)
     memory = PeakMemory(device)
     with _session_recorded(job, run, shard, device, todo):
@@ -263,6 +263,16 @@ def _session_recorded(
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def title_of(job: Job) -> str:
+    """What names a job in what it prints: its compressor, and in a sweep its other overrides."""
+    name = job.setup.names["compressor"]
+    if not _sweep():
+        return name
+    known = ("compressor", "results", "logger", "sweep", "shards", "shard")
+    given = [o for o in HydraConfig.get().overrides.task if o.split("=", 1)[0] not in known]
+    return " ".join([name, *given])
 
 
 def _sweep() -> str:

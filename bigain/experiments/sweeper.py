@@ -4,11 +4,12 @@ python run.py -m experiment=table4 shards=4 hydra/launcher=ray
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
+from bigain.experiments.last_sweep import remember
 from bigain.experiments.schema import explain
 from bigain.utils.paths import REPOSITORY
 
@@ -33,7 +35,12 @@ class ExperimentSweeper(BasicSweeper):
     """One job for each row, task and shard of ``experiments/<experiment>.yaml``.
 
     Any other sweep multiplies them.
+
+    Attributes:
+        compare: is given the folders of a sweep's runs, to print a table of them.
     """
+
+    compare: ClassVar[Callable[[Sequence[str]], None] | None] = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -59,12 +66,30 @@ class ExperimentSweeper(BasicSweeper):
         returns = super().sweep(arguments)
         for line in tally.failures:
             print(f"failed: {line}", file=sys.stderr)
+        self._table(arguments, tally.runs)
         if tally.failures:
             raise BiGainError(
                 f"{len(tally.failures)} of {tally.jobs} jobs failed; finished images are kept, and "
                 "the same command tries the rest again"
             )
         return returns
+
+    def _table(self, arguments: Sequence[str], runs: Sequence[str]) -> None:
+        """Remember the runs, and print their table, or the command that makes it."""
+        if not runs:
+            return
+        remember(runs)
+        parsed = OverridesParser.create().parse_overrides(list(arguments))
+        if names := _values(parsed, "experiment"):
+            for name in names:
+                for scale in _values(parsed, "scale") or [""]:
+                    more = f" --scale {scale}" if scale else ""
+                    print(f"table: python -m bigain.reporting table {name}{more}")
+        elif (compare := type(self).compare) is not None and len(runs) > 1:
+            try:
+                compare(runs)
+            except BiGainError as error:  # the runs themselves are whole
+                print(f"no table: {error}", file=sys.stderr)
 
     @staticmethod
     def split_arguments(
@@ -88,6 +113,7 @@ class _Tally(Launcher):
 
     Attributes:
         jobs: that ran.
+        runs: the folders of the runs they belong to.
         failures: a line each.
     """
 
@@ -95,6 +121,7 @@ class _Tally(Launcher):
         self._launcher = launcher
         self.jobs = 0
         self.failures: list[str] = []
+        self.runs: list[str] = []
 
     def setup(self, **_: Any) -> None:
         """Nothing: the launcher is set up."""
@@ -116,7 +143,11 @@ class _Tally(Launcher):
         failed = [r for r in returns if r.status != JobStatus.COMPLETED]
         for job in failed:
             self.failures.append(f"{' '.join(job.overrides or [])}: {explain(job._return_value)}")
-        return [r for r in returns if r.status == JobStatus.COMPLETED]
+        done = [r for r in returns if r.status == JobStatus.COMPLETED]
+        self.runs = list(
+            dict.fromkeys([*self.runs, *(r.return_value for r in done if r.return_value)])
+        )
+        return done
 
 
 def _values(overrides: Sequence[Override], key: str) -> list[str]:

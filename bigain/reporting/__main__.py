@@ -5,12 +5,14 @@ import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the impor
 # isort: split
 import argparse
 import sys
+from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
 from bigain.experiments.experiment_files import SCALES, load, names
+from bigain.experiments.last_sweep import recalled
 from bigain.experiments.schema import explain
 from bigain.utils.paths import REPOSITORY, given_path
 
@@ -32,20 +34,27 @@ def _parse() -> argparse.Namespace:
         description="Make tables and figures from the finished runs, and say what is missing.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    table = verbs.add_parser("table", help="write an experiment's table and figures")
-    table.add_argument("name", metavar="NAME", help="the experiment, experiments/NAME.yaml")
+    table = verbs.add_parser(
+        "table", help="write an experiment's table and figures, or print a table of any runs"
+    )
+    table.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="the experiment, experiments/NAME.yaml, and settings of every row, KEY=VALUE, as for "
+        "run.py; or the folders of runs",
+    )
+    table.add_argument("--last", action="store_true", help="the runs of the last sweep")
     table.add_argument("--scale", choices=SCALES, help="default: mini, for experiments with scales")
     table.add_argument("--out", type=given_path, help="folder; default: results, or results/SCALE")
-    table.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="settings of every row, as for run.py"
-    )
     state = verbs.add_parser("status", help="say what is done, running, missing or failed")
     state.add_argument("--scale", choices=SCALES, help="default: mini, or else paper")
+    state.add_argument("--details", action="store_true", help="say it of every entry")
     state.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help="the experiments, all by default, and any KEY=VALUE as for run.py",
+        help="experiments to tell all of, and any KEY=VALUE as for run.py; default: one line each",
     )
     kept = verbs.add_parser("bundle", help="pack finished runs into a few small files to keep")
     kept.add_argument(
@@ -67,7 +76,7 @@ def _parse() -> argparse.Namespace:
     if arguments.verb != "table" or not all("=" in text for text in more):
         parser.parse_args()  # says what is wrong with them
     else:
-        arguments.overrides += more  # those after an option, which argparse leaves
+        arguments.names += more  # those after an option, which argparse leaves
     return arguments
 
 
@@ -75,7 +84,24 @@ def _parse() -> argparse.Namespace:
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    experiment = load(arguments.name, arguments.scale, arguments.overrides)
+    overrides = [text for text in arguments.names if "=" in text and not Path(text).is_dir()]
+    chosen = [text for text in arguments.names if text not in overrides]
+    runs = recalled() if arguments.last else [name for name in chosen if "/" in name]
+    if runs:
+        if overrides or arguments.scale or arguments.out or len(runs) < len(chosen):
+            raise BiGainError(
+                "a table of runs takes their folders alone, such as results/runs/*, or --last"
+            )
+        from bigain.reporting.run_table import run_table
+
+        print(run_table([given_path(run) for run in runs]), end="")
+        return
+    if len(chosen) != 1:
+        raise BiGainError(
+            f"name one experiment ({', '.join(names())}), the folders of runs, or --last; got "
+            f"{' '.join(chosen) or 'nothing'}"
+        )
+    experiment = load(chosen[0], arguments.scale, overrides)
     from bigain.reporting.build import build, collect
     from bigain.reporting.verdict import verdict
 
@@ -91,7 +117,7 @@ def _table(arguments: argparse.Namespace) -> None:
 def _status(arguments: argparse.Namespace) -> None:
     from bigain.reporting.status import status_of
 
-    for line in status_of(arguments.names, arguments.scale):
+    for line in status_of(arguments.names, arguments.scale, arguments.details):
         print(line, flush=True)
 
 

@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
+from bigain.experiments.entry_memory import EntryLike, EntryMemory
 from bigain.experiments.experiment_files import Entry, Experiment
 from bigain.experiments.schema import explain
 from bigain.store.runs import Run
@@ -61,7 +62,10 @@ class State:
         return "; ".join(parts)
 
 
-def look(entry: Entry) -> State:
+States = dict[tuple[str, ...], State]
+
+
+def look(entry: EntryLike) -> State:
     """The state of an entry; what hinders it is a part of that, not an error."""
     try:
         path, wanted = entry.run_path, entry.image_ids()
@@ -71,22 +75,22 @@ def look(entry: Entry) -> State:
         for name in run.records("failed"):
             failure = run.read_record(name) or {}  # gone since: it has succeeded
             failures[failure.get("shard") or str(Shard())] = failure.get("error", "unknown")
-        return State(
-            len(wanted),
-            len(run.finished().intersection(wanted)),
-            entry.scored(run),
-            run.running(),
-            failures,
-        )
+        done, scored = len(run.finished().intersection(wanted)), entry.scored(run)
+        # nobody works on what is whole, and on a read-only folder nobody's lock can be asked for
+        running = [] if done == len(wanted) and scored else run.running()
+        return State(len(wanted), done, scored, running, failures)
     except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
         return State(problem=explain(error))
 
 
-def status_of(given: Sequence[str], scale: str | None = None) -> Iterator[str]:
+def status_of(
+    given: Sequence[str], scale: str | None = None, details: bool = False
+) -> Iterator[str]:
     """Lines about experiments.
 
     Args:
         given: names of experiments, all by default, and overrides, which hold a "=".
+        details: of every entry; otherwise of experiments that are named, and one line for others.
         scale: "paper" or "mini"; by default "mini", or "paper" where there is no other.
 
     Raises:
@@ -94,48 +98,97 @@ def status_of(given: Sequence[str], scale: str | None = None) -> Iterator[str]:
     """
     overrides = [g for g in given if "=" in g]
     chosen = [g for g in given if "=" not in g]
-    known: dict[tuple[str, ...], State] = {}  # experiments share entries, and each takes a moment
-    for name in chosen or experiment_files.names(scale):
-        try:
-            experiment = experiment_files.load(name, scale or _scale(name), overrides)
-        except BiGainError as error:
-            if chosen:
-                raise
-            yield f"{name}: {error}"
-            continue
-        yield from status(experiment, overrides, known)
+    known: States = {}  # experiments share entries, and each takes a moment
+    with EntryMemory().kept() as memory:
+        for name in chosen or experiment_files.names(scale):
+            try:
+                experiment = experiment_files.load(name, scale or _scale(name), overrides)
+            except BiGainError as error:
+                if chosen:
+                    raise
+                yield f"{name}: {error}"
+                continue
+            if chosen or details:
+                yield from status(experiment, overrides, known, memory)
+            else:
+                yield summary(experiment, overrides, known, memory)
+
+
+def summary(
+    experiment: Experiment, overrides: Sequence[str], known: States, memory: EntryMemory | None
+) -> str:
+    """One line about an experiment, and the command that completes it or says what hinders it."""
+    found = [
+        _state(entry, known, memory)
+        for group in experiment.groups
+        for row in group.rows
+        for entry in row.entries.values()
+    ]
+    line = f"{_title(experiment)}: {_counts(found)}"
+    if command := _next(experiment, overrides, found):
+        return f"{line}; next: {command}"
+    if any(state.problem is not None for state in found):
+        scale = ["--scale", experiment.scale] if experiment.scale else []
+        given = ["status", experiment.name, *scale, *overrides]
+        return f"{line}; why: python -m bigain.reporting {shlex.join(given)}"
+    return line
 
 
 def status(
-    experiment: Experiment, overrides: Sequence[str], known: dict[tuple[str, ...], State]
+    experiment: Experiment,
+    overrides: Sequence[str],
+    known: States,
+    memory: EntryMemory | None = None,
 ) -> Iterator[str]:
     """Lines about an experiment, and the command that completes it.
 
     Args:
         overrides: those on top of every row's, for that command.
         known: the states of entries by their overrides, which it adds to.
+        memory: of entries; without one each is built.
     """
-    yield experiment.name + (f" ({experiment.scale})" if experiment.scale else "")
+    yield _title(experiment)
     yield f"  {experiment.title}"
     states = []
     for group in experiment.groups:
         lines: dict[str, list[str]] = {}
         for row in group.rows:
             for task, entry in row.entries.items():
-                key = tuple(entry.overrides)
-                known[key] = known[key] if key in known else look(entry)
-                states.append(known[key])
-                lines.setdefault(known[key].line, []).append(f"{row.title} ({task})")
+                states.append(_state(entry, known, memory))
+                lines.setdefault(states[-1].line, []).append(f"{row.title} ({task})")
         if group.title:
             yield f"  {group.title}"
         yield from (f"    {line}: {', '.join(those)}" for line, those in lines.items())
+    yield f"  {_counts(states)}"
+    if command := _next(experiment, overrides, states):
+        yield f"  next: {command}"
+
+
+def _title(experiment: Experiment) -> str:
+    return experiment.name + (f" ({experiment.scale})" if experiment.scale else "")
+
+
+def _state(entry: Entry, known: States, memory: EntryMemory | None) -> State:
+    key = tuple(entry.overrides)
+    if key not in known:
+        known[key] = look(entry if memory is None else memory.of(entry))
+    return known[key]
+
+
+def _counts(states: Sequence[State]) -> str:
     words = [state.word for state in states]
     counts = {word: words.count(word) for word in dict.fromkeys(words)}
-    yield f"  {len(words)} entries: " + ", ".join(f"{n} {word}" for word, n in counts.items())
-    if any(word not in ("done", "running") for word in words):
-        scale = [f"scale={experiment.scale}"] if experiment.scale else []
-        given = [f"experiment={experiment.name}", *scale, *overrides]
-        yield f"  next: python run.py -m {shlex.join(given)}"
+    entries = "1 entry" if len(words) == 1 else f"{len(words)} entries"
+    return f"{entries}: " + ", ".join(f"{n} {word}" for word, n in counts.items())
+
+
+def _next(experiment: Experiment, overrides: Sequence[str], states: Sequence[State]) -> str | None:
+    """What computes what is left; None if nothing can be."""
+    if all(state.word in ("done", "running", "cannot run") for state in states):
+        return None
+    scale = [f"scale={experiment.scale}"] if experiment.scale else []
+    given = [f"experiment={experiment.name}", *scale, *overrides]
+    return f"python run.py -m {shlex.join(given)}"
 
 
 def _scale(name: str) -> str | None:

@@ -15,6 +15,7 @@ from bigain.store import run_images
 from bigain.store.identity import fingerprint, plain
 from bigain.store.reference_statistics import ReferenceStatistics
 from bigain.store.runs import Run
+from bigain.store.wanted import WantedScores
 from bigain.tasks.evaluate import NETWORK, PROMPTS, Evaluate, PromptScorer
 from bigain.utils.images import ImageFolder, open_folder, open_images
 
@@ -122,9 +123,13 @@ class Scoring:
 
     def complete(self, run: Run, n: int) -> bool:
         """Whether the run has all scores of its first n images that it can still be given."""
-        found = self._found(run, n)
-        archived = run.read_record(run_images.ARCHIVED) is not None
-        return len(found) == len(self.chosen) or (archived and self._against(found))
+        return self.wanted(n).complete(run)
+
+    def wanted(self, n: int) -> WantedScores:
+        """Where a run keeps the scores of its first n images."""
+        compared = [metric.name for metric in self.chosen if metric.compares]
+        every = {metric.name: self.record(metric, n) for metric in self.chosen}
+        return WantedScores(every, compared or list(every))
 
     def of_run(self, run: Run, n: int) -> dict[str, Any]:
         """Scores of a run's first n images, each computed once and kept as a record of the run.
@@ -162,8 +167,7 @@ class Scoring:
 
     def _against(self, found: Mapping[str, Any]) -> bool:
         """Whether some scores are of the reference, if any are to be."""
-        compared = [metric.name for metric in self.chosen if metric.compares]
-        return any(name in found for name in compared or [m.name for m in self.chosen])
+        return not found.keys().isdisjoint(self.wanted(0).against)
 
     def _merged(self, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         merged: dict[str, Any] = dict.fromkeys(ABOUT)

@@ -5,17 +5,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
-from torchvision.utils import make_grid
 
 from bigain.errors import BiGainError, some
 from bigain.utils.files import atomic
 from bigain.utils.hash_cache import sha256
+
+if TYPE_CHECKING:
+    import torch
 
 FINGERPRINT, IMAGE_ID, PROMPT = "bigain.fingerprint", "bigain.image_id", "bigain.prompt"
 _PIXELS = "bigain.pixels"  # the SHA-256 of the pixels in a file that this project wrote
@@ -119,8 +120,10 @@ def too_large(error: Exception) -> str | None:
     return f"{given} more than the {2 * (Image.MAX_IMAGE_PIXELS or 0)} that are read; shrink it"
 
 
-def pixels(images: torch.Tensor) -> np.ndarray:
+def pixels(images: "torch.Tensor") -> np.ndarray:
     """Float [..., C, H, W] in [-1, 1] to uint8 [..., H, W, C]; other values are clipped."""
+    import torch  # only here, as the store reads and writes images without it
+
     scaled = (images * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
     return scaled.movedim(-3, -1).cpu().numpy()
 
@@ -160,6 +163,10 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = COLUMNS) -> np.nd
     Returns:
         uint8 [H', W', 3].
     """
+    import torch
+    import torch.nn.functional as F
+    from torchvision.utils import make_grid
+
     large = torch.from_numpy(np.stack([enlarged(image) for image in images])).permute(0, 3, 1, 2)
     grid = make_grid(large, nrow=columns, padding=GAP, pad_value=255)
     if len(images) == 1:  # make_grid puts no frame around a single image

@@ -9,7 +9,8 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
-from bigain.reporting.status import State, look, status, status_of
+from bigain.reporting.status import State, look, status, status_of, summary
+from bigain.store import locks
 from bigain.store.runs import Run
 from bigain.store.shards import Shard
 
@@ -145,11 +146,45 @@ def test_the_lines_of_an_experiment(run, tmp_path):
     assert shared.looked == 1, "what experiments share is looked at once"
 
 
+def test_a_line_per_experiment_ends_with_a_command(run, tmp_path):
+    run.append(rows(0, 1, 2))
+    entries = {
+        "done": Entry(run.path, ["a"]),
+        "missing": Entry(tmp_path / "none", ["b"]),
+        "broken": Entry(tmp_path, ["c"], error="no data"),
+    }
+
+    def line(*names: str, overrides=(), scale="mini") -> str:
+        group = Group("DiT", [Row(name, {"classify": entries[name]}) for name in names])
+        return summary(Experiment([group], scale=scale), overrides, {}, None)
+
+    assert line("done") == "table4 (mini): 1 entry: 1 done"
+    assert line("done", "missing", "broken", overrides=["task.path=a b"]) == (
+        "table4 (mini): 3 entries: 1 done, 1 missing, 1 cannot run; "
+        "next: python run.py -m experiment=table4 scale=mini 'task.path=a b'"
+    )
+    assert line("done", "broken", scale=None) == (
+        "table4: 2 entries: 1 done, 1 cannot run; why: python -m bigain.reporting status table4"
+    )
+
+
+def test_a_finished_run_on_a_read_only_folder_is_done(run, entry, monkeypatch):
+    run.append(rows(0, 1, 2))
+    with run.lock(Shard()):
+        pass
+
+    def refused(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(locks.FileLock, "acquire", refused)
+    assert look(entry).line == "done, 3 of 3 images"
+
+
 def test_nothing_is_next_where_all_is_done(run):
     run.append(rows(0, 1, 2))
     group = Group("", [Row("Uncompressed", {"classify": Entry(run.path, [])})])
     lines = list(status(Experiment([group], scale=None), [], {}))
-    assert lines[-1] == "  1 entries: 1 done" and lines[0] == "table4"
+    assert lines[-1] == "  1 entry: 1 done" and lines[0] == "table4"
 
 
 def test_one_bad_experiment_does_not_hide_the_others(tmp_path, monkeypatch):
@@ -158,7 +193,7 @@ def test_one_bad_experiment_does_not_hide_the_others(tmp_path, monkeypatch):
     (tmp_path / "a.yaml").write_text("title: x\n")
     monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
     monkeypatch.setattr(experiment_files, "names", lambda scale=None: [] if scale else ["a", "b"])
-    lines = list(status_of([f"results={tmp_path}", "limit=2"]))
+    lines = list(status_of([f"results={tmp_path}", "limit=2"], details=True))
     assert lines[0].startswith("a: a.yaml must have the keys")
     assert lines[1] == "b" and "missing, 0 of 2 images: Uncompressed" in lines[3]
     assert lines[-1] == f"  next: python run.py -m experiment=b results={tmp_path} limit=2"

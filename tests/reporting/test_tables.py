@@ -50,10 +50,11 @@ def test_row_holds_the_metrics_of_its_frames():
         "evaluations": 34.0,  # 30, 32, .., 38
         "seconds": 2.5,
         "fingerprint": "abc",
+        "conditions": frozenset(),
         **cost,
         **dict.fromkeys(RANKING_KEYS),
     }
-    assert tuple(row) == ("method", *KEYS, *RANKING_KEYS)
+    assert tuple(row) == ("method", *KEYS, *RANKING_KEYS, "conditions")
 
 
 def test_images_are_paired_by_id_and_not_by_place():
