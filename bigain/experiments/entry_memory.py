@@ -84,6 +84,8 @@ class EntryMemory:
         self._entries: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, Stamp] = {}
         self._new = False
+        if user_cache.folder() is None:  # nothing is to be kept
+            return
         try:
             found = json.loads(file.read_text())
             if found["key"] == self._key and unchanged(found["seen"]):
@@ -118,7 +120,9 @@ class EntryMemory:
         yield self
         seen = {name: found for name, found in self._seen.items() if not _known(name)}
         latest = max((found[1] for found in seen.values() if found), default=0)
-        if not self._new or not unchanged(seen) or time.time() - latest / 1e9 < SETTLED:
+        if not self._new or user_cache.folder() is None:
+            return
+        if not unchanged(seen) or time.time() - latest / 1e9 < SETTLED:
             return
         about = {"key": self._key, "seen": seen, "entries": self._entries}
         try:

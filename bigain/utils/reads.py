@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from stat import S_ISDIR
 from typing import Any
 
-Stamp = (
-    list[int] | None
-)  # size, times and inode of a file or listed folder; None if there is nothing
+# size, times and inode of a file or a listed folder, nothing of others; None if it is not there
+Stamp = list[int] | None
 _LISTINGS = ("os.listdir", "os.scandir")
 _active: dict[str, Stamp] | None = None
 _hooked = False

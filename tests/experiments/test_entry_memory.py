@@ -37,8 +37,9 @@ def entry(model, tmp_path) -> Entry:
 
 
 @pytest.fixture
-def found(tmp_path):
+def found(tmp_path, monkeypatch):
     """What a new process is told of an entry, and whether it had to be built."""
+    monkeypatch.setenv("BIGAIN_CACHE", str(tmp_path / "cache"))
 
     def found(entry: Entry) -> tuple[EntryLike, bool]:
         fresh = Entry(entry.overrides)
@@ -113,12 +114,18 @@ def test_entries_on_photographs_are_not_remembered(entry, found, monkeypatch):
     assert [found(entry)[1] for _ in range(2)] == [True, True]
 
 
+def test_without_a_cache_nothing_is_remembered(entry, found, monkeypatch):
+    monkeypatch.setenv("BIGAIN_CACHE", "off")
+    assert [found(entry)[1] for _ in range(2)] == [True, True]
+
+
 def test_what_was_written_a_moment_ago_is_not_remembered(entry, found, model):
     os.utime(model / "transformer" / "config.json")
     assert [found(entry)[1] for _ in range(2)] == [True, True]
 
 
-def test_a_status_that_remembers_needs_no_torch(tmp_path):
+def test_a_status_that_remembers_needs_no_torch(tmp_path, monkeypatch):
+    monkeypatch.setenv("BIGAIN_CACHE", str(tmp_path / "cache"))
     code = (
         "import sys\nfrom pathlib import Path\nfrom bigain.experiments import entry_memory\n"
         f"entry_memory.FILE = Path({str(tmp_path / 'memory.json')!r})\n"
