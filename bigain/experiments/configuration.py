@@ -76,8 +76,7 @@ class Settings:
         shard: the share of the images to compute.
         logger: shows finished runs; None for logger=none.
         sweep: the experiment that a run belongs to, if any.
-        recorded: the configuration as a run keeps it, less what cannot change a result.
-        resolved: all of it, with interpolations resolved, unless they read the environment.
+        cfg: the configuration that they were built from.
     """
 
     task: Task
@@ -85,20 +84,29 @@ class Settings:
     shard: Shard
     logger: Logger | None
     sweep: str | None
-    recorded: dict[str, Any]
-    resolved: dict[str, Any]
+    cfg: DictConfig
 
     def uncompressed(self) -> "Settings":
         """The same without a compressor."""
-        plain = {"name": "none", "_target_": None}
-        return replace(
-            self,
-            setup=replace(
-                self.setup, compressor=None, names={**self.setup.names, "compressor": "none"}
-            ),
-            recorded={**self.recorded, "compressor": plain},
-            resolved={**self.resolved, "compressor": plain},
-        )
+        names = {**self.setup.names, "compressor": "none"}
+        return replace(self, setup=replace(self.setup, compressor=None, names=names))
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The configuration as a run keeps it, less what cannot change a result."""
+        found: Any = OmegaConf.to_container(self.cfg)
+        kept = {str(key): value for key, value in found.items() if key not in PASSING}
+        return kept | self._compressor
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """All of it, with interpolations resolved, unless they read the environment."""
+        return without_environment(self.cfg) | self._compressor
+
+    @property
+    def _compressor(self) -> dict[str, Any]:
+        plain = self.setup.names["compressor"] == "none"
+        return {"compressor": {"name": "none", "_target_": None}} if plain else {}
 
 
 def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
@@ -147,16 +155,7 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
         limit=cfg.limit,
     )
     task.check(setup)
-    recorded: Any = OmegaConf.to_container(cfg)
-    return Settings(
-        task,
-        setup,
-        share,
-        build(cfg, "logger"),
-        cfg.sweep,
-        {str(key): value for key, value in recorded.items() if key not in PASSING},
-        without_environment(cfg),
-    )
+    return Settings(task, setup, share, build(cfg, "logger"), cfg.sweep, cfg)
 
 
 def check(cfg: DictConfig) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.resolvers import oc
 
 from bigain.errors import BiGainError
 from bigain.utils.paths import REPOSITORY, given_path
@@ -116,43 +115,22 @@ def with_paths(cfg: DictConfig) -> DictConfig:
 
 
 def without_environment(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration with interpolations resolved, but for values that read the environment.
+    """The configuration with interpolations resolved, except those that read the environment.
 
     These stay as they are written, because a value of the environment may be a secret.
     """
-    read = False
 
-    def env(*arguments: Any) -> Any:
-        nonlocal read
-        read = True
-        return oc.env(*arguments)
+    def escaped(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: escaped(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [escaped(value) for value in node]
+        reads = isinstance(node, str) and "oc.env:" in node
+        return node.replace("${", r"\${") if reads else node
 
-    def shown(parent: Any, key: Any, written: Any) -> Any:
-        nonlocal read
-        if not isinstance(written, str):  # a container, or a plain value
-            inner = _items(written)
-            if inner is None:
-                return written
-            found = {k: shown(parent[key], k, value) for k, value in inner}
-            return found if isinstance(written, dict) else list(found.values())
-        read = False
-        value = parent[key]
-        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        return written if read else plain
-
-    written: Any = OmegaConf.to_container(cfg)
-    OmegaConf.register_new_resolver("oc.env", env, replace=True)
-    try:
-        return {str(key): shown(cfg, key, value) for key, value in written.items()}
-    finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-
-
-def _items(node: Any) -> Iterable[tuple[Any, Any]] | None:
-    """The keys and values of a mapping or list; None for anything else."""
-    if isinstance(node, dict):
-        return node.items()
-    return enumerate(node) if isinstance(node, list) else None
+    plain = OmegaConf.create(escaped(OmegaConf.to_container(cfg)))
+    found: Any = OmegaConf.to_container(plain, resolve=True)
+    return found
 
 
 def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:

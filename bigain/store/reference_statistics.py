@@ -104,9 +104,10 @@ class ReferenceStatistics:
                 raise ValueError(f"{name} has a mean and a covariance of different sizes")
             if moments.n < 2:
                 raise ValueError(f"{name} is of {moments.n} images")
-        wanted = (min(self.n, KEPT), len(self.pooled.mean))
-        if tuple(self.features.shape) != wanted:
-            raise ValueError(f"features are {tuple(self.features.shape)}, and should be {wanted}")
+        most, width = min(self.n, KEPT), len(self.pooled.mean)
+        shape = tuple(self.features.shape)
+        if len(shape) != 2 or not 1 <= shape[0] <= most or shape[1] != width:
+            raise ValueError(f"features are {shape}, and should be at most {most} rows of {width}")
 
     @property
     def _arrays(self) -> dict[str, np.ndarray]:

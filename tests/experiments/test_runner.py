@@ -122,7 +122,7 @@ def test_other_weights_are_another_run(overrides, small_dit, tmp_path, run, job)
     with pytest.raises(BiGainError, match="NaN"):
         run([*overrides, f"model.path={other}"])
     (other / name).write_bytes((other / name).read_bytes()[:1000])
-    with pytest.raises(BiGainError, match="cannot be loaded"):
+    with pytest.raises(BiGainError, match="its weights hold 1000 bytes; copy both"):
         run([*overrides, f"model.path={other}"])
 
 
@@ -262,8 +262,9 @@ def test_sigkill_at_random_moments_loses_nothing(overrides, tmp_path, run, job):
         kept = finished
     assert 0 < kept < 240
     resumed = run(chosen)
-    (session,) = resumed.read_record("sessions")["sessions"]
+    *killed, session = resumed.read_record("sessions")["sessions"]
     assert session["images"] == 240 - kept, "a finished image was computed again"
+    assert all("device" in one and "finished" not in one for one in killed)
     assert_same_table(run([*chosen, f"results={tmp_path}/whole"]), resumed)
 
 

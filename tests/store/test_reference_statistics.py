@@ -142,7 +142,9 @@ def test_one_changed_bit_is_another_statistic(tmp_path: Path, key: str) -> None:
         ("pooled_mean", np.zeros(3), "different sizes"),
         ("pooled_covariance", np.zeros((4, 3)), "different sizes"),
         ("pooled_n", np.array(1), "is of 1 images"),
-        ("features", np.zeros((1, 4), np.float32), "should be"),
+        ("features", np.zeros((0, 4), np.float32), "should be"),
+        ("features", np.zeros((51, 4), np.float32), "should be"),
+        ("features", np.zeros((50, 3), np.float32), "should be"),
         ("pooled_mean", np.array(["a"] * 4), "finite"),
     ],
 )
