@@ -22,6 +22,7 @@ def compress(
     blocks: str | Sequence[int] = "default",
     sites: Sequence[str] = ("self_attention",),
     seed: int = 0,
+    decide_on: str = "default",
     **settings: Any,
 ) -> "Attachment":
     """Compress a model from now on, until the returned handle is removed.
@@ -42,6 +43,9 @@ def compress(
             the model's depth.
         sites: any of "self_attention", "cross_attention" (its queries) and "mlp".
         seed: seed for random compressors.
+        decide_on: the tokens that compressors look at: "block_input", before the block's norm;
+            "attention_input", after it; or "default", which is where the paper's code looks in this
+            family of models.
         settings: the settings of a compressor that is given by its name, such as ``ratio=0.5``.
 
     Raises:
@@ -65,7 +69,8 @@ def compress(
         >>> handle.remove()
     """
     chosen = compressor_of(compressor, settings)
-    attachment = Attachment(model, chosen, blocks=blocks, sites=sites, seed=seed)
+    where: dict[str, Any] = {"blocks": blocks, "sites": sites, "seed": seed}
+    attachment = Attachment(model, chosen, decide_on=decide_on, **where)
     attachment.attach()
     attachment.warn_if_idle()
     return attachment
