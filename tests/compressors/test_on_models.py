@@ -16,6 +16,7 @@ from bigain.compressors import (
     Cached,
     Compose,
     FrequencyFilter,
+    KVSelect,
     LinearAlpha,
     SiTo,
     ToDo,
@@ -38,7 +39,10 @@ COMPRESSORS = {
     "high": FrequencyFilter("high"),
     "low_cells": FrequencyFilter("low", domain="cells"),
     "high_cells": FrequencyFilter("high", domain="cells"),
+    "kv_cells": KVSelect(2),
+    "kv_grid": KVSelect(ratio=0.75, keep="highest"),
     "compose": Compose(LGTM(0.5), ToDo(2)),
+    "compose_select": Compose(LGTM(0.5), KVSelect(2)),
 }
 every_compressor = pytest.mark.parametrize("name", COMPRESSORS)
 both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
