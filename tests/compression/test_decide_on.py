@@ -21,6 +21,9 @@ OFFICIAL = {
     "lgtm_official_0.7": LGTM(0.7, cells="official"),
     "lgtm_official_l2norm_0.5": LGTM(0.5, cells="official", score="l2_norm"),
     "abm_0.5": ABM(0.5),
+    "abm_sum_0.5": ABM(0.5, aggregate="sum"),
+    "tome_mlerp_0.5": ToMe(0.5, destinations="first", merge="mlerp"),
+    "tome_prune_0.5": ToMe(0.5, destinations="first", merge="keep"),
 }
 
 

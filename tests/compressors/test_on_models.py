@@ -27,6 +27,9 @@ from bigain.utils.randomness import KeyedStream
 COMPRESSORS = {
     "tome_first": ToMe(0.5, destinations="first"),
     "tome_random": ToMe(0.5),
+    "tome_mlerp": ToMe(0.5, merge="mlerp"),
+    "lgtm_keep": LGTM(0.5, merge="keep"),
+    "abm_sum": ABM(0.5, aggregate="sum"),
     "sito": SiTo(0.5),
     "lgtm": LGTM(0.5),
     "cached": Cached(LGTM(0.5)),
