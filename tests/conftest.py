@@ -74,6 +74,12 @@ def load_golden(name: str, kind: type) -> GoldenModel:
 
 
 @pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Where the outputs of the reference implementations are."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
 def operators() -> dict[str, Tensor]:
     """The tensors of golden/operators.safetensors."""
     return load_file(GOLDEN / "operators.safetensors")

@@ -5,6 +5,7 @@ that differs between families of denoisers.
 """
 
 from bigain.compression.architectures import (
+    DECIDE_ON,
     SITES,
     Architecture,
     Block,
@@ -15,6 +16,7 @@ from bigain.compression.architectures import (
 from bigain.compression.handle import Attachment, attached, compress, remove
 
 __all__ = [
+    "DECIDE_ON",
     "SITES",
     "Architecture",
     "Attachment",

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigain.compression.architectures import SITES, Block
+from bigain.compression.architectures import DECIDE_ON, SITES, Architecture, Block
 from bigain.compressors import Compressor, Plan
 
 OUTSIDE = (
@@ -35,6 +35,22 @@ def check_sites(compressor: Compressor, blocks: Sequence[Block], sites: Sequence
                 f"{compressor!r} shortens the keys and values of self-attention alone; "
                 f"remove {site} from sites"
             )
+
+
+def decide_on(given: str, architecture: Architecture, blocks: Sequence[Block]) -> str:
+    """The one of `DECIDE_ON` that is meant; ValueError if it is none, or the blocks have none."""
+    if given == "default":
+        return architecture.decide_on
+    if given not in DECIDE_ON:
+        raise ValueError(
+            f"decide_on must be default or one of {', '.join(DECIDE_ON)}; got {given!r}"
+        )
+    if given == "attention_input" and any(b.module.only_cross_attention for b in blocks):
+        raise ValueError(
+            "some of these blocks have no self-attention whose input could decide; name others in "
+            "blocks, or set decide_on='block_input'"
+        )
+    return given
 
 
 def checkpointing_modules(model: nn.Module, blocks: Sequence[Block]) -> list[Any]:

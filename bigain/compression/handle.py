@@ -22,6 +22,7 @@ def compress(
     blocks: str | Sequence[int] = "default",
     sites: Sequence[str] = ("self_attention",),
     seed: int = 0,
+    decide_on: str = "default",
     **settings: Any,
 ) -> "Attachment":
     """Compress a model from now on, until the returned handle is removed.
@@ -34,14 +35,17 @@ def compress(
             compiled or not; docs/compatibility.md lists what else may be done to it. A pipeline's
             scheduler says how many timesteps there are, for schedules over time such as IE-KVD's.
         compressor: what to do with the tokens, such as LGTM(0.5); or the name of a compressor
-            ("abm", "frequency", "iekvd", "lgtm", "sito", "todo" or "tome"), with its settings as
-            further arguments.
+            ("abm", "frequency", "iekvd", "kvselect", "lgtm", "sito", "todo" or "tome"), with its
+            settings as further arguments.
         blocks: "default", "all", or a list. For a U-Net the list holds downsampling factors (1, 2,
             4, 8), and the default is the smallest that has transformer blocks. For a DiT it holds
             block indices, and the default is the ten of 28 that the paper compresses, scaled to
             the model's depth.
         sites: any of "self_attention", "cross_attention" (its queries) and "mlp".
         seed: seed for random compressors.
+        decide_on: the tokens that compressors look at: "block_input", before the block's norm;
+            "attention_input", after it; or "default", which is where the paper's code looks in this
+            family of models.
         settings: the settings of a compressor that is given by its name, such as ``ratio=0.5``.
 
     Raises:
@@ -65,7 +69,8 @@ def compress(
         >>> handle.remove()
     """
     chosen = compressor_of(compressor, settings)
-    attachment = Attachment(model, chosen, blocks=blocks, sites=sites, seed=seed)
+    where: dict[str, Any] = {"blocks": blocks, "sites": sites, "seed": seed}
+    attachment = Attachment(model, chosen, decide_on=decide_on, **where)
     attachment.attach()
     attachment.warn_if_idle()
     return attachment

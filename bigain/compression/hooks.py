@@ -78,6 +78,7 @@ class Hooks:
         model: the denoiser.
         architecture: the adapter around the denoiser.
         blocks: the compressed blocks, in forward order.
+        decide_on: one of `DECIDE_ON`.
         sample_keys: int64 [B] for the following forwards. Samples with equal keys and timesteps
             draw the same random numbers. None gives all samples the same draws, so that both halves
             of classifier-free guidance agree.
@@ -95,6 +96,7 @@ class Hooks:
         blocks: str | Sequence[int],
         sites: Sequence[str],
         seed: int,
+        decide_on: str = "default",
     ) -> None:
         self.architecture = architecture_of(model)
         self.model: nn.Module = self.architecture.model
@@ -106,6 +108,7 @@ class Hooks:
         self.sample_keys: Tensor | None = None
         self.shared: SharedBlock | None = None
         self.planner: Callable[..., Plan] = type(compressor).plan
+        self.decide_on = checks.decide_on(decide_on, self.architecture, self.blocks)
         checks.check_sites(compressor, self.blocks, sites)
         self.sites = tuple(dict.fromkeys(sites))
         self._purpose = key_of("compressor", seed)
@@ -166,9 +169,11 @@ class Hooks:
         keep(self.model.register_forward_hook(self._verify))
         keep(self.model.register_forward_hook(self._end, always_call=True))
         for index, block in enumerate(self.blocks):
-            keep(Retrace(block.module))
-            plan = partial(self._plan, index, Signature(block.module))
-            keep(block.module.register_forward_pre_hook(plan, with_kwargs=True))
+            before_attention = self.decide_on == "attention_input"
+            decider: Any = block.site("self_attention") if before_attention else block.module
+            plan = partial(self._plan, index, Signature(decider))
+            keep(Retrace(decider))
+            keep(decider.register_forward_pre_hook(plan, with_kwargs=True))
             for site in self.sites:
                 module: Any = block.site(site)
                 before = partial(self._shorten, index, site, Signature(module))
@@ -219,10 +224,10 @@ class Hooks:
             raise RuntimeError(checks.OUTSIDE)
         return self._threads.own.forward
 
-    # Planning, before each block
+    # Planning, before each block or its self-attention
 
     def _plan(
-        self, index: int, signature: Signature, module: nn.Module, args: tuple, kwargs: dict
+        self, index: int, signature: Signature, _: nn.Module, args: tuple, kwargs: dict
     ) -> None:
         now = self._now
         x = signature.read("hidden_states", args, kwargs)
@@ -233,7 +238,7 @@ class Hooks:
             if t.device != x.device:  # offloading has moved the latent since _begin
                 t, stream = t.to(x.device), KeyedStream(stream.keys.to(x.device))
             with torch.no_grad(), _full_precision(x):
-                decide = partial(self._decide, module, x, grid, t, stream.fork(index))
+                decide = partial(self._decide, index, x, grid, t, stream.fork(index))
                 if index in self._watched:
                     plan = decide()
                 else:
@@ -244,20 +249,22 @@ class Hooks:
         now.plans[index] = plan
 
     def _decide(
-        self, module: nn.Module, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream
+        self, index: int, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream
     ) -> Plan:
         """The block's plan, made for one sample of each group while these are still equal."""
         shared, now = self.shared, self._now
-        if shared is None or shared.module is not module:
+        if shared is None or shared.module is not self.blocks[index].module:
             return self.planner(self.compressor, x, grid, t, stream)
         first = shared.groups.first
-        now.once = self.planner(self.compressor, x[first], grid, t[first], stream.at(first))
+        one = x[first] if len(x) == len(t) else x  # attention may be given only these
+        now.once = self.planner(self.compressor, one, grid, t[first], stream.at(first))
         alone = self.sites == ("self_attention",) and not self.compressor.reuse
         if shared.attention and alone:
             return now.once  # only the attention itself uses the plan
         if now.once.keys_values is None and now.once.queries is not None:
             return Plan(queries=now.once.queries.at(shared.groups.group))
-        return self.planner(self.compressor, x, grid, t, stream)
+        every = x if len(x) == len(t) else x[shared.groups.group]
+        return self.planner(self.compressor, every, grid, t, stream)
 
     def _plan_of(self, index: int, samples: int) -> Plan:
         """The block's plan, or that of one sample per group if the site is given only these."""

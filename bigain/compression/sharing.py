@@ -116,6 +116,9 @@ class Sharing:
             attachment.shared = None
         else:
             attention = block.site("self_attention") in self._before
+            if attachment.decide_on == "attention_input" and not attention:
+                attachment.shared = None  # what decides has seen the class
+                return
             attachment.shared = SharedBlock(block.module, groups, attention)
 
     def _once(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:

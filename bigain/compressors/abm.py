@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigain.compressors.base import Compressor, Plan, check_number, check_ratio, plain_numbers
+from bigain.compressors.base import (
+    Compressor,
+    Plan,
+    check_choice,
+    check_number,
+    check_ratio,
+    plain_numbers,
+)
 from bigain.compressors.matching import cell_tokens
 from bigain.compressors.spectrum import score
 from bigain.compressors.tokens import TokenGrid, TokenMap
@@ -14,7 +21,7 @@ from bigain.utils.randomness import KeyedStream
 
 @dataclass(frozen=True)
 class ABM(Compressor):
-    """Average whole cells, the smoothest first. A cell is as rough as its roughest token.
+    """Average whole cells, the smoothest first.
 
     Args:
         ratio: share of the tokens to merge away. The int(ratio*N) // (stride**2 - 1) cells with
@@ -22,6 +29,8 @@ class ABM(Compressor):
         threshold: merge every cell whose score is at most this value (the paper's wording).
             Samples then keep different numbers of tokens, and attention masks the empty slots.
         stride: side of a cell in tokens.
+        aggregate: a cell's score is the "max" of its tokens' (the paper) or their "sum" (one of the
+            official scripts).
 
     Example:
         >>> import bigain
@@ -32,6 +41,7 @@ class ABM(Compressor):
     ratio: float | None = None
     threshold: float | None = None
     stride: int = 2
+    aggregate: str = "max"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -42,6 +52,7 @@ class ABM(Compressor):
             )
         if self.threshold is not None:
             check_number("ABM", "threshold", self.threshold)
+        check_choice("ABM", "aggregate", self.aggregate, ("max", "sum"))
         check_ratio("ABM", 0.0 if self.ratio is None else self.ratio, self.stride)
 
     @property
@@ -53,7 +64,8 @@ class ABM(Compressor):
     ) -> Plan:
         grid.check(x)
         cells = cell_tokens(grid, self.stride, x.device)
-        roughness = score("laplacian_l1", x, grid)[:, cells].amax(-1)
+        each = score("laplacian_l1", x, grid)[:, cells]
+        roughness = each.amax(-1) if self.aggregate == "max" else each.sum(-1)
         size = None
         if self.threshold is not None:
             smooth = roughness <= self.threshold

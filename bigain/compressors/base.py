@@ -34,6 +34,7 @@ class Compressor:
         shortens: the fields of Plan that ``plan`` fills.
         reuse: whether the first block's plan also serves the later blocks of the same forward.
         paired: whether all classes of one noisy image get the same random draws.
+        content_dependent: whether the plan depends on the tokens themselves.
     """
 
     @property
@@ -46,6 +47,10 @@ class Compressor:
 
     @property
     def paired(self) -> bool:
+        return True
+
+    @property
+    def content_dependent(self) -> bool:
         return True
 
     def suited(self, purpose: str) -> "Compressor":
@@ -66,7 +71,8 @@ class Compressor:
         """Decide what to do with a block's tokens.
 
         Args:
-            x: the block's input before normalisation, [B, N, C].
+            x: the tokens that decide, [B, N, C]: the block's input before normalisation, or that of
+                its self-attention (``decide_on`` of :func:`bigain.compress`).
             grid: the grid on which the N tokens lie.
             t: the diffusion timestep of each sample, [B]. Only alpha schedules read it.
             rng: keyed random numbers. Only random methods read them. None means seed 0 and the

@@ -9,6 +9,7 @@ from bigain.compressors.abm import ABM
 from bigain.compressors.base import Compressor
 from bigain.compressors.frequency import FrequencyFilter
 from bigain.compressors.iekvd import IEKVD
+from bigain.compressors.kv_select import KVSelect
 from bigain.compressors.lgtm import LGTM
 from bigain.compressors.sito import SiTo
 from bigain.compressors.todo import ToDo
@@ -19,6 +20,7 @@ NAMES: dict[str, type[Compressor]] = {
     "abm": ABM,
     "frequency": FrequencyFilter,
     "iekvd": IEKVD,
+    "kvselect": KVSelect,
     "lgtm": LGTM,
     "sito": SiTo,
     "todo": ToDo,

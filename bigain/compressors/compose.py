@@ -50,6 +50,10 @@ class Compose(Compressor):
     def paired(self) -> bool:
         return all(part.paired for part in self.parts)
 
+    @property
+    def content_dependent(self) -> bool:
+        return any(part.content_dependent for part in self.parts)
+
     def suited(self, purpose: str) -> "Compose":
         return Compose(*(part.suited(purpose) for part in self.parts))
 

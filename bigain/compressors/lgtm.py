@@ -14,7 +14,7 @@ from bigain.compressors.base import (
 )
 from bigain.compressors.matching import cell_tokens, merge_into
 from bigain.compressors.spectrum import SCORES, score
-from bigain.compressors.tokens import TokenGrid
+from bigain.compressors.tokens import MERGES, TokenGrid
 from bigain.utils.randomness import KeyedStream
 
 
@@ -32,6 +32,7 @@ class LGTM(Compressor):
             that position within the cell (docs/fidelity.md, trap 1).
         destinations: the "lowest" score (the paper) or, as the opposite, the "highest".
         score: a name of :data:`bigain.compressors.spectrum.SCORES` (paper, Table 8).
+        merge: "mean", "mlerp" or "keep", as in :class:`bigain.ToMe`.
 
     Example:
         >>> import bigain
@@ -44,6 +45,7 @@ class LGTM(Compressor):
     cells: str = "paper"
     destinations: str = "lowest"
     score: str = "laplacian_l1"
+    merge: str = "mean"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -51,6 +53,7 @@ class LGTM(Compressor):
         check_choice("LGTM", "cells", self.cells, ("paper", "official"))
         check_choice("LGTM", "destinations", self.destinations, ("lowest", "highest"))
         check_choice("LGTM", "score", self.score, tuple(SCORES))
+        check_choice("LGTM", "merge", self.merge, MERGES)
 
     @property
     def shortens(self) -> frozenset[str]:
@@ -72,4 +75,4 @@ class LGTM(Compressor):
             scores = scores.unflatten(1, (-1, self.stride**2))
         chosen = scores.argmin(-1) if self.destinations == "lowest" else scores.argmax(-1)
         merged = int(self.ratio * grid.tokens)
-        return Plan(queries=merge_into(x, chosen, grid, self.stride, merged))
+        return Plan(queries=merge_into(x, chosen, grid, self.stride, merged, self.merge))

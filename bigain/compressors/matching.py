@@ -149,13 +149,16 @@ def largest(values: Tensor) -> tuple[Tensor, Tensor]:
     return best, piece * width + held.argmax(-1).view_as(piece)
 
 
-def merge_into(x: Tensor, chosen: Tensor, grid: TokenGrid, stride: int, merged: int) -> TokenMap:
-    """Average the ``merged`` best-matching sources of each sample into their destinations.
+def merge_into(
+    x: Tensor, chosen: Tensor, grid: TokenGrid, stride: int, merged: int, merge: str = "mean"
+) -> TokenMap:
+    """Merge the ``merged`` best-matching sources of each sample into their destinations.
 
     Args:
         x: tokens [B, N, C].
         chosen: which token of each cell is its destination, as in :func:`split_cells`.
         merged: number of sources to merge per sample.
+        merge: one of `bigain.compressors.tokens.MERGES`.
     """
     if not merged:
         return TokenMap.identity(x)
@@ -164,4 +167,4 @@ def merge_into(x: Tensor, chosen: Tensor, grid: TokenGrid, stride: int, merged: 
     picked = best.topk(merged, dim=1, sorted=False).indices
     destinations = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
     destinations.scatter_(1, sources.gather(1, picked), match.gather(1, picked))
-    return TokenMap.from_destinations(destinations, grid.tokens - merged)
+    return TokenMap.from_destinations(destinations, grid.tokens - merged, merge)

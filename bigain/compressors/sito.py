@@ -75,4 +75,4 @@ class SiTo(Compressor):
         destinations = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
         destinations.scatter_(1, gone, nearest_destination(x, gone, kept)[1])
         size = grid.tokens - dropped
-        return Plan(queries=TokenMap.from_destinations(destinations, size, prune=True))
+        return Plan(queries=TokenMap.from_destinations(destinations, size, merge="keep"))

@@ -44,6 +44,10 @@ class ToDo(Compressor):
     def shortens(self) -> frozenset[str]:
         return frozenset({"keys_values"})
 
+    @property
+    def content_dependent(self) -> bool:
+        return False
+
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:

@@ -35,6 +35,12 @@ class TokenGrid:
             )
 
 
+# What a slot that several tokens share holds: their mean; their mean, made as long as the longest
+# of those that were merged into its destination (MLERP, Kim et al. 2023, arXiv 2312.01026); or the
+# destination alone.
+MERGES = ("mean", "mlerp", "keep")
+
+
 class DataDependentSizeError(RuntimeError):
     """The size of a map depends on data, and there is none on the meta device."""
 
@@ -42,8 +48,9 @@ class DataDependentSizeError(RuntimeError):
 class TokenMap:
     """An assignment of N tokens to M slots.
 
-    A slot holds either the mean of its tokens (merging) or the token that it keeps (pruning, when
-    ``kept`` is given). ``undo`` copies every slot back to its tokens.
+    A slot holds either the mean of its tokens (merging; `MERGES` says what else it may be) or the
+    token that it keeps (pruning, when ``kept`` is given). ``undo`` copies every slot back to its
+    tokens.
 
     Attributes:
         slots: int64 [B, N], the slot of each token.
@@ -53,6 +60,7 @@ class TokenMap:
             by `from_destinations`.
         ragged: whether samples may fill different numbers of slots. Attention must then mask the
             empty slots, which come last.
+        mlerp: whether means are made longer, as `MERGES` says; it takes ``destinations``.
     """
 
     def __init__(
@@ -62,13 +70,14 @@ class TokenMap:
         self.size = size
         self.kept = kept
         self.ragged = ragged
+        self.mlerp = False
         self.destinations: Tensor | None = None
         self._counts: Tensor | None = None
         self._members: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_destinations(
-        cls, destinations: Tensor, size: int | None = None, prune: bool = False
+        cls, destinations: Tensor, size: int | None = None, merge: str = "mean"
     ) -> "TokenMap":
         """Build a map from the destination of each token.
 
@@ -77,7 +86,7 @@ class TokenMap:
                 other token's destination must be one of these. Slots are numbered in token order.
             size: the number of slots, if every sample has the same number. None counts them, for
                 which a GPU has to be waited for.
-            prune: whether a slot keeps its destination's value instead of the mean.
+            merge: one of `MERGES`.
         """
         tokens = torch.arange(destinations.shape[1], device=destinations.device)
         opens = destinations == tokens
@@ -87,9 +96,10 @@ class TokenMap:
             if destinations.is_meta:
                 raise DataDependentSizeError("the number of slots depends on the data")
             size = int(rank[:, -1].max()) + 1
-        kept = marked(opens, size) if prune else None
+        kept = marked(opens, size) if merge == "keep" else None
         found = cls(rank.gather(1, destinations), size, kept, ragged)
         found.destinations = destinations
+        found.mlerp = merge == "mlerp"
         return found
 
     @classmethod
@@ -103,6 +113,7 @@ class TokenMap:
         kept = None if self.kept is None else self.kept[samples]
         found = TokenMap(self.slots[samples], self.size, kept, self.ragged)
         found.destinations = None if self.destinations is None else self.destinations[samples]
+        found.mlerp = self.mlerp
         return found
 
     @property
@@ -122,6 +133,9 @@ class TokenMap:
         """Shorten ``y`` [B, N, C] to [B, M, C]; empty slots are zero."""
         if self.kept is not None:
             return take(y, self.kept)
+        return self._lengthened(y, self._means(y)) if self.mlerp else self._means(y)
+
+    def _means(self, y: Tensor) -> Tensor:
         members, starts = self._bags()
         if kernels.usable(y):
             return kernels.slot_means(y, members, starts, self.counts)
@@ -129,6 +143,18 @@ class TokenMap:
             return _slot_means(y, members, starts, self.counts)
         means: Tensor = _SlotMeans.apply(y, members, starts, self.counts, self.slots)
         return means
+
+    def _lengthened(self, y: Tensor, means: Tensor) -> Tensor:
+        """The means [B, M, C], each as long as the longest token that was merged into it."""
+        assert self.destinations is not None  # of every map that merges by MLERP
+        length = precise(y).norm(dim=-1)
+        merged = self.destinations != torch.arange(y.shape[1], device=y.device)
+        longest = torch.zeros(means.shape[:2], dtype=length.dtype, device=y.device)
+        longest.scatter_reduce_(1, self.slots, length * merged, "amax")
+        own = precise(means).norm(dim=-1)
+        # a slot of one token stays as it is
+        factor = torch.where((longest > 0) & (own > 0), longest / own, 1)
+        return means * factor.unsqueeze(-1).to(means.dtype)
 
     def _bags(self) -> tuple[Tensor, Tensor]:
         """Indices into the flattened tokens in the order of their slots, and each slot's start."""

@@ -15,7 +15,7 @@ from bigain.compressors.base import (
     strength,
 )
 from bigain.compressors.matching import merge_into
-from bigain.compressors.tokens import TokenGrid
+from bigain.compressors.tokens import MERGES, TokenGrid
 from bigain.utils.randomness import KeyedStream
 
 DESTINATIONS = ("random", "first", "unpaired")
@@ -31,6 +31,8 @@ class ToMe(Compressor):
         destinations: "random", drawn anew for every image, timestep and block; "first", the
             top-left token of each cell; or "unpaired", drawn anew for every class as well, which
             shows the cost of the published code's new draw for every batch (task=classify only).
+        merge: what a destination holds after merging: the "mean"; "mlerp", the mean made as long as
+            the longest token merged into it; or "keep", the destination itself.
 
     Example:
         >>> import bigain
@@ -41,11 +43,13 @@ class ToMe(Compressor):
     ratio: float = strength(0.5)
     stride: int = 2
     destinations: str = "random"
+    merge: str = "mean"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_ratio("ToMe", self.ratio, self.stride)
         check_choice("ToMe", "destinations", self.destinations, DESTINATIONS)
+        check_choice("ToMe", "merge", self.merge, MERGES)
 
     @property
     def shortens(self) -> frozenset[str]:
@@ -65,4 +69,4 @@ class ToMe(Compressor):
         else:
             chosen = keyed(rng, x).integers(self.stride**2, cells).expand(len(x), -1)
         merged = int(self.ratio * grid.tokens)
-        return Plan(queries=merge_into(x, chosen, grid, self.stride, merged))
+        return Plan(queries=merge_into(x, chosen, grid, self.stride, merged, self.merge))

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.backbones import Backbone
-from bigain.compression import SITES
+from bigain.compression import DECIDE_ON, SITES
 from bigain.compression.compilation import MODES
 from bigain.compressors import Compressor
 from bigain.datasets import Dataset
@@ -144,6 +144,7 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
         scoring=scoring_of(cfg) if task.scored and cfg.features._target_ is not None else None,
         blocks=blocks,
         sites=tuple(cfg.sites),
+        decide_on=cfg.decide_on,
         seed=cfg.seed,
         dtype=getattr(torch, cfg.dtype),
         device=cfg.device,
@@ -186,6 +187,7 @@ def check(cfg: DictConfig) -> None:
     metrics(cfg)
     _check_reference(cfg)
     _check_choice("dtype", cfg.dtype, DTYPES)
+    _check_choice("decide_on", cfg.decide_on, ("default", *DECIDE_ON))
     if cfg.blocks not in ("default", "all"):
         _check_list("blocks", cfg.blocks, "default, all or a list such as [0, 1]")
     _check_list("sites", cfg.sites, f"a list of some of {', '.join(SITES)}, such as [mlp]")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bigain.backbones.schedule import timesteps
-from bigain.compression import select_blocks
+from bigain.compression import architecture_of, select_blocks
+from bigain.compression.checks import decide_on
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import Settings, metric_kinds
@@ -46,10 +47,14 @@ class Job:
         self.ids = self._ids(setup.start, setup.limit)
         self._skeleton: Any = self.backbone.skeleton()
         self.blocks: list[int] = []
+        self.decide_on = "block_input"
         if setup.compressor is not None:
             with self._blamed():
                 selected = select_blocks(self._skeleton, setup.blocks)
                 self.blocks = sorted({block.place for block in selected})
+                self.decide_on = decide_on(
+                    setup.decide_on, architecture_of(self._skeleton), selected
+                )
 
     def _ids(self, start: int, limit: int | None) -> list[str]:
         """The images asked for.
@@ -124,6 +129,7 @@ class Job:
                 "compressor": plain(self.compressor),
                 "blocks": self.blocks,
                 **_chosen({"sites": sorted(self.setup.sites)}),
+                **self._decision,
             }
         return {
             "protocol": PROTOCOL,
@@ -138,6 +144,13 @@ class Job:
                 }
             ),
         }
+
+    @property
+    def _decision(self) -> dict[str, str]:
+        """Which tokens decide, where that is not the block's input and makes a difference."""
+        looks = self.compressor is not None and self.compressor.content_dependent
+        plain = self.decide_on == "block_input" or not looks
+        return {} if plain else {"decide_on": self.decide_on}
 
     @property
     def _root(self) -> Path:

@@ -186,6 +186,7 @@ def working(
     """What the job's task computes, with its compressor on the model meanwhile."""
     setup = job.setup
     where: dict[str, Any] = {"blocks": job.blocks, "sites": setup.sites, "seed": setup.seed}
+    where["decide_on"] = job.decide_on
     with attached(backbone.denoiser, job.compressor, **where) as attachment:
         yield Work(
             run=run,

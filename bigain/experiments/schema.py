@@ -71,6 +71,7 @@ class Config:
     experiment: str | None = None
     blocks: Any = "default"
     sites: Any = field(default_factory=lambda: ["self_attention"])
+    decide_on: str = "default"
     scale: str | None = None
     start: int = 0
     limit: int | None = None

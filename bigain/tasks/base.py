@@ -27,6 +27,7 @@ class Setup:
         dataset, backbone: None for a task that needs none.
         scoring: scores generated images; None for other tasks and for features=none.
         blocks: "default", "all", or a list as :func:`bigain.compress` takes it.
+        decide_on: one of `bigain.compression.DECIDE_ON`, or "default".
         dtype: of the denoiser.
         device: "auto", or a name as torch knows it.
         batch_size: evaluations per forward pass.
@@ -44,6 +45,7 @@ class Setup:
     scoring: Scoring | None
     blocks: str | tuple[int, ...]
     sites: tuple[str, ...]
+    decide_on: str
     seed: int
     dtype: torch.dtype
     device: str

@@ -16,6 +16,7 @@ from bigain.compressors import (
     Cached,
     Compose,
     FrequencyFilter,
+    KVSelect,
     LinearAlpha,
     SiTo,
     ToDo,
@@ -26,6 +27,9 @@ from bigain.utils.randomness import KeyedStream
 COMPRESSORS = {
     "tome_first": ToMe(0.5, destinations="first"),
     "tome_random": ToMe(0.5),
+    "tome_mlerp": ToMe(0.5, merge="mlerp"),
+    "lgtm_keep": LGTM(0.5, merge="keep"),
+    "abm_sum": ABM(0.5, aggregate="sum"),
     "sito": SiTo(0.5),
     "lgtm": LGTM(0.5),
     "cached": Cached(LGTM(0.5)),
@@ -38,7 +42,10 @@ COMPRESSORS = {
     "high": FrequencyFilter("high"),
     "low_cells": FrequencyFilter("low", domain="cells"),
     "high_cells": FrequencyFilter("high", domain="cells"),
+    "kv_cells": KVSelect(2),
+    "kv_grid": KVSelect(ratio=0.75, keep="highest"),
     "compose": Compose(LGTM(0.5), ToDo(2)),
+    "compose_select": Compose(LGTM(0.5), KVSelect(2)),
 }
 every_compressor = pytest.mark.parametrize("name", COMPRESSORS)
 both_models = pytest.mark.parametrize("kind", ["unet", "dit"])

@@ -38,7 +38,9 @@ class HalfSiTo(SiTo):
         kept = torch.cat([stay, destinations], 1)
         copied = kept.gather(1, pairs(similarity, kept, gone).max(1).indices)
         destinations = torch.arange(tokens).repeat(batch, 1).scatter_(1, gone, copied)
-        return Plan(queries=TokenMap.from_destinations(destinations, tokens - dropped, prune=True))
+        return Plan(
+            queries=TokenMap.from_destinations(destinations, tokens - dropped, merge="keep")
+        )
 
 
 def pairs(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def test_ragged_mean():
 
 
 def test_pruning_keeps_the_destination():
-    made = TokenMap.from_destinations(DESTINATIONS[1:], 3, prune=True)
+    made = TokenMap.from_destinations(DESTINATIONS[1:], 3, merge="keep")
     assert not made.ragged and made.kept is not None
     assert made.kept.tolist() == [[0, 1, 4]]
     reduced = made.apply(Y[1:])

@@ -143,12 +143,21 @@ def test_a_strength_is_named_even_at_its_default(kind):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (compressors.ABM, {"ratio": None, "threshold": None, "stride": 2}),
+        (
+            compressors.ABM,
+            {"ratio": None, "threshold": None, "stride": 2, "aggregate": "max"},
+        ),
         (
             LGTM,
-            {"stride": 2, "cells": "paper", "destinations": "lowest", "score": "laplacian_l1"},
+            {
+                "stride": 2,
+                "cells": "paper",
+                "destinations": "lowest",
+                "score": "laplacian_l1",
+                "merge": "mean",
+            },
         ),
-        (ToMe, {"stride": 2, "destinations": "random"}),
+        (ToMe, {"stride": 2, "destinations": "random", "merge": "mean"}),
         (ToDo, {"pool": "nearest"}),
         (IEKVD, {"alpha": 0.9}),
         (LinearAlpha, {"noise": 0.8, "clean": 1.2, "timesteps": 1000}),

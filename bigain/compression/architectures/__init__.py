@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from bigain.compression.architectures.base import SITES, Architecture, Block, Call
+from bigain.compression.architectures.base import DECIDE_ON, SITES, Architecture, Block, Call
 from bigain.compression.architectures.dit import DiT
 from bigain.compression.architectures.unet import UNet
 from bigain.compression.wrapping import unwrap
 
 __all__ = [
     "ADAPTERS",
+    "DECIDE_ON",
     "SITES",
     "Architecture",
     "Block",

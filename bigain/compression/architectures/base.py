@@ -14,6 +14,9 @@ from bigain.compressors import TokenGrid
 
 # The parts of a transformer block whose tokens a plan may shorten, and their attribute names.
 SITES = {"self_attention": "attn1", "cross_attention": "attn2", "mlp": "ff"}
+# Which tokens a compressor looks at: the block's input, before its norm, or the input of its
+# self-attention, after norm and, in a DiT, modulation by timestep and class.
+DECIDE_ON = ("block_input", "attention_input")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Architecture(ABC):
         component: the attribute that holds the denoiser in a pipeline.
         arguments: the names of the forward's arguments for latent, timestep and condition.
         places: what the places of blocks are called in messages, in the plural.
+        decide_on: which tokens compressors look at unless told otherwise; see `DECIDE_ON`.
         model: the denoiser.
     """
 
@@ -75,6 +79,7 @@ class Architecture(ABC):
     component: ClassVar[str]
     arguments: ClassVar[tuple[str, str, str]]
     places: ClassVar[str]
+    decide_on: ClassVar[str] = "block_input"
 
     def __init__(self, model: Any) -> None:
         self.model = model
