@@ -1,11 +1,13 @@
 """Stable Diffusion 1 and 2 (Rombach et al. 2022) from diffusers."""
 
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -15,9 +17,13 @@ from bigain.backbones.checkpoint import Checkpoint
 from bigain.backbones.latents import Autoencoder, square
 from bigain.backbones.schedule import FILE, NoiseSchedule
 from bigain.errors import BiGainError
+from bigain.utils import tensor_cache, user_cache
+from bigain.utils.batches import padded
+from bigain.utils.hardware import hardware
 from bigain.utils.hash_cache import sha256
 
 PROMPTS = 64  # number of prompts encoded at a time
+KEPT = 512 * 2**20  # bytes of prompts' embeddings that are kept in memory
 
 
 class StableDiffusion:
@@ -37,7 +43,7 @@ class StableDiffusion:
         networks = {name: self.checkpoint.digest(name) for name in ("unet", "vae", "text_encoder")}
         return {
             **networks,
-            "tokenizer": {file.name: sha256(file) for file in self._vocabulary()},
+            "tokenizer": self._tokenizer_digest(),
             "scheduler": self.checkpoint.config("scheduler", FILE),
         }
 
@@ -60,6 +66,7 @@ class StableDiffusion:
         # in float32 like the autoencoder, because prompts are encoded only once
         encoder: Any = self.checkpoint.load(CLIPTextModel, "text_encoder")
         self.text_encoder: Any = encoder.to(device, torch.float32)
+        self._fixed = self._what_fixes_embeddings(device)
         self.autoencoder = Autoencoder(self.checkpoint, device)
         options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
         unet: Any = self.checkpoint.load(UNet2DConditionModel, "unet", **options)
@@ -76,6 +83,7 @@ class StableDiffusion:
         self.latent_shape = (unet.config.in_channels, size, size)
         self.denoiser = unet.to(device)
         self._known: dict[tuple[str, ...], Tensor] = {}
+        self._rows: dict[str, Tensor] = {}
         return self
 
     def encode(self, images: Tensor) -> Tensor:
@@ -108,29 +116,73 @@ class StableDiffusion:
         )[0]
         return self.schedule.noise(output, x, t)
 
-    @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """The text encoder's last hidden state for each prompt, [B, L, C] in the denoiser's type.
 
         Prompts are padded or truncated to the text encoder's length L, as in diffusers' pipeline. A
-        truncated prompt gives a warning.
+        truncated prompt gives a warning. Each distinct prompt is encoded once, and its embedding
+        is the same to the bit whichever others are given with it.
         """
+        distinct = list(dict.fromkeys(prompts))
+        found = {p: self._rows[p] for p in distinct if p in self._rows}
+        new = [p for p in distinct if p not in found]
+        if new:
+            self._warn_of_cuts(distinct)
+        for start in range(0, len(new), PROMPTS):
+            found |= self._encoded(new[start : start + PROMPTS])
+        embeddings = torch.stack([found[p] for p in prompts])
+        self._rows |= found
+        most = KEPT // embeddings[0].nbytes
+        while len(self._rows) > most:
+            del self._rows[next(iter(self._rows))]  # the oldest
+        return embeddings
+
+    @torch.no_grad()
+    def _encoded(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """The embeddings of at most `PROMPTS` prompts, from the user's cache or the encoder."""
         config = self.text_encoder.config
-        self._warn_of_cuts(prompts)
-        parts = []
-        for start in range(0, len(prompts), PROMPTS):
+        shape = (self._length, config.hidden_size)
+        found = {}
+        if self._fixed is not None:
+            kept = {p: tensor_cache.read(self._key(p), shape) for p in prompts}
+            found = {p: embedding for p, embedding in kept.items() if embedding is not None}
+        if new := [p for p in prompts if p not in found]:
+            device = self.alphas_cumprod.device
+            # a CPU gives a prompt the same bits in a batch of any size; other devices might not
+            smallest = 1 if device.type == "cpu" else PROMPTS
             tokens = self.tokenizer(
-                list(prompts[start : start + PROMPTS]),
+                [new[i] for i in padded(len(new), smallest)],
                 padding="max_length",
                 max_length=self._length,
                 truncation=True,
                 return_tensors="pt",
-            ).to(self.alphas_cumprod.device)
+            ).to(device)
             # only some encoders were trained with the padding masked
             mask = tokens.attention_mask if getattr(config, "use_attention_mask", False) else None
             hidden = self.text_encoder(tokens.input_ids, attention_mask=mask).last_hidden_state
-            parts.append(hidden.to(self.denoiser.dtype))
-        return torch.cat(parts)
+            computed = dict(zip(new, hidden, strict=False))  # without the padding
+            if self._fixed is not None:
+                tensor_cache.write({self._key(p): row for p, row in computed.items()})
+            found |= computed
+        place = {"device": self.alphas_cumprod.device, "dtype": self.denoiser.dtype}
+        return {p: embedding.to(**place) for p, embedding in found.items()}
+
+    def _what_fixes_embeddings(self, device: torch.device) -> Mapping[str, Any] | None:
+        """All that an embedding depends on beside the prompt; None if no cache is kept."""
+        if user_cache.folder() is None:
+            return None
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+        return {
+            "text_encoder": self.checkpoint.digest("text_encoder"),
+            "tokenizer": self._tokenizer_digest(),
+            "length": self._length,
+            "device": [hardware(device.type), name],
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+    def _key(self, prompt: str) -> str:
+        return json.dumps({"prompt": prompt, **(self._fixed or {})}, sort_keys=True)
 
     @property
     def _length(self) -> int:
@@ -176,6 +228,9 @@ class StableDiffusion:
         if prompts not in self._known:
             self._known[prompts] = self.embed(prompts)
         return self._known[prompts]
+
+    def _tokenizer_digest(self) -> dict[str, str]:
+        return {file.name: sha256(file) for file in self._vocabulary()}
 
     def _vocabulary(self) -> list[Path]:
         """The tokenizer's files."""

@@ -1,6 +1,7 @@
 """The Stable Diffusion backbone against diffusers' own pipeline."""
 
 import json
+import shutil
 import warnings
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -8,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from bigain.backbones import StableDiffusion
 from bigain.datasets.prompts import published
@@ -80,6 +82,87 @@ def test_prompts_are_encoded_once(backbone, monkeypatch):
     assert backbone.condition(other) is backbone.condition(other)
     backbone.condition_images(other, range(5))
     assert [list(c.args[0]) for c in embed.call_args_list] == [["one", "two"], ["same"]]
+
+
+def encoder_calls(backbone, monkeypatch):
+    """A mock around the text encoder that counts the prompts of its calls."""
+    spy = Mock(wraps=backbone.text_encoder, config=backbone.text_encoder.config)
+    monkeypatch.setattr(backbone, "text_encoder", spy)
+    return lambda: [len(call.args[0]) for call in spy.call_args_list]
+
+
+def test_each_distinct_prompt_is_encoded_once(folders, monkeypatch):
+    backbone = StableDiffusion(str(folders["epsilon"])).load(CPU, torch.float32)
+    calls = encoder_calls(backbone, monkeypatch)
+    texts = [f"prompt {i}" for i in range(5)]
+    captions = SimpleNamespace(prompt=lambda i: texts[i % 5])
+    first = backbone.condition_images(captions, [0, 1, 0, 6])
+    assert torch.equal(backbone.condition_images(captions, [5, 1]), first[:2])
+    assert torch.equal(backbone.embed(texts)[:2], first[:2])
+    assert calls() == [2, 3]
+
+
+def test_embeddings_in_memory_are_bounded(folders, monkeypatch):
+    backbone = StableDiffusion(str(folders["epsilon"])).load(CPU, torch.float32)
+    calls = encoder_calls(backbone, monkeypatch)
+    monkeypatch.setattr("bigain.backbones.stable_diffusion.KEPT", 2 * 77 * 32 * 4)
+    want = backbone.embed(["a", "b", "c"])
+    assert list(backbone._rows) == ["b", "c"]
+    assert torch.equal(backbone.embed(["c", "b", "a"]), want.flip(0)) and calls() == [3, 1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_embedding_does_not_depend_on_the_others_in_its_batch(folders, threads):
+    before = torch.get_num_threads()
+    texts = ["", *PROMPTS[:2], *(f"prompt {i}" for i in range(61))]
+
+    def embedded(places):  # by a backbone that has not met them
+        backbone = StableDiffusion(str(folders["epsilon"])).load(CPU, torch.float32)
+        return backbone.embed([texts[i] for i in places])
+
+    want = embedded(range(64))
+    try:
+        torch.set_num_threads(threads)
+        for places in ([5], [63], [9, 5], *(range(64 - n, 64) for n in (3, 7, 15, 17, 37))):
+            assert torch.equal(embedded(places), want[list(places)]), places
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_another_process_reads_the_embeddings(folders, tmp_path, monkeypatch):
+    """For the same weights, tokenizer and prompt alone, and unless the cache is off."""
+
+    def encoded(folder, *prompts):
+        backbone = StableDiffusion(str(folder)).load(CPU, torch.bfloat16)
+        calls = encoder_calls(backbone, monkeypatch)
+        return backbone.embed(prompts), sum(calls())
+
+    monkeypatch.setenv("BIGAIN_CACHE", "off")
+    want, _ = encoded(folders["epsilon"], "one", "two", "three")
+    monkeypatch.setenv("BIGAIN_CACHE", str(tmp_path / "cache"))
+    assert encoded(folders["epsilon"], "one", "two")[1] == 2
+    found, count = encoded(folders["epsilon"], "one", "two", "three")
+    assert torch.equal(found, want) and count == 1
+    assert encoded(folders["epsilon"], "one ", "Two")[1] == 2
+
+    copy = shutil.copytree(folders["epsilon"], tmp_path / "copy")
+    assert encoded(copy, "one")[1] == 0
+    weights = copy / "text_encoder" / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: -tensor for name, tensor in tensors.items()}, weights, {"format": "pt"})
+    assert encoded(copy, "one")[1] == 1
+    merges = copy / "tokenizer" / "merges.txt"
+    merges.write_text(merges.read_text().replace("o f</w>\n", ""))
+    assert encoded(copy, "one")[1] == 1
+
+    for path in (tmp_path / "cache" / "tensors").iterdir():
+        path.write_bytes(b"damaged")
+    found, count = encoded(folders["epsilon"], "one", "two", "three")
+    assert torch.equal(found, want) and count == 3
+    monkeypatch.setattr("bigain.backbones.stable_diffusion.transformers.__version__", "9")
+    assert encoded(folders["epsilon"], "one")[1] == 1
+    monkeypatch.setenv("BIGAIN_CACHE", "off")
+    assert encoded(folders["epsilon"], "two")[1] == 1
 
 
 LONG = "a photo " * 40
