@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from bigain import compress
+from bigain.compression.architectures import architecture_of
 from bigain.compressors import ABM, IEKVD, LGTM, Cached, Compose, LinearAlpha, ToDo, ToMe
 from tests import tiny_pipelines
 
@@ -657,6 +658,24 @@ def test_checkpointing_turned_on_and_off_inside(kind, own):
             assert_close(golden.model(**golden.inputs).sample, want, rtol=0, atol=1e-12)
 
 
+@both_models
+def test_a_checkpointed_forward_is_refused_before_any_block_runs(kind, own):
+    """Also if its output would be thrown away; the next forward knows nothing of it."""
+    golden = own(kind)
+    ran = []
+    for block in architecture_of(golden.model).blocks():
+        block.module.register_forward_pre_hook(lambda *_: ran.append(1))
+    with compress(golden.model, LGTM(0.5)):
+        golden.model.enable_gradient_checkpointing()
+        with pytest.raises(RuntimeError, match=CHECKPOINTING):
+            golden.model(**golden.inputs)
+        assert not ran
+        golden.model.disable_gradient_checkpointing()
+        found = golden.model(**golden.inputs).sample.detach()
+    with compress(golden.model, LGTM(0.5)):
+        assert torch.equal(golden.model(**golden.inputs).sample, found)
+
+
 def test_checkpointing_of_one_stage(own):
     """It is refused where a stage holds a compressed block, and does no harm elsewhere."""
     golden = own("unet")
@@ -681,8 +700,13 @@ def test_a_block_that_the_backward_pass_runs_again_is_refused(own):
     def loss() -> Tensor:
         return golden.model(**golden.inputs).sample.square().mean()
 
-    with compress(golden.model, LGTM(0.5)), pytest.raises(RuntimeError, match="outside its model"):
-        loss().backward()
+    with compress(golden.model, LGTM(0.5)):
+        want = loss()
+        loss()  # thrown away
+        assert torch.equal(loss(), want)
+        with pytest.raises(RuntimeError, match="outside its model"):
+            loss().backward()
+        assert torch.equal(loss(), want)
     with compress(golden.model, LGTM(0.5)):
         late = loss()
     with pytest.raises(torch.utils.checkpoint.CheckpointError):
