@@ -4,7 +4,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -181,6 +181,8 @@ class ReferenceStatistics:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}  # checks their checksums
+            if "about" not in arrays:
+                raise _foreign(path, list(arrays))
             about = json.loads(str(arrays["about"]))
             found = cls(
                 about["name"],
@@ -208,6 +210,18 @@ class ReferenceStatistics:
 def _command(name: str) -> str:
     """What makes the statistics of this name."""
     return ADM_COMMAND if name.startswith(ADM) else COMMAND
+
+
+def _foreign(path: Path, names: Sequence[str]) -> BiGainError:
+    """What is said of an npz that another program wrote, with arrays of these names."""
+    holds = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "no arrays"
+    if {"mu", "sigma"} <= set(names):
+        holds += ", a mean and a covariance as pytorch-fid, clean-fid and torch-fidelity save them"
+    return BiGainError(
+        f"{path} was not written by this project: it holds {holds}. Needed are also the number of "
+        "images, their features, and which network and images they come from; keep it under "
+        f"another name, and make the statistics from the images: {_command(path.name)}"
+    )
 
 
 def _moments(arrays: Mapping[str, np.ndarray], key: str) -> Moments:

@@ -108,10 +108,27 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for damaged in (b"", b"text", whole[: len(whole) // 2], bytes(flipped)):
         path.write_bytes(damaged)
         assert "damaged" in refusal(path)
-    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))  # clean-fid's
-    assert "about" in refusal(path)
     np.save(tmp_path / "x.npy", np.zeros(3))
     refusal(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "holds"),
+    [
+        ({"mu": np.zeros(3), "sigma": np.eye(3)}, "mu, sigma, a mean and a covariance as pytorch-"),
+        ({"images": np.zeros(3)}, "images"),
+        ({f"arr_{i}": np.zeros(3) for i in range(9)}, "arr_0, arr_1, arr_2, arr_3, arr_4, …"),
+        ({}, "no arrays"),
+    ],
+)
+def test_another_program_s_file_is_told_apart_and_kept(
+    tmp_path: Path, arrays: dict[str, np.ndarray], holds: str
+) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    said = refusal(path)
+    assert f"was not written by this project: it holds {holds}" in said
+    assert "remove" not in said and "damaged" not in said and "under another name" in said
 
 
 def test_older_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
