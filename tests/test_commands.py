@@ -1,6 +1,7 @@
 """Every command given wrong arguments, or Ctrl-C while it starts: one line, and no traceback."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import time
 
 import pytest
 
+from bigain.errors import BiGainError
+from bigain.experiments.command_line import check_choices
 from bigain.utils.paths import REPOSITORY
 
 SCRIPTS = sorted(path.name for path in (REPOSITORY / "scripts").glob("*.py"))
@@ -61,6 +64,43 @@ def test_ctrl_c_is_one_line_from_the_first_import(name):
 def test_wrong_arguments_are_one_line(name, arguments):
     done = call(COMMANDS[name], *arguments)
     check(done)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("=", "= names no key; write it as key=value"),
+        ("=3", "=3 names no key; write it as key=value"),
+        ("task=null", "task=null must name an option of the group task; accepted: classify, "),
+        ("task=3", "task=3 must name an option of the group task; accepted: classify, "),
+        ("task=classify,3", "task=classify,3 must name an option of the group task"),
+        ("task=range(1,3)", "task=range(1,3) must name an option of the group task"),
+        ("model=[1,2]", "model=[1,2] must name an option of the group model; accepted: dit_f"),
+        ("hydra/launcher=true", "hydra/launcher=true must name an option of the group hydra/l"),
+    ],
+)
+def test_a_group_that_is_given_no_name_is_told(override, message):
+    with pytest.raises(BiGainError) as caught:
+        check_choices(["-m", "seed=3", override])
+    assert str(caught.value).startswith(message)
+
+
+def test_every_other_override_is_left_to_hydra():
+    check_choices(["--help", "a b", "seed=1,2", "task='classify'", "compressor=tome,lgtm"])
+    check_choices(["~task", "task={_target_: null}", "task=glob(*)", "+a={}", "blocks=null"])
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+@pytest.mark.parametrize("override", ["a b=3", "seed=[3", "seed", "'a'=3", "seed=3 =", 'a="3'])
+def test_an_override_that_cannot_be_parsed_is_named(override, sweep, monkeypatch):
+    """In process, as nothing is composed after it."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest's process keeps its handlers
+    monkeypatch.setattr(sys, "argv", ["run.py", *sweep, "compressor=lgtm", override])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(REPOSITORY / "run.py"), run_name="__main__")
+    said = str(caught.value)
+    assert said.startswith(f"error: {override} cannot be read: ") and "\n" not in said
+    assert "write it as key=value" in said
 
 
 @pytest.mark.parametrize("name", ["run.py", "reporting", "train_reference.py"])

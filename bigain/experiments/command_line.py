@@ -4,20 +4,22 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be put into one line
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
-from bigain.experiments.schema import explain, one_line, with_paths
+from bigain.experiments.schema import explain, one_line, suggestion, with_paths
 from bigain.utils.paths import REPOSITORY
 from bigain.utils.setting_types import check_types
 
@@ -92,6 +94,29 @@ def run_job(cfg: DictConfig, finished: Callable[..., None] | None = None) -> str
         raise
 
 
+def check_choices(arguments: Iterable[str]) -> None:
+    """Refuse overrides without a key, and those that give a group something other than a name.
+
+    Hydra's errors about them do not name the override. It names those that it cannot parse.
+    """
+    parser = OverridesParser.create()
+    for text in arguments:
+        try:
+            (override,) = parser.parse_overrides([text])
+        except HydraException:
+            continue  # an option such as --help, or refused by Hydra
+        key, value = override.key_or_group, override.value()
+        if not key:
+            raise BiGainError(f"{text} names no key; write it as key=value")
+        folder = REPOSITORY / "configs" / key
+        if override.is_delete() or not (folder.is_dir() or "/" in key):
+            continue
+        chosen = value.list if isinstance(value, ChoiceSweep) else [value]
+        if any(not isinstance(one, str | QuotedString | dict | Glob) for one in chosen):
+            accepted = suggestion("", (file.stem for file in folder.glob("*.yaml")))
+            raise BiGainError(f"{text} must name an option of the group {key}; {accepted}")
+
+
 def end_in_one_line(main: Callable[[], object], stopped: str) -> None:
     """Call ``main``; a user's mistake or a signal to stop ends the process with one line.
 
@@ -100,14 +125,9 @@ def end_in_one_line(main: Callable[[], object], stopped: str) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        check_choices(sys.argv[1:])
         main()
     except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
         sys.exit(f"error: {explain(error)}")
-    except ValueError as error:
-        if "Config group override" not in str(error):
-            raise
-        # Hydra does not name it
-        given = [text for text in sys.argv[1:] if text.endswith("=null")]
-        sys.exit(f"error: {' '.join(given)}: null is no option of a group; see --help for those")
     except KeyboardInterrupt:
         sys.exit(f"stopped; {stopped}")

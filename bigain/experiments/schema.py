@@ -151,7 +151,11 @@ def one_line(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """An error in one line; for a misspelt option or key, with what may have been meant."""
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read: {one_line(error).partition(' See http')[0]}"
+        reason = one_line(error).partition(" See http")[0]
+        return (
+            f"{error.override} cannot be read: {reason}; write it as key=value, and quote special "
+            "characters twice, as in 'key=\"a, b\"'"
+        )
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, given = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={given} does not exist; {suggestion(given, error.options)}"
