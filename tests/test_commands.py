@@ -11,6 +11,7 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.experiments.command_line import check_choices
+from bigain.reporting import __main__ as reporting
 from bigain.utils.paths import REPOSITORY
 
 SCRIPTS = sorted(path.name for path in (REPOSITORY / "scripts").glob("*.py"))
@@ -49,8 +50,6 @@ def test_ctrl_c_is_one_line_from_the_first_import(name):
     ("name", "arguments"),
     [
         ("wandb_dashboard.py", ["--absent"]),
-        ("reporting", ["absent"]),
-        ("reporting", ["table", "absent/../x"]),
         ("run.py", ["a b=3"]),
         ("run.py", ["=3"]),
         ("run.py", ["compressor.ratio=0.5 0.6"]),
@@ -64,6 +63,18 @@ def test_ctrl_c_is_one_line_from_the_first_import(name):
 def test_wrong_arguments_are_one_line(name, arguments):
     done = call(COMMANDS[name], *arguments)
     check(done)
+
+
+@pytest.mark.parametrize("arguments", [["absent"], ["table", "absent/../x"]])
+def test_wrong_arguments_of_reporting_are_one_line(arguments, monkeypatch, capsys):
+    """In process, where others have imported already what it needs to look for runs."""
+    monkeypatch.setattr(sys, "argv", ["reporting", *arguments])
+    try:
+        code = reporting.main()
+    except SystemExit as exit:  # argparse's
+        code = exit.code
+    said = capsys.readouterr().err
+    check(subprocess.CompletedProcess(arguments, code, stderr=said))
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_json_of_another_kind_is_named(kind, folders, tmp_path):
 
 
 # a share of all pairs of settings and values, so that every value meets settings of every file
-@pytest.mark.parametrize(("kind", "share"), [("dit", 3), ("sd", 10)])
+@pytest.mark.parametrize(("kind", "share"), [("dit", 5), ("sd", 12)])
 @pytest.mark.filterwarnings("ignore")
 def test_settings_of_other_types_or_sizes_are_one_line(kind, share, folders, tmp_path):
     folder = shutil.copytree(folders[kind], tmp_path / "copy")
