@@ -72,6 +72,7 @@ def test_wrong_arguments_of_reporting_are_one_line(arguments, monkeypatch, capsy
     try:
         code = reporting.main()
     except SystemExit as exit:  # argparse's
+        assert isinstance(exit.code, int)
         code = exit.code
     said = capsys.readouterr().err
     check(subprocess.CompletedProcess(arguments, code, stderr=said))
