@@ -1,5 +1,6 @@
 """A forward of each reference model under every compression of the tables at mini scale."""
 
+import sys
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
@@ -93,8 +94,11 @@ def worth(measured: Mapping[str, Any]) -> list[str]:
 def _jobs(model: str) -> dict[str, tuple[str, Job]]:
     """Every compression among the model's entries, by `key`, with the first title it goes by."""
     jobs: dict[str, tuple[str, Job]] = {}
-    for experiment in experiment_files.names(SCALE):
-        for group in experiment_files.load(experiment, SCALE).groups:
+    experiments, problems = experiment_files.load_all(experiment_files.names(SCALE), SCALE)
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    for experiment in experiments:
+        for group in experiment.groups:
             for row in group.rows:
                 for task, entry in row.entries.items():
                     if not TASKS[task].compared or f"model={model}" not in entry.overrides:

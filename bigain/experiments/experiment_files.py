@@ -9,33 +9,41 @@ mappings that add to one, or to several, what belongs to this table alone.
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
 from bigain.experiments.composition import composed
+from bigain.experiments.experiment_types import (
+    GROUP_KEYS,
+    GROUP_TYPES,
+    KEYS,
+    SCALE_TYPES,
+    TYPES,
+    check_names,
+    check_rows,
+)
 from bigain.experiments.methods import FILE as METHODS
-from bigain.experiments.methods import Method, method
-from bigain.experiments.schema import suggestion
-from bigain.utils.csv_files import read_rows
+from bigain.experiments.methods import Method, methods
+from bigain.experiments.published_values import published_values
+from bigain.experiments.schema import NAME, explain, one_line, shorten, suggestion
+from bigain.experiments.written_rows import Written, written
+from bigain.experiments.yaml_files import check_keys, read_mapping, shown_path
 from bigain.utils.paths import REPOSITORY
+from bigain.utils.setting_types import shown
 
 if TYPE_CHECKING:  # they are slow to import, and a sweep only needs its overrides
     from bigain.experiments.job import Job
     from bigain.store.runs import Run
 
 FOLDER = REPOSITORY / "experiments"
-SCALES = ("paper", "mini")
-KEYS = {"title", "note", "baseline", "tasks", "rows"}
-OPTIONAL = {"groups", "next", "figures", "axis", "maps", "overview", "without"}
-# of a row: one of both, and what it may add
-METHOD_KEYS = {"method", "methods"}
-ROW_KEYS = {"title", "series", "overrides", "groups", "published"}
 
 
 @dataclass(frozen=True)
@@ -53,12 +61,22 @@ class Entry:
         """Its objects, and where its run lies.
 
         Raises:
-            BiGainError: if the data or the model's files are not there.
+            BiGainError: if an override is none, or the data or the model's files are not there.
         """
         from bigain.experiments.configuration import settings_of
         from bigain.experiments.job import Job
 
-        return Job(settings_of(composed(self.overrides)))
+        try:
+            return Job(settings_of(self._configuration()))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise BiGainError(explain(error)) from None
+
+    def _configuration(self) -> DictConfig:
+        try:
+            return composed(self.overrides)
+        except (ValueError, RecursionError) as error:  # of values that Hydra does not foresee
+            given = shorten(" ".join(self.overrides))
+            raise BiGainError(f"{given} cannot be read: {one_line(error)}") from None
 
     @property
     def run_path(self) -> Path:
@@ -168,11 +186,33 @@ class Experiment:
 
 
 def names(scale: str | None = None) -> list[str]:
-    """Every experiment, or those that have groups at ``scale``, in the order of the paper."""
-    found = [path.stem for path in FOLDER.glob("*.yaml") if path.name != METHODS.name]
+    """Every experiment, or those that have groups at ``scale``, in the order of the paper.
+
+    A file that cannot be read is among them, and `load` says what is wrong with it.
+
+    Raises:
+        BiGainError: if what all experiments share cannot be read.
+    """
+    methods()
     if scale is not None:
-        found = [n for n in found if scale in scales(n)]
+        _scale(scale)
+    return [name for name in _names() if scale is None or _may_have(name, scale)]
+
+
+def _names() -> list[str]:
+    found = [
+        path.stem
+        for path in FOLDER.glob("*.yaml")
+        if path.name != METHODS.name and not path.name.startswith(".")
+    ]
     return sorted(found, key=lambda n: (n.rstrip("0123456789"), len(n), n))
+
+
+def _may_have(name: str, scale: str) -> bool:
+    try:
+        return scale in scales(name)
+    except BiGainError:
+        return True
 
 
 def methods_of(name: str) -> list[Method]:
@@ -193,6 +233,19 @@ def scales(name: str) -> list[str]:
     return list(_read(name).get("groups", {}))
 
 
+def load_all(
+    chosen: Iterable[str], scale: str | None = None, extra: Sequence[str] | None = None
+) -> tuple[list[Experiment], list[str]]:
+    """The experiments that can be read, and one line about each that cannot."""
+    found, problems = [], []
+    for name in chosen:
+        try:
+            found.append(load(name, scale, extra))
+        except BiGainError as error:
+            problems.append(one_line(error))
+    return found, list(dict.fromkeys(problems))
+
+
 def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None) -> Experiment:
     """Read ``experiments/<name>.yaml``.
 
@@ -205,24 +258,29 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
             experiment.
     """
     found = _read(name)
-    tasks: Mapping[str, list[str]] = found["tasks"]
+    shared: dict[str, Any] = {"tasks": {}, "groups": {"": {"title": "", "overrides": []}}}
+    chosen, before = [""], []
     if "groups" in found:
         scale = scale or "mini"
         if scale not in found["groups"]:
             raise BiGainError(
                 f"experiment {name} has no scale {scale}; it has {', '.join(found['groups'])}"
             )
-        shared = _scale(scale)
-        tasks = {t: [*shared["tasks"].get(t, []), *(own or [])] for t, own in tasks.items()}
-        where = f"results=${{repository:results}}/{scale}"
-        groups = [
-            _group(g, _known(shared["groups"], g, scale), found, tasks, [where], extra or [], scale)
-            for g in found["groups"][scale]
-        ]
+        shared, chosen = _scale(scale), found["groups"][scale]
+        before = [f"results=${{repository:results}}/{scale}"]
     else:
-        scale, shared = None, {}
-        alone: dict[str, Any] = {"title": "", "overrides": []}
-        groups = [_group("", alone, found, tasks, [], extra or [], None)]
+        scale = None
+    tasks = {
+        task: [*(shared["tasks"].get(task) or []), *(own or [])]
+        for task, own in found["tasks"].items()
+    }
+    try:
+        if unknown := [group for group in chosen if group not in shared["groups"]]:
+            known = ", ".join(shared["groups"])
+            raise BiGainError(f"scales/{scale}.yaml has no group {unknown[0]}; it has {known}")
+        groups = [_group(g, shared["groups"][g], found, tasks, before, extra or []) for g in chosen]
+    except BiGainError as error:
+        raise BiGainError(f"{shown_path(FOLDER / name)}.yaml: {error}") from None
     return Experiment(
         name,
         scale,
@@ -240,106 +298,47 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
     )
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str, of: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What an experiment's file holds, with its rows read.
+
+    Args:
+        of: the experiments whose rows are to be those of this one.
+    """
     path = FOLDER / f"{name}.yaml"
-    if not path.is_file() or path.name == METHODS.name:
-        raise BiGainError(f"there is no experiment {name}; {suggestion(name, names())}")
-    found: Any = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(found, dict) or not KEYS <= set(found) <= KEYS | OPTIONAL:
+    if name not in _names():
+        given = shown(name)[1:-1]
+        raise BiGainError(f"there is no experiment {given}; {suggestion(name, _names())}")
+    where = shown_path(path)
+    if not NAME.fullmatch(name):
         raise BiGainError(
-            f"{path.name} must have the keys {', '.join(sorted(KEYS))} and may have "
-            f"{', '.join(sorted(OPTIONAL))}"
+            f"{where}: an experiment's name has only letters, digits and any of _.+=-; rename it"
         )
-    if isinstance(found["rows"], str):  # those of another experiment
-        every, left = _read(found["rows"])["rows"], set(found.get("without", []))
-        if unknown := sorted(left - {row.name for row in every}):
-            raise BiGainError(f"{path.name}: without names {unknown[0]}, which is no row")
-        found["rows"] = [row for row in every if row.name not in left]
-    else:
-        found["rows"] = [row for given in found["rows"] for row in _written(given, path.name)]
-    known_names = [row.name for row in found["rows"]]
-    if found["baseline"] not in known_names or len(set(known_names)) < len(known_names):
-        raise BiGainError(
-            f"{path.name}: rows must be unique and baseline one of them; got "
-            f"{', '.join(known_names)} and {found['baseline']}"
-        )
-    named = {name.partition("@")[0] for name in known_names}
-    if unknown := [name for name in found.get("overview", []) if name not in named]:
-        raise BiGainError(
-            f"{path.name}: overview names {unknown[0]}, which is no method of its rows; they are "
-            f"of {', '.join(sorted(named))}"
-        )
-    return found
-
-
-@dataclass(frozen=True)
-class _Written:
-    """A row as the file holds it, before it is put on a model and its data.
-
-    Attributes:
-        method: what it refers to.
-        own: what the table adds, by `ROW_KEYS`.
-    """
-
-    method: Method
-    own: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        return self.method.reference
-
-    @property
-    def title(self) -> str:
-        return self.method.fill(self.own["title"]) if "title" in self.own else self.method.title
-
-    @property
-    def series(self) -> str:
-        """The table's own; a title of its own stands alone."""
-        if "series" in self.own:
-            return self.method.fill(self.own["series"])
-        return self.title if "title" in self.own else self.method.series
-
-    @property
-    def overrides(self) -> list[str]:
-        return [*self.method.overrides, *self.own.get("overrides", [])]
-
-
-def _written(given: Any, file: str) -> list[_Written]:
-    """The rows that one item of a file's rows stands for.
-
-    Raises:
-        BiGainError: if it is neither a reference nor a mapping of the known keys, or names no
-            method.
-    """
-    row = {"method": given} if isinstance(given, str) else given
-    if (
-        not isinstance(row, dict)
-        or len(METHOD_KEYS & set(row)) != 1
-        or not set(row) <= METHOD_KEYS | ROW_KEYS
-    ):
-        raise BiGainError(
-            f"{file}: a row is a method of {METHODS.name}, such as tome@0.5, or a mapping of "
-            f"method or methods and any of {', '.join(sorted(ROW_KEYS))}; got {given}"
-        )
-    references = [row["method"]] if "method" in row else row["methods"]
-    own = {key: value for key, value in row.items() if key in ROW_KEYS}
+    found = read_mapping(path, TYPES, KEYS)
     try:
-        return [_Written(method(reference), own) for reference in references]
+        check_names(found)
+        if isinstance(found["rows"], str):  # those of another experiment
+            if found["rows"] in (*of, name):
+                raise BiGainError(f"its rows are those of {found['rows']}, which takes its own")
+            every = _read(found["rows"], (*of, name))["rows"]
+            left = set(found.get("without", []))
+            if unknown := sorted(left - {row.name for row in every}):
+                raise BiGainError(f"without names {unknown[0]}, which is no row")
+            found["rows"] = [row for row in every if row.name not in left]
+        else:
+            found["rows"] = [row for given in found["rows"] for row in written(given)]
+        check_rows(found)
     except BiGainError as error:
-        raise BiGainError(f"{file}: {error}") from error
+        raise BiGainError(f"{where}: {error}") from None
+    return found
 
 
 def _scale(scale: str) -> dict[str, Any]:
-    found: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / "scales" / f"{scale}.yaml"))
+    """What is common to the experiments of a scale."""
+    path = FOLDER / "scales" / f"{scale}.yaml"
+    found = read_mapping(path, SCALE_TYPES, frozenset({"tasks", "groups"}))
+    for name, group in found["groups"].items():
+        check_keys(f"{shown_path(path)}: group {name}", group, GROUP_TYPES, GROUP_KEYS)
     return found
-
-
-def _known(groups: Mapping[str, Any], name: str, scale: str) -> dict[str, Any]:
-    if name not in groups:
-        raise BiGainError(
-            f"experiments/scales/{scale}.yaml has no group {name}; it has {', '.join(groups)}"
-        )
-    return groups[name]
 
 
 def _group(
@@ -349,11 +348,10 @@ def _group(
     tasks: Mapping[str, list[str]],
     before: Sequence[str],
     after: Sequence[str],
-    scale: str | None,
 ) -> Group:
     """The experiment's rows on one group's model and data."""
 
-    def entry(task: str, row: _Written) -> Entry:
+    def entry(task: str, row: Written) -> Entry:
         own = about.get(task, [])  # the group's, for this task alone
         parts = (about["overrides"], tasks[task], own, row.overrides, after)
         return Entry([f"task={task}", *before, *(o for part in parts for o in part)])
@@ -373,7 +371,7 @@ def _group(
     return Group(name, about["title"], rows)
 
 
-def _place(row: _Written) -> float | None:
+def _place(row: Written) -> float | None:
     """The strength of the row's method; None if it has none.
 
     Raises:
@@ -387,35 +385,16 @@ def _place(row: _Written) -> float | None:
     return row.method.strength
 
 
-def _published(about: Mapping[str, Any], row: _Written) -> dict[str, float]:
+def _published(about: Mapping[str, Any], row: Written) -> dict[str, float]:
     """The paper's values of a row on a group's model and data, by metric.
 
     Raises:
-        BiGainError: if the row names values that are not in experiments/published.csv for any
-            model and data.
+        BiGainError: if the row names values that are not there for any model and data.
     """
     if "published" not in row.own:
         return {}
-    wanted = row.own["published"]
-    mine = [value for value in _table() if wanted.items() <= value.items()]
-    if not mine:
-        raise BiGainError(f"row {row.name}: experiments/published.csv holds no {wanted}")
-    if "published" not in about:
-        return {}
-    here = about["published"].items()
-    return {v["metric"]: float(v["value"]) for v in mine if here <= v.items()}
-
-
-@cache
-def _table() -> list[dict[str, str]]:
-    """The paper's values, as experiments/published.csv holds them."""
-    path = FOLDER / "published.csv"
-    rows = read_rows(path, ("metric", "value"))
-    for line, row in rows.items():
-        try:
-            float(row["value"])
-        except ValueError:
-            raise BiGainError(
-                f"{path}, line {line}: value must be a number, got {row['value']!r}"
-            ) from None
-    return list(rows.values())
+    here = about.get("published")
+    try:
+        return published_values(FOLDER / "published.csv", row.own["published"], here)
+    except BiGainError as error:
+        raise BiGainError(f"row {row.name}: {error}") from None

@@ -9,16 +9,23 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from bigain.errors import BiGainError
+from bigain.experiments.yaml_files import check_keys, read_mapping, shown_path
 from bigain.utils.paths import REPOSITORY
+from bigain.utils.setting_types import shown
 
 FILE = REPOSITORY / "experiments" / "methods.yaml"
-KEYS = {"title", "overrides"}
-OPTIONAL = {"series", "strengths"}
+KEYS = frozenset({"title", "overrides"})
+TYPES = {
+    "title": str,
+    "overrides": list[str],
+    "series": str,
+    "strengths": list[str | float] | dict[str | float, dict[str, Any]],
+}
+LONGEST = 2_000  # characters of a title or override once its values are filled in
 
 
 @dataclass(frozen=True)
@@ -82,26 +89,25 @@ def read(path: Path) -> dict[str, Method]:
     """The methods of a file.
 
     Raises:
-        BiGainError: if an entry lacks a key, has an unknown one, or names a value in a template
-            that it does not have.
+        BiGainError: if the file cannot be read, an entry lacks a key, has an unknown one or one of
+            another type, or names a value in a template that it does not have.
     """
     found: dict[str, Method] = {}
-    entries: Any = OmegaConf.to_container(OmegaConf.load(path))
-    for name, entry in entries.items():
-        if not isinstance(entry, dict) or not KEYS <= set(entry) <= KEYS | OPTIONAL:
+    for name, entry in read_mapping(path).items():
+        where = f"{shown_path(path)}: {name}"
+        if not isinstance(entry, dict):
             raise BiGainError(
-                f"{path.name}: {name} must have the keys {', '.join(sorted(KEYS))} and may have "
-                f"{', '.join(sorted(OPTIONAL))}"
+                f"{where} must be a mapping of {', '.join(TYPES)}; got {shown(entry)}"
             )
+        check_keys(where, entry, TYPES, KEYS)
         for reference, values in _references(name, entry.get("strengths")):
-            title = _fill(reference, entry["title"], values)
-            found[reference] = Method(
-                reference,
-                title,
-                entry.get("series", title),
-                [_fill(reference, override, values) for override in entry["overrides"]],
-                values,
-            )
+            try:
+                title = _fill(reference, entry["title"], values)
+                overrides = [_fill(reference, override, values) for override in entry["overrides"]]
+            except BiGainError as error:
+                raise BiGainError(f"{shown_path(path)}: {error}") from None
+            series = entry.get("series", title)
+            found[reference] = Method(reference, title, series, overrides, values)
     return found
 
 
@@ -114,14 +120,23 @@ def _references(name: str, strengths: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _fill(reference: str, template: str, values: Mapping[str, Any]) -> str:
+    """A template with its ``{name}``s replaced; attributes, indices and formats are none."""
     try:
-        return template.format_map(values)
-    except (KeyError, IndexError, ValueError) as error:
+        parts = list(Formatter().parse(template))
+        if any(name is not None and (spec or kind) for _, name, spec, kind in parts):
+            raise ValueError
+        text = "".join(
+            before + ("" if name is None else str(values[name])) for before, name, *_ in parts
+        )
+    except (KeyError, ValueError):
         known = ", ".join(f"{{{name}}}" for name in values) or "none"
         raise BiGainError(
-            f"{reference}: {template!r} names a value that the method does not have; it has "
+            f"{reference}: {shown(template)} names a value that the method does not have; it has "
             f"{known}, and braces of an override's own are doubled"
-        ) from error
+        ) from None
+    if len(text) > LONGEST:
+        raise BiGainError(f"{reference}: {shown(template)} becomes {len(text)} characters long")
+    return text
 
 
 def _name(reference: str) -> str:

@@ -148,12 +148,18 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def shorten(text: str) -> str:
+    """A text in one line of at most 400 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= 400 else f"{line[:399]}…"
+
+
 def explain(error: BaseException) -> str:
     """An error in one line; for a misspelt option or key, with what may have been meant."""
     if isinstance(error, OverrideParseException):
-        reason = one_line(error).partition(" See http")[0]
+        reason = shorten(one_line(error).partition(" See http")[0])
         return (
-            f"{error.override} cannot be read: {reason}; write it as key=value, and quote special "
+            f"{shorten(str(error.override))} cannot be read: {reason}; write it as key=value, and quote special "
             "characters twice, as in 'key=\"a, b\"'"
         )
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bigain.experiments.experiment_files import SCALES
+from bigain.experiments.experiment_types import SCALES
 from bigain.experiments.job import Job
 from bigain.store.runs import MissingImagesError, Run
 from bigain.tasks.columns import Results

@@ -11,7 +11,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
-from bigain.experiments.experiment_files import SCALES, load, names
+from bigain.experiments.experiment_files import load, load_all, names
+from bigain.experiments.experiment_types import SCALES
 from bigain.experiments.last_sweep import recalled
 from bigain.experiments.schema import explain
 from bigain.utils.paths import REPOSITORY, given_path
@@ -124,11 +125,16 @@ def _status(arguments: argparse.Namespace) -> None:
 def _bundle(arguments: argparse.Namespace) -> None:
     from bigain.reporting.bundling import bundle, reads_of
 
-    chosen = arguments.names or names(arguments.scale)
-    every = [e for name in chosen for e in load(name, arguments.scale).entries]
-    entries = list({tuple(entry.overrides): entry for entry in every}.values())
-    done = bundle(entries, reads_of(names(arguments.scale), arguments.scale))
+    known, problems = load_all(names(arguments.scale), arguments.scale)
+    chosen = [load(name, arguments.scale) for name in arguments.names] or known
+    entries = list({tuple(e.overrides): e for one in chosen for e in one.entries}.values())
+    done = bundle(entries, reads_of(known, everything=bool(problems)))
     print(f"{done} of {len(entries)} entries are finished and in bundles")
+    for problem in problems:
+        print(
+            f"left out: {problem}; until then bundles keep all that any experiment may read",
+            file=sys.stderr,
+        )
 
 
 def _findings(arguments: argparse.Namespace) -> None:

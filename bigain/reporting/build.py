@@ -13,6 +13,7 @@ from bigain.errors import BiGainError
 from bigain.experiments.configuration import metric_kinds
 from bigain.experiments.experiment_files import Entry, Experiment, Group
 from bigain.experiments.experiment_files import Row as ExperimentRow
+from bigain.experiments.schema import suggestion
 from bigain.reporting import figures, overview, samples, tables
 from bigain.reporting.maps import draw_maps
 from bigain.reporting.published import add_published, published
@@ -71,8 +72,8 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
     """The experiment's groups with their rows, from their runs and ``benchmarks`` alone.
 
     Raises:
-        BiGainError: if the baseline is no row, a run is damaged, or a row and the baseline have
-            other images.
+        BiGainError: if the baseline is no row, a figure is none, a run is damaged, or a row and
+            the baseline have other images.
     """
     for group in experiment.groups:
         titles = {row.name: row.title for row in group.rows}
@@ -81,6 +82,11 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
                 f"experiment {experiment.name} has the baseline {experiment.baseline}, which is "
                 f"none of its rows ({', '.join(titles)}); name one of them in its file"
             )
+    if unknown := [name for name in figures_of(experiment) if name not in FIGURES]:
+        raise BiGainError(
+            f"experiment {experiment.name} has the figure {unknown[0]!r}; "
+            f"{suggestion(unknown[0], FIGURES)}"
+        )
     collected = []
     for group in experiment.groups:
         found = _read_group(group)

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bigain.errors import BiGainError
-from bigain.experiments import experiment_files
-from bigain.experiments.experiment_files import Entry
+from bigain.experiments.experiment_files import Entry, Experiment
 from bigain.reporting import findings, maps, samples
 from bigain.reporting.build import figures_of
 from bigain.store import run_images
@@ -31,23 +30,25 @@ class Reads:
         trials: runs of which a finding reads the trials.
         slots: traces of which a figure shows the tokens' slots.
         timesteps: of traces.
+        everything: keep all of it of all runs, as an experiment that cannot be read may need it.
     """
 
     trials: set[str] = field(default_factory=set)
     slots: set[str] = field(default_factory=set)
     timesteps: set[int] = field(default_factory=lambda: {findings.TIMESTEP})
+    everything: bool = False
 
 
-def reads_of(names: Iterable[str], scale: str) -> Reads:
-    """What the experiments ``names`` read; rows that cannot run here are left out."""
-    found = Reads()
-    for name in names:
-        experiment = experiment_files.load(name, scale)
+def reads_of(experiments: Iterable[Experiment], everything: bool = False) -> Reads:
+    """What experiments read; rows that cannot run here are left out."""
+    found = Reads(everything=everything)
+    for experiment in experiments:
         if (timestep := experiment.maps.get("timestep")) is not None:
             found.timesteps.add(timestep)
         for row in experiment.rows:
             for task, entry in row.entries.items():
-                trials = TASKS[task].compares_classes and findings.reads_trials(name, row.name)
+                wanted = findings.reads_trials(experiment.name, row.name)
+                trials = TASKS[task].compares_classes and wanted
                 slots = TASKS[task].watches and "maps" in figures_of(experiment)
                 if (trials or slots) and (path := _name(Entry(entry.overrides))) is not None:
                     (found.trials if trials else found.slots).add(path)
@@ -112,8 +113,8 @@ def packed(run: Run, reads: Reads) -> Bundled:
     rows, name = run.rows(), run.path.name
     sheet = len(run.sheet())
     if "trials" in rows:
-        rows = _classified(rows, name in reads.trials)
-    if "slots" in rows:
+        rows = _classified(rows, reads.everything or name in reads.trials)
+    if "slots" in rows and not reads.everything:
         rows = _traced(rows, reads.timesteps, name in reads.slots)
     if "prompt" in rows:
         sheet = min(sheet, int(samples.shown(rows, sheet)["index"].max()) + 1 if sheet else 0)

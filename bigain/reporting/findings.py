@@ -68,7 +68,9 @@ def findings(out: Path, scale: str) -> Findings:
     problems: dict[str, None] = {}  # once each, in order
     there = experiment_files.names(scale)
     wanted = {n for names, *_ in TABLES.values() for n in names if n in there}
-    read = {experiment: list(_rows(experiment, scale)) for experiment in sorted(wanted)}
+    experiments, unread = experiment_files.load_all(sorted(wanted), scale)
+    problems |= dict.fromkeys(unread)
+    read = {experiment.name: list(_rows(experiment)) for experiment in experiments}
     for rows in (rows for those in read.values() for _, rows in those):
         entries = (entry for row in rows.values() for entry in row.entries.values())
         problems |= dict.fromkeys(entry.problem for entry in entries if entry.problem)
@@ -88,9 +90,9 @@ def _merge(into: dict[str, Row], rows: Mapping[str, Row]) -> None:
         into[name] = row._replace(entries={**known, **row.entries})
 
 
-def _rows(name: str, scale: str) -> Iterator[tuple[str, dict[str, Row]]]:
+def _rows(experiment: experiment_files.Experiment) -> Iterator[tuple[str, dict[str, Row]]]:
     """An experiment's groups by title."""
-    for part in collect(experiment_files.load(name, scale)):
+    for part in collect(experiment):
         yield (
             part.group.title,
             {r.name: Row(r.title, part.entries[r.name]) for r in part.group.rows},

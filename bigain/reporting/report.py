@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,8 +63,8 @@ def report(
         overrides: for every row, as given to run.py.
 
     Raises:
-        BiGainError: if an experiment file cannot be read, or the page cannot be written. An
-            experiment whose runs cannot be compared says so in its section.
+        BiGainError: if the page cannot be written. An experiment whose file cannot be read, or
+            whose runs cannot be compared, says so in its section.
     """
     usual = REPOSITORY / "results" / scale
     out = out or usual / "report.html"
@@ -73,7 +74,14 @@ def report(
     opening = Opening()
     models: dict[str, None] = {}
     for name in sorted(names or experiment_files.names(scale), key=_place):
-        experiment = experiment_files.load(name, scale, overrides)
+        try:
+            experiment = experiment_files.load(name, scale, overrides)
+        except BiGainError as error:
+            made = shlex.join(["python", "-m", "bigain.reporting", "table", name])
+            why = _portable(str(error))
+            sections.append(Section(name, _label(name), "", [made], problem=why))
+            print(f"left out: {error}", file=sys.stderr)
+            continue
         _share(experiment, shared)
         models |= dict.fromkeys(group.title for group in experiment.groups)
         collected, problem = _collected(experiment)
@@ -118,6 +126,10 @@ def _place(name: str) -> tuple[int, str, int, str]:
     return ({"table": 1, "figure": 2}.get(kind, 0), kind, len(name), name)
 
 
+def _label(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=\d)", " ", name).capitalize()
+
+
 def _share(experiment: Experiment, shared: dict[tuple[str, ...], Entry]) -> None:
     """Give equal entries one object, whose configuration is then composed once."""
     for row in experiment.rows:
@@ -134,7 +146,7 @@ def _section(
     states: States,
 ) -> Section:
     name = experiment.name
-    label = re.sub(r"(?<=[a-z])(?=\d)", " ", name).capitalize()
+    label = _label(name)
     given = [f"scale={experiment.scale}", *overrides]
     commands = [
         f"python run.py -m experiment={name} {shlex.join(given)}",

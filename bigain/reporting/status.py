@@ -106,7 +106,7 @@ def status_of(
             except BiGainError as error:
                 if chosen:
                     raise
-                yield f"{name}: {error}"
+                yield explain(error)
                 continue
             if chosen or details:
                 yield from status(experiment, overrides, known, memory)

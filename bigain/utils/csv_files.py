@@ -1,9 +1,14 @@
 """CSV files that people write, read strictly: what a lenient reader would lose is refused."""
 
 import csv
+import re
 from pathlib import Path
 
 from bigain.errors import BiGainError
+from bigain.utils.setting_types import shown
+
+MAX_BYTES = 2**24  # a hundred thousand long prompts
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> dict[int, dict[str, str]]:
@@ -13,11 +18,16 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> dict[int, dict[str, str]]
         columns: those that the file must have and every row must fill; it may have others.
 
     Raises:
-        BiGainError: if the file cannot be read, lacks a column or has one twice, or a row has more
-            or fewer fields than the header, or an empty one in ``columns``; it names the line.
+        BiGainError: if the file is none, is larger than `MAX_BYTES` or cannot be read, lacks a
+            column or has one twice, or a row has more or fewer fields than the header, or an empty
+            one in ``columns``, or a control character; it names the line.
     """
     rows: dict[int, list[str]] = {}
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise OSError(f"{size:,} bytes are more than {MAX_BYTES:,}")
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             line = 1
@@ -25,7 +35,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> dict[int, dict[str, str]]
                 if row:  # else the line is blank
                     rows[line] = row
                 line = reader.line_num + 1
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise BiGainError(
             f"{path} cannot be read ({error}); give a CSV file with the columns "
             f"{', '.join(columns)}"
@@ -37,11 +47,12 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> dict[int, dict[str, str]]
     if absent := [column for column in columns if column not in header]:
         raise BiGainError(
             f"{path}, line {first}: the header lacks the column {absent[0]}; it is "
-            f"{','.join(header)}, and must name {', '.join(columns)}"
+            f"{_short(','.join(header))}, and must name {', '.join(columns)}"
         )
     if repeated := [name for name in header if header.count(name) > 1]:
         raise BiGainError(
-            f"{path}, line {first}: the header has more than one column {repeated[0]}; keep one"
+            f"{path}, line {first}: the header has more than one column "
+            f"{_short(repeated[0])}; keep one"
         )
     found = {}
     for line in others:
@@ -49,7 +60,11 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> dict[int, dict[str, str]]
         if len(fields) != len(header):
             raise BiGainError(
                 f"{path}, line {line}: {len(fields)} fields, but the header has {len(header)} "
-                f"({', '.join(header)}); put text that contains a comma in double quotes"
+                f"({_short(', '.join(header))}); put text that contains a comma in double quotes"
+            )
+        if odd := [text for text in fields if CONTROL.search(text)]:
+            raise BiGainError(
+                f"{path}, line {line}: {shown(odd[0])} holds a control character; remove it"
             )
         found[line] = dict(zip(header, fields, strict=True))
         if lacking := [column for column in columns if not found[line][column].strip()]:
@@ -58,3 +73,8 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> dict[int, dict[str, str]]
                 f"{', '.join(columns)}"
             )
     return found
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else f"{line[:199]}…"

@@ -83,7 +83,9 @@ def fits(value: Any, hint: Any) -> bool:
     if kind in (list, tuple, Sequence):
         return isinstance(value, list) and all(fits(one, inner[0]) for one in value)
     if kind in (dict, Mapping):
-        return isinstance(value, dict) and all(fits(one, inner[1]) for one in value.values())
+        return isinstance(value, dict) and all(
+            fits(key, inner[0]) and fits(one, inner[1]) for key, one in value.items()
+        )
     return isinstance(value, dict) and "_target_" in value
 
 

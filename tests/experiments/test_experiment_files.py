@@ -8,15 +8,15 @@ import pytest
 from bigain.errors import BiGainError
 from bigain.experiments import configuration, experiment_files
 from bigain.experiments.composition import composed
+from bigain.experiments.experiment_types import SCALES
 from bigain.experiments.methods import method
+from bigain.experiments.published_values import published_values
 from bigain.reporting.build import FIGURES
 from bigain.utils.paths import REPOSITORY
 from tests.experiment_rows import kind_of, representatives
 
 NAMES = experiment_files.names()
-BOTH = [
-    (name, scale) for scale in experiment_files.SCALES for name in experiment_files.names(scale)
-]
+BOTH = [(name, scale) for scale in SCALES for name in experiment_files.names(scale)]
 ALONE = [name for name in NAMES if not any(name == n for n, _ in BOTH)]
 
 
@@ -92,7 +92,7 @@ def test_rows_compose(name):
         assert {entry.run_path.parent for entry in entries} == {folder}
 
 
-@pytest.mark.parametrize("scale", experiment_files.SCALES)
+@pytest.mark.parametrize("scale", SCALES)
 def test_what_rows_are_made_of_is_valid(scale):
     """Up to what needs data on disk."""
     entries = representatives(scale)
@@ -161,12 +161,11 @@ def test_published_values_stand_beside_their_model_and_data():
         ("1,sd2,,81.03,", "line 3: metric is empty"),
     ],
 )
-def test_a_damaged_list_of_published_values_is_refused_by_line(tmp_path, monkeypatch, row, error):
+def test_a_damaged_list_of_published_values_is_refused_by_line(tmp_path, row, error):
     text = f"table,model,metric,value,note\n1,sd2,fid,20.5,\n{row}\n"
     (tmp_path / "published.csv").write_text(text)
-    monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
     with pytest.raises(BiGainError, match=rf"published\.csv, {error}"):
-        experiment_files._table.__wrapped__()
+        published_values(tmp_path / "published.csv", {}, None)
 
 
 def test_every_published_value_is_used_or_not_ours():

@@ -159,7 +159,7 @@ def test_a_row_of_two_experiments_has_the_entries_of_both():
 def test_tables_are_written(tmp_path, monkeypatch):
     only = {"none": row("none", ALL), "tome@0.5": row("t", HALF)}
     only["tome@0.7"] = Row("broken", {"classify": Found(problem="no data: make it")})
-    monkeypatch.setattr(findings, "_rows", lambda name, scale: iter([("model", only)]))
+    monkeypatch.setattr(findings, "_rows", lambda experiment: iter([("model", only)]))
     monkeypatch.setattr(findings, "TABLES", {"noise": TABLES["noise"]})
     found = findings.findings(tmp_path, "mini")
     assert (tmp_path / "findings-noise.md").read_text() == found.tables["noise"]
