@@ -1,5 +1,6 @@
 """The base of errors meant for the user."""
 
+import shlex
 from collections.abc import Sequence
 
 
@@ -23,3 +24,8 @@ class NotFiniteError(BiGainError):
 def some(names: Sequence[str], most: int = 10) -> str:
     """The first names, and a mark if there are more."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def shell(*words: object) -> str:
+    """A command to type, such as ``rm FILE``, in backquotes and quoted for a shell."""
+    return f"`{shlex.join(map(str, words))}`"

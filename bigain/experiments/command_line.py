@@ -1,5 +1,6 @@
 """Commands that Hydra configures, which answer a user's mistake at once and in one line."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
 from bigain.experiments.schema import explain, one_line, suggestion, with_paths
+from bigain.utils.parent import end_with_parent
 from bigain.utils.paths import REPOSITORY
 from bigain.utils.setting_types import check_types
 
@@ -76,6 +78,8 @@ def run_job(cfg: DictConfig, finished: Callable[..., None] | None = None) -> str
     Returns:
         The run's folder; None where there is no run.
     """
+    if multiprocessing.current_process().name.startswith("LokyProcess"):
+        end_with_parent()  # a worker of hydra/launcher=joblib, whose jobs nobody else ends
     from bigain.experiments.runner import execute  # only now: torch and diffusers take seconds
 
     alone = HydraConfig.get().mode == RunMode.RUN

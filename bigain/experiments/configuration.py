@@ -50,7 +50,7 @@ from bigain.tasks import TASKS, Task
 from bigain.tasks.base import Setup
 from bigain.tasks.scoring import PromptNetwork, Scoring, open_reference
 from bigain.utils.devices import device_of
-from bigain.utils.paths import REPOSITORY
+from bigain.utils.paths import REPOSITORY, without_home
 from bigain.utils.setting_types import annotations, check_types, shown
 
 # What a group's object is: it has the methods of this class.
@@ -95,7 +95,7 @@ class Settings:
     def recorded(self) -> dict[str, Any]:
         """The configuration as a run keeps it, less what cannot change a result."""
         found: Any = OmegaConf.to_container(self.cfg)
-        kept = {str(key): value for key, value in found.items() if key not in PASSING}
+        kept = {str(k): without_home(value) for k, value in found.items() if k not in PASSING}
         return kept | self._compressor
 
     @property
@@ -225,12 +225,6 @@ def build(cfg: DictConfig, group: str) -> Any:
         if isinstance(cause, BiGainError):
             raise cause from None
         raise BiGainError(f"{group}={node.get('name')}: {one_line(cause)}") from error
-    wanted = [name for name, one in vars(KINDS[group]).items() if inspect.isfunction(one)]
-    if lacking := [name for name in wanted if not hasattr(built, name)]:
-        raise BiGainError(
-            f"{group}._target_={node['_target_']} is no {KINDS[group].__name__}: it lacks "
-            f"{lacking[0]}; choose one with {group}=..."
-        )
     return built
 
 
@@ -395,6 +389,8 @@ def _check_keys(group: str, node: dict[str, Any], where: str, about: Mapping[str
             f"{where}.{unknown[0]} is not a key of {target or group}; "
             f"accepted: {', '.join(sorted(accepted))}"
         )
+    if target is not None:
+        _check_kind(where, target, KINDS.get(group, ImageMetric))
     check_types(where, node, accepted)
     nested = {f"{where}.{k!s}": v for k, v in node.items()}
     nested |= {f"{where}._args_[{i}]": v for i, v in enumerate(node.get("_args_", []))}
@@ -418,11 +414,29 @@ def _check_reference(cfg: DictConfig) -> None:
         )
 
 
+def _check_kind(where: str, target: str, kind: type) -> None:
+    """Refuse to call anything but a class of the kind that a group takes."""
+    found = _named(where, target)
+    wanted = [name for name, one in vars(kind).items() if inspect.isfunction(one)]
+    lacking = [name for name in wanted if not hasattr(found, name)]
+    if lacking or not inspect.isclass(found):
+        reason = f"it lacks {lacking[0]}" if lacking else "it is no class"
+        raise BiGainError(f"{where}._target_={target} is no {kind.__name__}: {reason}")
+
+
 def _parameters(where: str, target: str) -> dict[str, Any]:
     """The annotations of what a ``_target_`` takes."""
+    found = _named(where, target)
+    try:
+        return annotations(found)
+    except (ValueError, TypeError) as error:
+        raise BiGainError(f"{where}._target_={target} takes no settings by name") from error
+
+
+def _named(where: str, target: str) -> Any:
     module, _, name = target.rpartition(".")
     try:
-        return annotations(getattr(importlib.import_module(module), name))
+        return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise BiGainError(
             f"{where}._target_={target} cannot be imported: {one_line(error)}"

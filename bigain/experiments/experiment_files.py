@@ -337,6 +337,8 @@ def _scale(scale: str) -> dict[str, Any]:
     path = FOLDER / "scales" / f"{scale}.yaml"
     found = read_mapping(path, SCALE_TYPES, frozenset({"tasks", "groups"}))
     for name, group in found["groups"].items():
+        if not NAME.fullmatch(name):  # as it becomes part of the names of files
+            raise BiGainError(f"{shown_path(path)}: {shown(name)} is no name of a group")
         check_keys(f"{shown_path(path)}: group {name}", group, GROUP_TYPES, GROUP_KEYS)
     return found
 

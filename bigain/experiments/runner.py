@@ -34,7 +34,7 @@ from bigain.tasks.evaluate import TooFewImagesError
 from bigain.tasks.generate_columns import fid_difference
 from bigain.tasks.scoring import summary
 from bigain.utils.devices import device_of, keep_freed_memory
-from bigain.utils.paths import REPOSITORY
+from bigain.utils.paths import REPOSITORY, without_home
 
 Finished = Callable[[Job, Run], None]
 
@@ -289,4 +289,6 @@ def _command() -> str:
         command = f"python run.py {shlex.join(HydraConfig.get().overrides.task)}"
     else:
         command = " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-    return command.replace(f"{REPOSITORY}/", "")  # it may lie elsewhere on other machines
+    # both folders lie elsewhere on other machines
+    made: str = without_home(command.replace(f"{REPOSITORY}/", ""))
+    return made

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from bigain.errors import shell
 from bigain.experiments.job import Job
 from bigain.loggers import run_report
 from bigain.store.runs import Run
@@ -91,7 +92,7 @@ class WandB:
             logged.finish(exit_code=1)
             raise
         logged.finish()
-        return f"`wandb sync {where}` uploads it" if offline else where
+        return f"{shell('wandb', 'sync', where)} uploads it" if offline else where
 
 
 def problem(mode: str | None = None) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bigain.tasks.columns import Column, Columns, Row, ranged, valued
 from bigain.utils import files
-from bigain.utils.tables import DASH, latex, latex_text, markdown
+from bigain.utils.tables import DASH, latex, latex_text, markdown, one_line
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def write(
     legends = dict.fromkeys(part.legend for s in sections for part in s.parts)
     time = TIMED.format(timed_on) if any(section.timed for section in sections) else ""
     below = [text for text in (*legends, FLOPS, time, note.strip()) if text]
-    text = "\n\n".join([f"# {title}", *map(_markdown, sections), *below]) + "\n"
+    text = "\n\n".join([f"# {one_line(title)}", *map(_markdown, sections), *below]) + "\n"
     files.make_folder(stem.parent)
     for suffix, content in (
         (".csv", csv_text(sections)),
@@ -113,7 +113,7 @@ def csv_text(sections: Sequence[Section]) -> str:
 
 def _markdown(section: Section) -> str:
     table = markdown(section.texts)
-    return f"## {section.title}\n\n{table}" if section.title else table
+    return f"## {one_line(section.title)}\n\n{table}" if section.title else table
 
 
 def _latex(name: str, sections: Sequence[Section], title: str, below: Sequence[str]) -> str:

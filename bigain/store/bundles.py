@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, shell
 from bigain.store.identity import canonical
 from bigain.utils import files
 
@@ -100,7 +100,8 @@ class Bundles:
         if count != entry["images"]:
             raise BiGainError(
                 f"{self.folder / entry['file']} holds {count} rows of {name}, and {_INDEX} says "
-                f"{entry['images']}; get both from the same commit (`git checkout {self.folder}`)"
+                f"{entry['images']}; get both from the same commit "
+                f"({shell('git', 'checkout', self.folder)})"
             )
         kept = [c for c in entry["columns"] if columns is None or c in columns]
         table = table.slice(start, count).select(kept)
@@ -167,7 +168,7 @@ def _stamp(path: Path) -> tuple[Path, int, int]:
     except FileNotFoundError:
         raise BiGainError(
             f"{path} is missing, which {_INDEX} beside it names; get both from the same commit "
-            f"(`git checkout {path.parent}`)"
+            f"({shell('git', 'checkout', path.parent)})"
         ) from None
     return path, stat.st_mtime_ns, stat.st_size
 
@@ -207,7 +208,7 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def _again(path: Path) -> str:
-    return f"get it from the repository again (`git checkout {path}`)"
+    return f"get it from the repository again ({shell('git', 'checkout', path)})"
 
 
 def _joined(tables: Mapping[str, pa.Table]) -> pa.Table:

@@ -1,6 +1,7 @@
 """Locks of a run's folder, which the system frees when a process ends, however it ends."""
 
 import inspect
+import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, shell
 from bigain.store.shards import Shard
 
 # Newer versions replace the system's locks by files, which a killed process would leave behind.
@@ -57,8 +58,11 @@ class Locks:
             return not others
 
     def held(self) -> list[Shard]:
-        """The shards that processes hold at this moment."""
-        if not any(self.folder.glob(".lock-*-of-*")):
+        """The shards that processes hold at this moment.
+
+        To look takes a lock, so on a folder that this process may not write to there are none.
+        """
+        if not any(self.folder.glob(".lock-*-of-*")) or not os.access(self.folder, os.W_OK):
             return []
         with self._entry():
             return self._held()
@@ -119,5 +123,5 @@ def _lock(path: Path, wait: bool = False) -> Iterator[None]:
 def _locked(path: Path, what: str = "", more: str = "") -> LockedError:
     return LockedError(
         f"{path.parent} is being worked on by another process{what}: wait for it{more}, or see "
-        f"which with `fuser -v {path}` and end it"
+        f"which with {shell('fuser', '-v', path)} and end it"
     )

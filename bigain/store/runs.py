@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from bigain.errors import BiGainError, some
+from bigain.errors import BiGainError, shell, some
 from bigain.store.bundles import Bundled, Bundles
 from bigain.store.identity import canonical
 from bigain.store.identity import fingerprint as fingerprint
@@ -84,7 +84,7 @@ class Run:
                 )
                 raise BiGainError(
                     f"{path} holds a run of another identity (they differ in {', '.join(keys)}); "
-                    f"move it away (`mv {path} {path}.old`) and run the same command"
+                    f"move it away ({shell('mv', path, f'{path}.old')}) and run the same command"
                 )
             return run
         run = cls(path, identity, config)
@@ -103,8 +103,9 @@ class Run:
         """
         if (run := cls.find(path)) is None:
             raise BiGainError(
-                f"no run at {path}: a run's folder holds {_RUN}; see `ls {Path(path).parent}` for "
-                "those there are, or start one with `python run.py`"
+                f"no run at {path}: a run's folder holds {_RUN}; see "
+                f"{shell('ls', Path(path).parent)} for those there are, or start one with "
+                "`python run.py`"
             )
         return run
 
@@ -128,7 +129,7 @@ class Run:
         if not sound:
             raise BiGainError(
                 f"{about} is damaged: it must hold an identity, its fingerprint and a config; "
-                f"remove it (`rm {about}`) and run the run's command, which writes it anew"
+                f"remove it ({shell('rm', about)}) and run the run's command, which writes it anew"
             )
         return run
 
@@ -268,8 +269,8 @@ class Run:
                 raise ValueError("it was changed after it had been written")
         except (ValueError, RecursionError, BiGainError) as error:
             raise BiGainError(
-                f"{path} is damaged ({error}); delete it (`rm {path}`) and run the run's command "
-                "again"
+                f"{path} is damaged ({error}); delete it ({shell('rm', path)}) and run the "
+                "run's command again"
             ) from error
         return data
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, shell
 
 _SUFFIX = ".tmp"
 
@@ -21,7 +21,8 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         raise BiGainError(
             f"cannot write {path}: {error.strerror or error}; finished images are safe: make room "
-            f"or mend the path (`df -h {path.parent}`) and run the same command, which resumes"
+            f"or mend the path ({shell('df', '-h', path.parent)}) and run the same command, which "
+            "resumes"
         ) from error
 
 

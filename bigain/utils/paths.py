@@ -1,9 +1,22 @@
 """The location of this repository, and paths that users give."""
 
+import re
 from argparse import ArgumentTypeError
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def without_home(node: Any) -> Any:
+    """Plain values or a command whose paths in the home directory begin with ``~/``."""
+    if isinstance(node, dict):
+        return {key: without_home(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [without_home(value) for value in node]
+    if not isinstance(node, str):
+        return node
+    return re.sub(rf"(?<![\w./~-]){re.escape(str(Path.home()))}/", "~/", node)
 
 
 def given_path(text: str) -> Path:

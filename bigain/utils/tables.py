@@ -7,13 +7,23 @@ import pandas as pd
 DASH = "–"  # printed in tables where there is no value
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks and characters that cannot be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def markdown_text(text: str) -> str:
+    """A text that stays in its entry of a Markdown table."""
+    return one_line(text).replace("\\", "\\\\").replace("|", "\\|")
+
+
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table that is also legible as text.
 
     Args:
         lines: the header first; the first column is aligned left, the others right.
     """
-    header, *rows = [[text.replace("|", "\\|") for text in line] for line in lines]
+    header, *rows = [[markdown_text(text) for text in line] for line in lines]
     frame = pd.DataFrame(rows, columns=pd.Index(header), dtype=str)
     align = ["left", *["right"] * (len(header) - 1)]
     return str(frame.to_markdown(index=False, disable_numparse=True, colalign=align))
@@ -42,8 +52,8 @@ _LATEX = str.maketrans(
 
 
 def latex_text(text: str) -> str:
-    """Escape every character that LaTeX would interpret."""
-    return text.translate(_LATEX)
+    """One line in which every character is escaped that LaTeX would interpret."""
+    return one_line(text).translate(_LATEX)
 
 
 def latex(lines: Sequence[Sequence[str]]) -> str:

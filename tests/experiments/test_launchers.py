@@ -416,3 +416,25 @@ def test_a_node_leaves_the_ray_cluster_that_a_sweep_joined(node, launch, alone, 
     assert_same_table(alone(*more), resumed)
     images = [s["images"] for s in resumed.read_record("sessions")["sessions"]]
     assert len(images) == 2 and sum(images) < 100, "what it had finished was computed again"
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_joblib_sweep_free_their_locks(sweep, job, overrides, tmp_path):
+    """The sweep's own process alone is killed, so that nothing but its workers can notice."""
+    folder = job([*overrides, "limit=240"]).run_path
+    more = ["hydra/launcher=joblib", "shards=2", "limit=240", "batch_size=1"]
+    command = [sys.executable, str(REPOSITORY / "run.py"), *sweep, *more]
+    with (tmp_path / "output").open("wb") as output:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
+    try:
+        while not (folder / "run.json").exists() or len(Run.open(folder).running()) < 2:
+            assert process.poll() is None, (tmp_path / "output").read_text()
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    killed = time.monotonic()
+    while Run.open(folder).running():
+        assert time.monotonic() - killed < 5, "workers outlive their sweep"
+        time.sleep(0.01)
+    assert len(Run.open(folder).finished()) < 240, "they ended because they were done"
