@@ -16,6 +16,7 @@ from torchvision import transforms
 
 from bigain.datasets.base import Example
 from bigain.errors import BiGainError
+from bigain.utils import hash_cache
 from bigain.utils.images import SUFFIXES, converted, too_large
 
 THIN = 64  # times longer than wide, from which only an image's centre is resized
@@ -121,16 +122,24 @@ class ImageFiles:
 
     @cached_property
     def _sha256(self) -> str:
-        """The SHA-256 of classes and prompts, and of each image's id, size, labels and prompt.
+        """The SHA-256 of classes and prompts, and of each image's id, content, labels and prompt.
 
-        The size is in bytes. Contents are not read, which would take minutes for ImageNet before
-        each run, so a file replaced by another of the same size goes unnoticed.
+        Contents are read once per machine, as `hash_cache` keeps their hashes.
+
+        Raises:
+            BiGainError: if a file cannot be read.
         """
         digest = hashlib.sha256(json.dumps([self.classes, self.prompts]).encode())
         for index in sorted(range(len(self)), key=lambda i: self.files[i].id):
             file = self.files[index]
-            n = (self.folder / file.path).stat().st_size
-            digest.update(json.dumps([file.id, n, file.labels, self.prompt(index)]).encode())
+            path = self.folder / file.path
+            try:
+                content = hash_cache.sha256(path)
+            except OSError as error:
+                raise BiGainError(
+                    f"{path} cannot be read ({error.strerror}); copy it again"
+                ) from error
+            digest.update(json.dumps([file.id, content, file.labels, self.prompt(index)]).encode())
         return digest.hexdigest()
 
 

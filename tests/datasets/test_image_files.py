@@ -1,4 +1,5 @@
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -145,3 +146,20 @@ def test_an_id_is_unique(tmp_path: Path) -> None:
 def test_no_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BiGainError, match="holds no image of many's split test"):
         many(tmp_path, files=[])
+
+
+def test_images_swapped_at_equal_size_are_another_data_set(tmp_path):
+    """Sizes, times and names stay as they were."""
+    for name, colour in (("a", 10), ("b", 200)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8), (colour,) * 3).save(tmp_path / name / "0.bmp")
+    before = Folder(str(tmp_path), size=8).identity()
+    assert Folder(str(tmp_path), size=8).identity() == before
+    one, two = tmp_path / "a" / "0.bmp", tmp_path / "b" / "0.bmp"
+    contents = one.read_bytes(), two.read_bytes()
+    assert len(contents[0]) == len(contents[1])
+    for path, content in zip((two, one), contents, strict=True):
+        stat = path.stat()
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert Folder(str(tmp_path), size=8).identity() != before
