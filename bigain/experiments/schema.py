@@ -159,8 +159,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         reason = shorten(one_line(error).partition(" See http")[0])
         return (
-            f"{shorten(str(error.override))} cannot be read: {reason}; write it as key=value, and quote special "
-            "characters twice, as in 'key=\"a, b\"'"
+            f"{shorten(str(error.override))} cannot be read: {reason}; write it as "
+            "key=value, and quote special characters twice, as in 'key=\"a, b\"'"
         )
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, given = str(error.missing_cfg_file).rpartition("/")
