@@ -11,15 +11,13 @@ from bigain.tasks import TASKS
 from bigain.tasks.columns import Row, number
 
 STRENGTHS = ("ratio", "factor")  # written even if they stand at their defaults
-JOBS = ("Classify", "Generate", "Both with one setting", "Save time")
-PURPOSES = dict(zip(JOBS, ("classification", "generation", *2 * ("classification",)), strict=True))
-PHRASES = dict(
-    zip(
-        JOBS,
-        ("to classify", "to generate", "to do both with one setting", "to save time"),
-        strict=True,
-    )
-)
+GENERATE, BOTH = "Generate", "Both with one setting"
+PHRASES = {  # of each job, as a sentence says it
+    "Classify": "to classify",
+    GENERATE: "to generate",
+    BOTH: "to do both with one setting",
+    "Save time": "to save time",
+}
 RULE = (
     "For each job, the table names the cheapest setting that keeps the model's accuracy, its FID, "
     "or both. Kept means that the 95% interval of the paired difference from the uncompressed "
@@ -39,9 +37,9 @@ class Choice:
         jobs: what it is chosen for; empty for the uncompressed model.
         method: its title.
         accuracy, fid: the value, and its difference from the uncompressed model with its interval.
-        gflops, time: of a forward pass, and how they compare.
+        gflops, time: of a forward pass; GFLOPs come with the change from the uncompressed model.
         verdict: what is kept.
-        code: the call that compresses a pipeline so; empty for the uncompressed model.
+        code: the call that compresses a pipeline in this way; empty for the uncompressed model.
     """
 
     jobs: Sequence[str]
@@ -70,6 +68,11 @@ class Answer:
     images: str
     choices: Sequence[Choice]
 
+    @property
+    def generating(self) -> Choice:
+        """The choice for generation."""
+        return next(choice for choice in self.choices if GENERATE in choice.jobs)
+
 
 def answer(
     title: str, methods: Sequence[ExperimentRow], rows: Sequence[Row], baseline: str
@@ -93,7 +96,7 @@ def answer(
         return None
     chosen: dict[str, list[str]] = {}
     by_title = {method.title: (method, row) for method, row in tried}
-    for job, row in zip(JOBS, _picks([row for _, row in tried]), strict=True):
+    for job, row in zip(PHRASES, _picks([row for _, row in tried]), strict=True):
         if row is not None:
             chosen.setdefault(str(row["method"]), []).append(job)
     choices = [_choice([], plain, plain, None)]
@@ -107,7 +110,7 @@ def answer(
 
 
 def _picks(rows: Sequence[Row]) -> list[Row | None]:
-    """The row for each of `JOBS`; None where nothing serves."""
+    """The row for each job of `PHRASES`; None where no row serves."""
     accurate, pleasing = _best(ACCURACY, rows), _best(FID, rows)
     faster = [row for row in rows if row.get("time") is not None and row["time_high"] < 1]
     return [
@@ -119,7 +122,7 @@ def _picks(rows: Sequence[Row]) -> list[Row | None]:
 
 
 def _best(measure: Measure, rows: Sequence[Row]) -> list[Row]:
-    """The rows that keep a value, or else those that may lose as little as any."""
+    """The rows that keep a value; if there are none, those that `_nearest` gives."""
     if kept := [row for row in rows if _kept(measure, row)]:
         return kept
     return _nearest(measure, rows)
@@ -135,7 +138,7 @@ def _nearest(measure: Measure, rows: Sequence[Row]) -> list[Row]:
 
 
 def _cheapest(rows: Sequence[Row], key: str) -> Row | None:
-    """The first of those whose printed cost is lowest."""
+    """The first of the rows with the lowest cost as printed; None without rows."""
     return min(rows, key=lambda row: float(number(row[key]) or 0), default=None)
 
 
@@ -185,8 +188,9 @@ def _choice(jobs: Sequence[str], row: Row, plain: Row, method: ExperimentRow | N
 
 def _called(jobs: Sequence[str], method: ExperimentRow) -> str:
     """The call for the first of these jobs: some compressors have other defaults for each task."""
+    purpose = "generation" if jobs[0] == GENERATE else "classification"
     for task, entry in method.entries.items():
-        if TASKS[task].purpose == PURPOSES[jobs[0]]:
+        if TASKS[task].purpose == purpose:
             return code(entry)
     raise ValueError(f"{method.name} has no entry for {jobs[0]}")
 
@@ -200,6 +204,8 @@ def code(entry: Entry) -> str:
         given.append(f'blocks="{blocks}"' if isinstance(blocks, str) else f"blocks={blocks}")
     if tuple(setup.sites) != ("self_attention",):
         given.append(f"sites={list(setup.sites)}")
+    if setup.decide_on != "default":
+        given.append(f'decide_on="{setup.decide_on}"')
     return f"bigain.compress({', '.join(given)})"
 
 
@@ -224,12 +230,10 @@ def _written(value: object) -> str:
 
 
 def _sentence(choices: Sequence[Choice]) -> str:
-    """Which for which job, at what cost."""
+    """Which method to use for which job, and at what cost, in one sentence."""
     parts = []
     for choice in choices:
-        jobs = " and ".join(PHRASES[job] for job in choice.jobs if job != JOBS[2])
-        if not jobs:
-            jobs = PHRASES[JOBS[2]]
+        jobs = " and ".join(PHRASES[job] for job in choice.jobs if job != BOTH) or PHRASES[BOTH]
         cost = f"{choice.gflops[1]} GFLOPs" if choice.gflops[1] else ""
         time = f"{choice.time} times the time" if choice.time != "–" else ""
         price = ", ".join(text for text in (cost, time, choice.verdict) if text)

@@ -34,7 +34,12 @@ PLAIN = OTHER | {"method": "Uncompressed", "acc1": 80.0, "fid": 2.0, "gflops": 1
 
 def made(*rows):
     """The answer from the uncompressed model and these rows."""
-    setup = SimpleNamespace(compressor=bigain.ToMe(0.3), blocks="all", sites=("self_attention",))
+    setup = SimpleNamespace(
+        compressor=bigain.ToMe(0.3),
+        blocks="all",
+        sites=("self_attention",),
+        decide_on="default",
+    )
     entry = SimpleNamespace(job=SimpleNamespace(setup=setup))
     entries = {"classify": entry, "generate": entry}
     methods = [Row(row["method"], row["method"], "", entries) for row in (PLAIN, *rows)]
@@ -67,6 +72,7 @@ def test_the_cheapest_that_keeps_a_value_is_chosen():
         "fast": "both worse",
     }
     assert "to save time, use fast (−30% GFLOPs, 0.80 times the time, both worse)" in found.sentence
+    assert found.generating.method == "pleasing"
     assert found.images == "500 classified and 1,000 generated images"
 
 
@@ -96,3 +102,15 @@ def test_its_code_makes_the_compressor_of_the_run(name):
     exec(code(entry), {"bigain": stand_in, "pipe": None})
     assert calls == [(entry.job.setup.compressor, {"blocks": "all"})]
     assert any(word in code(entry) for word in ("ratio=0.5", "factor=2"))
+
+
+def test_its_code_names_which_tokens_decide():
+    setup = SimpleNamespace(
+        compressor=bigain.ToMe(0.3),
+        blocks="default",
+        sites=("self_attention",),
+        decide_on="attention_input",
+    )
+    entry = SimpleNamespace(job=SimpleNamespace(setup=setup))
+    called = 'bigain.compress(pipe, bigain.ToMe(ratio=0.3), decide_on="attention_input")'
+    assert code(entry) == called
