@@ -21,12 +21,15 @@ def recalled() -> list[str]:
     """The folders of the last sweep's runs.
 
     Raises:
-        BiGainError: if there was no sweep in this checkout.
+        BiGainError: if there was no sweep in this checkout, or the file is damaged.
     """
     if not FILE.is_file():
         raise BiGainError(
             f"there was no sweep yet ({FILE} is not there): run one, as in "
             "python run.py -m compressor=tome,lgtm, or name runs: table RUN RUN"
         )
-    found: list[str] = json.loads(FILE.read_text())["runs"]
+    try:
+        found: list[str] = json.loads(FILE.read_text())["runs"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BiGainError(f"{FILE} is damaged; delete it and run the sweep again") from error
     return found

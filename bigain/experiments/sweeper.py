@@ -1,4 +1,4 @@
-"""Hydra's basic sweeper, which also sweeps experiments and shards and goes on after failures.
+"""Hydra's basic sweeper, which also sweeps experiments and shards and continues after failures.
 
 python run.py -m experiment=table4 shards=4 hydra/launcher=ray
 """
@@ -78,7 +78,10 @@ class ExperimentSweeper(BasicSweeper):
         """Remember the runs, and print their table, or the command that makes it."""
         if not runs:
             return
-        remember(runs)
+        try:
+            remember(runs)
+        except BiGainError as error:  # the runs themselves are complete
+            print(f"table --last will not know this sweep: {error}", file=sys.stderr)
         parsed = OverridesParser.create().parse_overrides(list(arguments))
         if names := _values(parsed, "experiment"):
             for name in names:
@@ -88,7 +91,7 @@ class ExperimentSweeper(BasicSweeper):
         elif (compare := type(self).compare) is not None and len(runs) > 1:
             try:
                 compare(runs)
-            except BiGainError as error:  # the runs themselves are whole
+            except BiGainError as error:  # here, too
                 print(f"no table: {error}", file=sys.stderr)
 
     @staticmethod
@@ -109,12 +112,12 @@ class ExperimentSweeper(BasicSweeper):
 
 
 class _Tally(Launcher):
-    """A launcher that keeps failures to itself, so that the sweep goes on after them.
+    """A launcher that collects failures instead of raising them, so that the sweep continues.
 
     Attributes:
         jobs: that ran.
         runs: the folders of the runs they belong to.
-        failures: a line each.
+        failures: one line per failure.
     """
 
     def __init__(self, launcher: Launcher) -> None:
@@ -124,7 +127,7 @@ class _Tally(Launcher):
         self.runs: list[str] = []
 
     def setup(self, **_: Any) -> None:
-        """Nothing: the launcher is set up."""
+        """Do nothing: the launcher has already been set up."""
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -134,10 +137,10 @@ class _Tally(Launcher):
         except BiGainError:
             raise
         except Exception as error:  # it lost a process, or cannot reach its cluster
-            first = (str(error).splitlines() or [""])[0]  # Ray's go on with a traceback
+            first = (str(error).splitlines() or [""])[0]  # Ray's messages continue with a traceback
             raise BiGainError(
-                f"the launcher broke off: {type(error).__name__}: {first}; "
-                "finished images are kept and the same command goes on"
+                f"the launcher failed: {type(error).__name__}: {first}; "
+                "finished images are kept, and the same command resumes"
             ) from error
         self.jobs += len(returns)
         failed = [r for r in returns if r.status != JobStatus.COMPLETED]

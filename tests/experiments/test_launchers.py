@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from submitit.core.utils import FailedJobError
 
 from bigain.errors import BiGainError
-from bigain.experiments import experiment_files
+from bigain.experiments import experiment_files, last_sweep
 from bigain.experiments.plugins import register_plugins
 from bigain.store.runs import Run
 from bigain.store.shards import Shard
@@ -133,8 +133,22 @@ def test_failures_are_kept_for_the_end():
     tally = sweeper._Tally(Fake())
     assert len(tally.launch([["seed=0"], ["seed=1"], ["seed=2"]], 0)) == 2
     assert (tally.jobs, tally.failures) == (3, ["seed=1: no GPU"])
-    with pytest.raises(BiGainError, match="broke off: RuntimeError: no such cluster"):
+    with pytest.raises(BiGainError, match="the launcher failed: RuntimeError: no such cluster"):
         tally.launch([["broken"]], 0)
+
+
+def test_a_sweep_that_cannot_be_remembered_still_prints_its_table(tmp_path, monkeypatch, capsys):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setattr(last_sweep, "FILE", blocked / "last_sweep.json")
+    monkeypatch.setattr(
+        sweeper.ExperimentSweeper, "compare", staticmethod(lambda runs: print(*runs))
+    )
+    sweeper.ExperimentSweeper(max_batch_size=None)._table(
+        ["compressor=tome,lgtm"], ["one", "other"]
+    )
+    said = capsys.readouterr()
+    assert said.out == "one other\n" and "--last will not know this sweep" in said.err
 
 
 def test_slurm_takes_what_the_preset_asks_for(tmp_path, monkeypatch):

@@ -91,6 +91,14 @@ def test_without_a_sweep_the_last_one_is_asked_for(monkeypatch, tmp_path, capsys
     assert main() == 1
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_damaged_record_of_the_last_sweep_is_named(text, monkeypatch, tmp_path):
+    monkeypatch.setattr(last_sweep, "FILE", tmp_path / "last_sweep.json")
+    last_sweep.FILE.write_text(text)
+    with pytest.raises(BiGainError, match="damaged; delete it"):
+        last_sweep.recalled()
+
+
 def test_a_title_names_what_differs():
     def config(name, seed=0, **compressor):
         return {"compressor": {"name": name, "_target_": name, **compressor}, "seed": seed}
