@@ -195,6 +195,12 @@ def test_its_tables_are_those_of_the_runs():
     assert tables(text) == tables(filled())
 
 
+def test_all_compressors_are_named():
+    configs = {path.stem for path in (REPOSITORY / "configs" / "compressor").glob("*.yaml")}
+    listed = {row[0].strip("`") for table in tables(RESULTS.read_text()) for row in table}
+    assert configs - {"none"} <= listed
+
+
 def test_hours_are_those_of_the_experiments():
     """The hours in docs/reproducing.md are those at the head of each experiment's file."""
     text = (REPOSITORY / "docs" / "reproducing.md").read_text()

@@ -44,8 +44,7 @@ def compress(
         sites: any of "self_attention", "cross_attention" (its queries) and "mlp".
         seed: seed for random compressors.
         decide_on: the tokens that compressors look at: "block_input", before the block's norm;
-            "attention_input", after it; or "default", which is where the paper's code looks in this
-            family of models.
+            "attention_input", after it; or "default", which the family of models decides.
         settings: the settings of a compressor that is given by its name, such as ``ratio=0.5``.
 
     Raises:
