@@ -27,11 +27,8 @@ def main() -> None:
         "--dry-run", action="store_true", help="print the JSON without contacting the server"
     )
     given = parser.parse_args()
-    from bigain.loggers.dashboard import (
-        dashboard,
-        save,
-        specification,
-    )  # only now: torch takes seconds
+    # only now: torch takes seconds
+    from bigain.loggers.dashboard import dashboard, save, specification
 
     try:
         if given.dry_run:

@@ -138,7 +138,7 @@ class Checkpoint:
         except Exception as error:  # damaged configs raise many kinds of errors
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BiGainError(
-                f"{self.path}: {name}/config.json describes no {kind.__name__} ({reason}); "
+                f"{self.path}: {name}/config.json does not fit {kind.__name__} ({reason}); "
                 f"{self.mend}"
             ) from error
 

@@ -15,7 +15,7 @@ def square(path: str, denoiser: Any) -> int:
     """The side of a denoiser's samples.
 
     Raises:
-        BiGainError: if its config gives no such side; images here are square.
+        BiGainError: if its config does not give a single side, because images are square here.
     """
     size = denoiser.config.sample_size
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:

@@ -67,12 +67,12 @@ def check_settings(config: Mapping[str, Any], where: str, mend: str) -> None:
 
 
 def check_alphas(alphas: Tensor, config: Mapping[str, Any], where: str, mend: str) -> None:
-    """Refuse cumulative alphas that are those of no noise schedule."""
+    """Refuse cumulative alphas that do not form a noise schedule."""
     length = timesteps(config)
     falls = alphas.shape == (length,) and bool((alphas.diff() < 0).all())
     if not falls or not 0 < alphas[-1] <= alphas[0] <= 1:
         raise BiGainError(
-            f"{where}: the betas are those of no noise schedule: there must be {length}, whose "
+            f"{where}: the betas do not form a noise schedule: there must be {length}, whose "
             f"cumulative alphas fall from 1 towards 0; {mend}"
         )
 

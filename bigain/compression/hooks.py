@@ -136,14 +136,14 @@ class Hooks:
                 "bigain.remove(model) first, or combine two compressors with Compose"
             )
         self.used = False
-        self._try()
+        self._check_randomness()
         try:
             self._register()
         except BaseException:
             self.remove()
             raise
 
-    def _try(self) -> None:
+    def _check_randomness(self) -> None:
         """Refuse a compressor with random numbers of its own, where the model's size is known."""
         try:
             _, height, width = self.architecture.latent_shape

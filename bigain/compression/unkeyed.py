@@ -1,8 +1,9 @@
 """Refuse a compressor that draws random numbers from anything but the stream that it is given.
 
-The classes of one noisy image would get different merges, and results would hang on batches. A
-trial before anything runs finds every source of randomness, under torch.compile as well. It may
-miss draws that are only made at some timesteps or sizes, so each block's first plan is watched.
+Otherwise the classes of one noisy image would get different merges, and results would depend on the
+batch. A trial before anything runs finds every source of randomness, also under torch.compile. It
+may miss draws that are made only at some timesteps or sizes, so each block's first plan is watched
+as well.
 """
 
 import random
@@ -17,7 +18,7 @@ from torch.compiler import is_compiling
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.utils.randomness import KeyedStream
 
-SIDE = 16  # the largest side of the trial's grid, which makes it a matter of milliseconds
+SIDE = 16  # the largest side of the trial's grid, which keeps it to milliseconds
 
 
 class UnkeyedDrawError(ValueError):
@@ -37,8 +38,8 @@ class UnkeyedDrawError(ValueError):
 def check_trial(compressor: Compressor, grid: TokenGrid, channels: int) -> None:
     """Plan twice for two equal samples, on the CPU and at most `SIDE` x `SIDE` tokens.
 
-    Equal samples with equal keys must get equal plans, each time. A compressor that fails here is
-    left to a forward, which will say why.
+    Equal samples with equal keys must get equal plans, every time. A compressor that raises an
+    error here is let through, because the first forward pass explains the error better.
 
     Raises:
         UnkeyedDrawError: if the plans differ.
@@ -52,7 +53,7 @@ def check_trial(compressor: Compressor, grid: TokenGrid, channels: int) -> None:
             (one, other), again = (
                 _effect(compressor.plan(x, grid, t, KeyedStream(keys)), x) for _ in range(2)
             )
-    except Exception:  # compressors are the user's, too
+    except Exception:  # a user's compressor may raise anything
         return
     for found in (other, *again):
         if one.shape != found.shape or not torch.allclose(one, found, equal_nan=True):
@@ -60,12 +61,12 @@ def check_trial(compressor: Compressor, grid: TokenGrid, channels: int) -> None:
 
 
 def watched(plan: Callable[[], Plan], compressor: Compressor, device: torch.device) -> Plan:
-    """The plan, if making it left all global generators alone.
+    """The plan, provided that making it left all global generators alone.
 
     Raises:
         UnkeyedDrawError: if it did not.
     """
-    if is_compiling():  # generators have no state to look at; the trial has to do
+    if is_compiling():  # the states of generators cannot be read; the trial must suffice
         return plan()
     before = list(_states(device))
     found = plan()

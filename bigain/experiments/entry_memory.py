@@ -1,7 +1,7 @@
-"""What entries are, kept on disk for as long as nothing changes that it was made from.
+"""What a status asks of entries, kept on disk until something changes that it was made from.
 
-To build an entry's job takes torch and some milliseconds, and a status asks for hundreds of them,
-of which it needs the run's folder, the images and the records of scores alone.
+Building an entry's job imports torch and takes some milliseconds. A status asks for hundreds of
+entries, and needs only the run's folder, the images and the records of scores of each.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from bigain.utils.reads import Stamp, recorded, unchanged
 
 FILE = REPOSITORY / "outputs" / "entries.json"
 SOURCES = ("bigain", "configs")
-# variables that change from command to command and that nothing here reads
+# variables that differ from command to command and that nothing here reads
 SHELL = {"_", "SHLVL", "PWD", "OLDPWD", "COLUMNS", "LINES", "TERM", "PYTEST_CURRENT_TEST"}
 # files changed later than this before they are read could change again within the same time stamp
 SETTLED = 2.0  # seconds
@@ -43,13 +43,13 @@ class EntryLike(Protocol):
 
 @dataclass(frozen=True)
 class Remembered:
-    """An entry as it was found before.
+    """An entry as it was found earlier.
 
     Attributes:
-        path: of its run.
-        images: that the run must hold.
-        scores: that the images are to have; None for none.
-        error: why it cannot run, in place of all these.
+        path: the folder of its run.
+        images: the ids that the run must hold.
+        scores: those that the images are to have; None if they are not scored.
+        error: why it cannot run; the other attributes are then empty.
     """
 
     path: str = ""
@@ -74,8 +74,8 @@ class EntryMemory:
     """The entries found so far, and all that they were made from.
 
     Sources, configuration, versions, environment and working folder are compared by their content,
-    data and models by size and time. Entries on folders of photographs are not kept, because not
-    all that their identity rests on is seen.
+    data and models by size and time. Entries on folders of photographs are not kept, because their
+    identity rests on files that are not all seen.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -84,14 +84,14 @@ class EntryMemory:
         self._entries: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, Stamp] = {}
         self._new = False
-        if user_cache.folder() is None:  # nothing is to be kept
+        if user_cache.folder() is None:  # the user wants nothing to be kept
             return
         try:
             found = json.loads(file.read_text())
             if found["key"] == self._key and unchanged(found["seen"]):
                 self._entries, self._seen = found["entries"], found["seen"]
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # none yet, or half a file: all is found anew
+            pass  # missing or incomplete: everything is built again
 
     def of(self, entry: Entry) -> EntryLike:
         """The entry, from memory if it is there."""
@@ -116,7 +116,7 @@ class EntryMemory:
 
     @contextmanager
     def kept(self) -> Iterator["EntryMemory"]:
-        """Write what is new when the block ends; where that is not possible, nothing is kept."""
+        """Write new entries when the block ends; if that is not possible, they are not kept."""
         yield self
         seen = {name: found for name, found in self._seen.items() if not _known(name)}
         latest = max((found[1] for found in seen.values() if found), default=0)
@@ -133,7 +133,7 @@ class EntryMemory:
 
 
 def _known(name: str) -> bool:
-    """Whether a path is part of the surroundings, or holds only what was made from others."""
+    """Whether `_surroundings` covers a path, or it holds only what was made from other files."""
     own = [str(REPOSITORY / folder) for folder in SOURCES]
     made = [str(folder) for folder in [user_cache.folder()] if folder is not None]
     return name.startswith((*own, *made, sys.prefix, sys.base_prefix, "/proc/", "/sys/", "/dev/"))
@@ -147,7 +147,7 @@ def _surroundings() -> str:
             if path.suffix in (".py", ".yaml", ".csv", ".json", ".txt") and path.is_file():
                 digest.update(f"{path}\0".encode() + path.read_bytes() + b"\0")
     installed = sorted(
-        Path(str(one._path)).name  # type: ignore[attr-defined]  # as the name holds the version
+        Path(str(one._path)).name  # type: ignore[attr-defined]  # whose name holds the version
         for one in distributions()
     )
     environment = sorted(item for item in os.environ.items() if item[0] not in SHELL)

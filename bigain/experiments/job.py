@@ -162,7 +162,7 @@ class Job:
 
     @property
     def run_path(self) -> Path:
-        """The run's folder, there or not."""
+        """The run's folder, whether or not it exists."""
         return self._root / f"{self._prefix}-{fingerprint(self.identity)}"
 
     def run(self) -> Run:

@@ -18,7 +18,7 @@ class Logger(Protocol):
     def problem(self) -> str | None:
         """Why nothing can be logged and what mends it, in one line; None if nothing is wrong.
 
-        Asks nobody: no prompt, no network.
+        It neither prompts nor uses the network.
         """
 
     def finished(self, job: "Job", run: Run) -> str:
@@ -50,7 +50,7 @@ def log(logger: Logger | None, job: "Job", run: Run) -> None:
     except Exception as error:  # whatever a service raises, the run is finished
         why = " ".join(str(error).split()) or type(error).__name__
         print(
-            f"{_name(logger)}: {run.path.name} is not logged: {why}; it is whole in its folder, "
+            f"{_name(logger)}: {run.path.name} is not logged: {why}; the run itself is complete, "
             "and the same command logs it",
             file=sys.stderr,
         )

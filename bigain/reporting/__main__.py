@@ -50,12 +50,13 @@ def _parse() -> argparse.Namespace:
     table.add_argument("--out", type=given_path, help="folder; default: results, or results/SCALE")
     state = verbs.add_parser("status", help="say what is done, running, missing or failed")
     state.add_argument("--scale", choices=SCALES, help="default: mini, or else paper")
-    state.add_argument("--details", action="store_true", help="say it of every entry")
+    state.add_argument("--details", action="store_true", help="show every entry")
     state.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
-        help="experiments to tell all of, and any KEY=VALUE as for run.py; default: one line each",
+        help="experiments to show in detail, and settings, KEY=VALUE, as for run.py; default: one "
+        "line for each experiment",
     )
     kept = verbs.add_parser("bundle", help="pack finished runs into a few small files to keep")
     kept.add_argument(
@@ -75,9 +76,9 @@ def _parse() -> argparse.Namespace:
     whole.add_argument("--out", type=given_path, help="file; default: results/overview.png")
     arguments, more = parser.parse_known_args()
     if arguments.verb != "table" or not all("=" in text for text in more):
-        parser.parse_args()  # says what is wrong with them
+        parser.parse_args()  # exits with what is wrong
     else:
-        arguments.names += more  # those after an option, which argparse leaves
+        arguments.names += more  # arguments after an option, which argparse leaves out
     return arguments
 
 

@@ -58,9 +58,9 @@ def reads_of(experiments: Iterable[Experiment], everything: bool = False) -> Rea
 def bundle(entries: Sequence[Entry], reads: Reads) -> int:
     """Bring the entries' finished and scored runs into the bundles, and remove their folders.
 
-    Generated images go, too. What tables, figures and findings read stays, so they build without
-    the rest; a run that is asked for more images gets a folder again, with all rows it had. Killed
-    at any moment and called again, this goes on.
+    Generated images are removed, too. What tables, figures and findings read stays, so they build
+    without the rest; a run that is asked for more images gets a folder again, with all rows it had.
+    Killed at any moment and called again, this continues.
 
     Returns:
         How many entries are in bundles.

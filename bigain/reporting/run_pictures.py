@@ -11,9 +11,9 @@ from bigain.store.runs import Run
 def draw_run(job: Job, run: Run) -> None:
     """Draw which tokens a traced run merged or dropped, one picture per timestep, and say where.
 
-    The pictures show the first compressed block, and lie in the run's folder; those of a run that
-    is kept in a bundle, which has none, lie in the folder of results. The run is whole without
-    them: what goes wrong is a line on stderr.
+    The pictures show the first compressed block and lie in the run's folder or, for a run in a
+    bundle, which has no folder, in the folder of results. The run is complete without them, so an
+    error is only a line on stderr.
     """
     name = job.setup.names["compressor"]
     title = f"{job.setup.names['model']}, {job.setup.names['dataset']}"

@@ -15,9 +15,8 @@ from bigain.tasks.base import Task
 from bigain.tasks.columns import Results, Row
 from bigain.utils.tables import markdown
 
-# what tells two scorings of the same images apart
+# keys of a record in which two scorings of the same images may differ
 SCORED = ("features", "network", "reference", "n")
-FLAT = dict[str, Any]
 
 
 def run_table(paths: Sequence[Path | str]) -> str:
@@ -91,13 +90,13 @@ def titles(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return made
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> FLAT:
-    found: FLAT = {}
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, Mapping):
             found |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = json.loads(json.dumps(value))
+            found[f"{prefix}{key}"] = value
     return found
 
 

@@ -1,4 +1,4 @@
-"""How far experiments are: what is done, running, missing or failed."""
+"""The state of experiments: what is done, running, missing or failed."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +18,13 @@ from bigain.store.shards import Shard
 
 @dataclass(frozen=True)
 class State:
-    """How far an entry is.
+    """The state of an entry.
 
     Attributes:
         wanted: images it must hold.
         done: those it holds.
         scored: False if its images are to be scored and are not.
-        running: shards that processes work on now.
+        running: shards that processes are working on.
         failures: what ended them, by shard.
         problem: why it cannot run here, or why its run cannot be read.
     """
@@ -51,7 +51,7 @@ class State:
 
     @property
     def line(self) -> str:
-        """All of it, for people."""
+        """The whole state in one line."""
         if self.problem is not None:
             return f"cannot run: {self.problem}"
         parts = [f"{self.word}, {self.done} of {self.wanted} images"]
@@ -66,17 +66,17 @@ States = dict[tuple[str, ...], State]
 
 
 def look(entry: EntryLike) -> State:
-    """The state of an entry; what hinders it is a part of that, not an error."""
+    """The state of an entry; a problem is part of the state and raises no error."""
     try:
         path, wanted = entry.run_path, entry.image_ids()
         if (run := Run.find(path)) is None:
             return State(len(wanted))
         failures = {}
         for name in run.records("failed"):
-            failure = run.read_record(name) or {}  # gone since: it has succeeded
+            failure = run.read_record(name) or {}  # removed meanwhile: the shard has succeeded
             failures[failure.get("shard") or str(Shard())] = failure.get("error", "unknown")
         done, scored = len(run.finished().intersection(wanted)), entry.scored(run)
-        # nobody works on what is whole, and on a read-only folder nobody's lock can be asked for
+        # no process works on a complete run, and in a read-only folder locks cannot be tested
         running = [] if done == len(wanted) and scored else run.running()
         return State(len(wanted), done, scored, running, failures)
     except (BiGainError, HydraException, OmegaConfBaseException, OSError) as error:
@@ -90,15 +90,16 @@ def status_of(
 
     Args:
         given: names of experiments, all by default, and overrides, which hold a "=".
-        details: of every entry; otherwise of experiments that are named, and one line for others.
+        details: show every entry, also of experiments that are not named, which otherwise get one
+            line each.
         scale: "paper" or "mini"; by default "mini", or "paper" where there is no other.
 
     Raises:
-        BiGainError: if an experiment that was named cannot be read; of all, that is a line.
+        BiGainError: if an experiment that was named cannot be read; without names, that is a line.
     """
     overrides = [g for g in given if "=" in g]
     chosen = [g for g in given if "=" not in g]
-    known: States = {}  # experiments share entries, and each takes a moment
+    known: States = {}  # experiments share entries, and each takes time
     with EntryMemory().kept() as memory:
         for name in chosen or experiment_files.names(scale):
             try:
@@ -117,7 +118,7 @@ def status_of(
 def summary(
     experiment: Experiment, overrides: Sequence[str], known: States, memory: EntryMemory | None
 ) -> str:
-    """One line about an experiment, and the command that completes it or says what hinders it."""
+    """One line about an experiment, and the command that completes it or shows its problems."""
     found = [
         _state(entry, known, memory)
         for group in experiment.groups
@@ -145,7 +146,7 @@ def status(
     Args:
         overrides: those on top of every row's, for that command.
         known: the states of entries by their overrides, which it adds to.
-        memory: of entries; without one each is built.
+        memory: of entries; without one, each entry is built.
     """
     yield _title(experiment)
     yield f"  {experiment.title}"
@@ -183,7 +184,7 @@ def _counts(states: Sequence[State]) -> str:
 
 
 def _next(experiment: Experiment, overrides: Sequence[str], states: Sequence[State]) -> str | None:
-    """What computes what is left; None if nothing can be."""
+    """The command that computes what is left; None if nothing can be computed."""
     if all(state.word in ("done", "running", "cannot run") for state in states):
         return None
     scale = [f"scale={experiment.scale}"] if experiment.scale else []

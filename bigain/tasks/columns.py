@@ -21,8 +21,8 @@ COST = frozenset({"gflops", "gflops_matching", "peak_memory_mib"})
 CONDITIONS = ("device", "threads", "torch", "cuda", "diffusers", "python", "batch_size", "compile")
 OTHERWISE = "†"
 OTHERWISE_LEGEND = (
-    f" {OTHERWISE} The row was not computed on the same hardware, with the same software, threads "
-    "and batch size as the first throughout, so its time and memory are left out."
+    f" {OTHERWISE} Time and memory are left out, because not all of the row's images were computed "
+    "under the conditions of the first row: hardware, software, threads and batch size."
 )
 
 

@@ -1,4 +1,4 @@
-"""SHA-256 of files, kept from process to process by what would change if their content did.
+"""SHA-256 of files, kept between processes and looked up by size, times and inode.
 
 The cache is ``hashes.jsonl`` in the user's cache folder (`bigain.utils.user_cache`): one line per
 hash, appended whole, so that writers do not disturb each other. Lines that cannot be read are
@@ -17,7 +17,7 @@ from typing import Any
 from bigain.utils import user_cache
 
 HEX = re.compile("[0-9a-f]{64}")
-SETTLED = 2 * 10**9  # ns; a file changed later than this ago may change again in the same tick
+SETTLED = 2 * 10**9  # ns; a file changed more recently may change again within the same time stamp
 
 _known: dict[tuple[Any, ...], str] = {}
 _read: set[Path] = set()
@@ -26,7 +26,8 @@ _read: set[Path] = set()
 def sha256(file: Path) -> str:
     """The SHA-256 of a file's content.
 
-    It is computed once for each absolute path, size, times of modification and change, and inode.
+    It is computed once for each combination of absolute path, size, modification time, change
+    time and inode.
     Large files in the hub's cache are named by their hash and not read at all.
     """
     if file.is_symlink():
@@ -48,7 +49,7 @@ def sha256(file: Path) -> str:
 
 
 def _kept() -> Path | None:
-    """The cache's file, whose lines are known from now on; None without a cache."""
+    """The cache's file, after reading its lines into `_known`; None without a cache."""
     folder = user_cache.folder()
     if folder is None:
         return None

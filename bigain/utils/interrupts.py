@@ -1,6 +1,6 @@
-"""Importing this first makes Ctrl-C one line, also while a command still imports the rest.
+"""Import this module first: Ctrl-C then prints one line, even while a command imports the rest.
 
-A command that keeps something says so itself: see `bigain.experiments.command_line`.
+A command that keeps finished work says so itself: see `bigain.experiments.command_line`.
 """
 
 import sys

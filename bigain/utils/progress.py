@@ -1,4 +1,4 @@
-"""How far a run is and the time it still takes, on stderr."""
+"""Progress of a run and the time it still needs, on stderr."""
 
 import sys
 import time
@@ -12,14 +12,14 @@ FIRST, EVERY = 10.0, 30.0  # seconds before the first line and between lines, wi
 
 
 class Progress:
-    """A bar that counts evaluations, as a single image may take minutes.
+    """A bar that counts evaluations, because a single image may take minutes.
 
-    Without a terminal it is a line now and then, so that log files stay readable.
+    Without a terminal, it prints a line from time to time, so that log files stay readable.
 
     Args:
-        title: in front of it.
-        images: asked for.
-        done: those of them that are there already.
+        title: what stands in front of the bar.
+        images: how many were asked for.
+        done: how many of them are finished already.
         each: evaluations per image.
     """
 
@@ -60,7 +60,7 @@ class Progress:
         """Count finished images.
 
         Args:
-            note: what is known of them so far.
+            note: text to show after the count of images.
         """
         self._done += images
         self._bar.set_postfix_str(f"{self._done}/{self._images} images{note}", refresh=False)

@@ -1,4 +1,4 @@
-"""Which files a piece of work looks at, to keep its result until one of them changes."""
+"""Record which files a computation looks at, so that its result is valid until one changes."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from stat import S_ISDIR
 from typing import Any
 
-# size, times and inode of a file or a listed folder, nothing of others; None if it is not there
+# size, times and inode of a file or a listed folder; empty for other folders; None if missing
 Stamp = list[int] | None
 _LISTINGS = ("os.listdir", "os.scandir")
 _active: dict[str, Stamp] | None = None
@@ -16,7 +16,7 @@ _stat = os.stat
 
 
 def stamp(path: str, listed: bool = False) -> Stamp:
-    """What changes when a file does; for a folder that was not listed, only that it is there."""
+    """What changes whenever a file does; for a folder that was not listed, only that it exists."""
     try:
         found = _stat(path)
     except OSError:
@@ -28,10 +28,11 @@ def stamp(path: str, listed: bool = False) -> Stamp:
 
 @contextmanager
 def recorded(seen: dict[str, Stamp]) -> Iterator[None]:
-    """Add to ``seen`` what this process opens, lists or looks for, as it is at that moment.
+    """Add to ``seen`` the stamp of each path that this process opens, lists or looks for.
 
-    A path that ends in a slash is a folder that was listed. Reading by other means than Python's,
-    such as memory maps of a library, is not seen. Not for several threads.
+    A path that ends in a slash is a folder that was listed. `os.stat` is replaced meanwhile: Python
+    has no audit event for it, and a file that is merely looked for matters, too. Files that a
+    library opens outside Python are not seen, and only one thread may record at a time.
     """
     global _active, _hooked
     if not _hooked:
@@ -69,5 +70,5 @@ def _note(path: Any, listed: bool) -> None:
 
 
 def unchanged(seen: dict[str, Stamp]) -> bool:
-    """Whether all is as it was recorded."""
+    """Whether every path still has the stamp that was recorded."""
     return all(stamp(name, name.endswith("/")) == found for name, found in seen.items())

@@ -1,4 +1,4 @@
-"""The types of settings, of a command line or of a model's config, against annotations."""
+"""Check the types of settings, from a command line or a model's config, against annotations."""
 
 import inspect
 import math
@@ -22,13 +22,13 @@ WORDS: dict[Any, tuple[str, str]] = {
 def check_types(
     where: str, given: Mapping[str, Any], wanted: Mapping[str, Any], mend: str = ""
 ) -> None:
-    """Refuse settings of other types than ``wanted``.
+    """Refuse settings whose types are not those of ``wanted``.
 
     Args:
         where: what the settings belong to, as in ``task``, or the file that holds them.
         given: plain values by name; a nested object is a dict with ``_target_``.
         wanted: annotations by name; a setting without one may be anything.
-        mend: what to do; empty for settings of a command line, whose message needs none.
+        mend: how to mend it, for a setting in a file; empty for one on a command line.
 
     Raises:
         BiGainError: naming the first such setting, its value and the type that is accepted.
@@ -61,7 +61,8 @@ def annotations(built: Callable[..., Any]) -> dict[str, Any]:
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value has the type that an annotation asks for.
 
-    A whole number is a number too; true, false, NaN and infinity are none, and text is no list.
+    A whole number also counts as a number; true, false, NaN and infinity do not, and text does not
+    count as a list.
     """
     kind, inner = get_origin(hint), get_args(hint)
     if hint is Any:
@@ -105,7 +106,7 @@ def words(hint: Any, plural: bool = False) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a command line gives it, in one line and shortened."""
+    """A value as it is written on a command line, shortened to one line."""
     known = {None: "null", True: "true", False: "false"}
     text = known[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"

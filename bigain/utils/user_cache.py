@@ -1,6 +1,7 @@
-"""The user's cache folder: what would give the same again, kept from process to process.
+"""The user's cache folder, for results that are costly to compute and stay the same.
 
-`BIGAIN_CACHE` names another folder, and ``BIGAIN_CACHE=off`` keeps nothing and computes all anew.
+The variable ``BIGAIN_CACHE`` names another folder; with ``BIGAIN_CACHE=off``, nothing is kept and
+everything is computed each time.
 """
 
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 
 
 def folder() -> Path | None:
-    """The cache folder, there or not; None if there is to be none."""
+    """The cache folder, whether or not it exists; None if nothing is to be kept."""
     given = os.environ.get("BIGAIN_CACHE")
     if given == "off":
         return None
