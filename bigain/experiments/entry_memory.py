@@ -74,8 +74,8 @@ class EntryMemory:
     """The entries found so far, and all that they were made from.
 
     Sources, configuration, versions, environment and working folder are compared by their content,
-    data and models by size and time. Entries on folders of photographs are not kept, because their
-    identity rests on files that are not all seen.
+    data and models by size and time. Entries on folders of photographs are not kept, because each
+    status would have to look at every photograph.
     """
 
     def __init__(self, file: Path | None = None) -> None:
