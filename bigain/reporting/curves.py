@@ -38,7 +38,7 @@ def label_of(name: str, rows: Sequence[Row]) -> str:
 
 
 def there(series: Series, panel: Panel, x: str) -> dict[str, list[Row]]:
-    """The rows that have a place in the panel, sorted by it; without empty series."""
+    """The rows that have a place in the panel, sorted by it; empty series are left out."""
     found = {
         name: sorted(
             (row for row in rows if row.get(panel.value) is not None and row.get(x) is not None),
@@ -52,7 +52,7 @@ def there(series: Series, panel: Panel, x: str) -> dict[str, list[Row]]:
 def frame(
     axes: Axes, series: Series, baseline: Row, panel: Panel, x: str, named: bool = True
 ) -> None:
-    """Choose the axes' ends; `fill` draws once the figure is laid out.
+    """Choose the ends of the axes; `fill` draws the values once the figure is laid out.
 
     Args:
         baseline: the uncompressed model's row; without the panel's value it is left out.
@@ -95,7 +95,7 @@ def fill(
     looks: Mapping[str, Style],
     named: bool = True,
 ) -> None:
-    """Draw values with their 95% intervals, and their names; nothing may change its size later."""
+    """Draw values with their 95% intervals, and names; the layout must not change afterwards."""
     found = there(series, panel, x)
     if not found:
         return
@@ -144,7 +144,7 @@ def _baseline(axes: Axes, row: Row, panel: Panel, x: str, first: float) -> None:
 def _apart(
     axes: Axes, found: Mapping[str, Sequence[Row]], panel: Panel, x: str
 ) -> dict[str, list[float]]:
-    """Where values stand on the horizontal axis so that none hides another."""
+    """The places of values on the horizontal axis, so that no value hides another."""
     taken: list[NDArray[np.float64]] = []  # in points: x, y, and the ends of the interval
     scale = 72 / axes.figure.dpi
     places: dict[str, list[float]] = {}
@@ -168,14 +168,14 @@ def _apart(
 
 
 def _hides(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    """Whether two values' markers or intervals lie on one another."""
+    """Whether the markers or intervals of two values overlap."""
     across, up = np.abs(a[:2] - b[:2])
     overlap = min(a[3], b[3]) - max(a[2], b[2]) > 0
     return bool((across < SIZE and up < SIZE) or (across < APART and overlap))
 
 
 def _width(axes: Axes, text: str) -> float:
-    """Of a label, in points."""
+    """The width of a label, in points."""
     label = axes.text(0, 0, text, fontsize=LETTERS)
     width = label.get_window_extent().width * 72 / axes.figure.dpi
     label.remove()

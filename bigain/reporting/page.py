@@ -15,9 +15,9 @@ from bigain.utils.tables import DASH
 
 TEMPLATE = "report.html.j2"
 LARGEST = 5_000_000  # bytes that the page is meant to stay under
-PICTURE = 24_000  # bytes of a picture, beyond which it loses what an eye hardly sees
+PICTURE = 24_000  # bytes of a picture, beyond which it is compressed with small losses
 QUALITY = 85  # of such a picture
-# what the headers begin with of the columns that stand first
+# the columns that stand first have headers that begin with these
 WANTED = ("Accuracy", "mAP", "Difference", "FID", "GFLOPs", "Time")
 
 
@@ -46,16 +46,16 @@ class Text:
 
 @dataclass(frozen=True)
 class Part:
-    """A row under one task, and how its numbers were made.
+    """A row's entry for one task, and how its numbers were made.
 
     Attributes:
         state: a word of `bigain.reporting.status.State`.
-        detail: that state in full.
-        command: what makes it again.
+        detail: the state in full.
+        command: the command that makes it again.
         run: the name of its folder; None before it has begun.
         cost: of the run; may be empty.
         sessions: what computed it, one line each.
-        about: device and versions of the sessions, by what they are called in the page's header.
+        about: device and versions of each session, under the names that the page's header uses.
     """
 
     task: str
@@ -74,7 +74,7 @@ class Line:
 
     Attributes:
         name: what the experiment calls it, such as lgtm@0.5, which the filter finds as well.
-        texts: those right of the method's name.
+        texts: what stands to the right of the method's name.
     """
 
     method: str
@@ -139,12 +139,12 @@ class Section:
     """An experiment.
 
     Attributes:
-        label: what the contents call it, such as "Table 4".
-        commands: that make it.
+        label: its name in the list of contents, such as "Table 4".
+        commands: those that make it.
         note: the protocol, and what it can and cannot show.
         legend: paragraphs that say what the columns mean.
-        missing: number of figures that are not drawn.
-        stale: whether its table's files hold other numbers than the store.
+        missing: the number of figures that have not been drawn.
+        stale: whether the numbers in its table's files differ from the store's.
         problem: why it cannot be shown; None if it can.
     """
 
@@ -179,7 +179,7 @@ class Opening:
 
     Attributes:
         answers: one per model, with its figure.
-        source: the label of the section whose numbers they are; None if there is none.
+        source: the section that the numbers come from; None if there is none.
         missing: what to run if there is no answer yet.
     """
 
@@ -224,7 +224,7 @@ def render(
 
 
 def embedded(path: Path) -> tuple[str, tuple[int, int]]:
-    """A figure's file as a data URI of few bytes, and its size.
+    """A figure's file as a compact data URI, and its size.
 
     Raises:
         BiGainError: if the file cannot be read.

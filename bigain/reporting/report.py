@@ -33,8 +33,8 @@ from bigain.utils import files
 from bigain.utils.paths import REPOSITORY
 from bigain.utils.tables import DASH
 
-ABOUT = ("device", "torch", "diffusers", "python")  # of sessions, for the page's last facts
-SECONDS = 60  # by which a figure may be older than its runs: a clone writes files in any order
+ABOUT = ("device", "torch", "diffusers", "python")  # keys of sessions that the page's header shows
+SECONDS = 60  # that a figure may be older than its runs: a clone writes files in any order
 FIGURES = {  # what a picture shows, by what its file's name ends with
     "": "values with their 95% intervals",
     "samples": "generated images, the same seeds under every method",
@@ -121,7 +121,7 @@ def _opening(experiment: Experiment, collected: Sequence[Collected], section: Se
 
 
 def _place(name: str) -> tuple[int, str, int, str]:
-    """Tables, then figures, after what is both."""
+    """The order of experiments: first those that are neither, then tables, then figures."""
     kind = name.rstrip("0123456789")
     return ({"table": 1, "figure": 2}.get(kind, 0), kind, len(name), name)
 
@@ -257,7 +257,7 @@ def _session(session: Mapping[str, Any]) -> str:
 
 
 def _cost(found: Found) -> str:
-    """The run's costs, those that are known; it may be empty."""
+    """The run's known costs in words; may be empty."""
     cost = found.results.cost or {}
     texts = {
         "{} GFLOPs per evaluation": cost.get("gflops"),
@@ -268,7 +268,7 @@ def _cost(found: Found) -> str:
 
 
 def _state(entry: Entry, found: Found | None, states: States) -> tuple[str, str]:
-    """How far an entry is, as a word and in full; of equal entries it is found out once."""
+    """An entry's state, as a word and in full; equal entries are looked up only once."""
     key = tuple(entry.overrides)
     if key not in states:
         whole = found and found.frame is not None and (found.run and entry.scored(found.run))
@@ -305,10 +305,10 @@ def _finished(found: Found) -> float:
 
 
 def _differs(path: Path, found: Sequence[tables.Section]) -> bool:
-    """Whether a table's csv holds other numbers than the store; False if there is none."""
+    """Whether the numbers in a table's CSV file differ from the store's; False without a file."""
     return path.exists() and path.read_text() != tables.csv_text(found)
 
 
 def _portable(text: str) -> str:
-    """Without where this repository lies."""
+    """The text with paths relative to the repository."""
     return text.replace(f"{REPOSITORY}/", "")

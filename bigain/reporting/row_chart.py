@@ -29,11 +29,11 @@ def row_chart(
     """The chart, laid out but not saved.
 
     Args:
-        rows: of the table, in its order; each has a value or a cost.
-        looks: of each row.
-        panels: whose values the columns are; each is there in some row.
-        costs: labels of the further columns by the key of a row. One that all compressed rows share
-            is said below the chart, not drawn.
+        rows: those of the table, in its order; each has a value or a cost.
+        looks: the style of each row.
+        panels: the values that the columns show; each is present in some row.
+        costs: labels of the further columns, by the key of a row. A cost that all compressed rows
+            share is written below the chart instead of drawn.
         baseline: one of the rows, drawn across the values as a dashed line with its interval.
     """
     said, drawn = [], {}

@@ -53,10 +53,10 @@ FIXED = {
 
 
 def styles(series: Iterable[str]) -> dict[str, Style]:
-    """The style of each series of a figure: its fixed one, or one that follows from its name.
+    """The style of each series of a figure: its fixed one, or one derived from its name.
 
-    No two of a figure look alike. Only two methods without a fixed style whose names happen to ask
-    for the same one can look different in another figure.
+    No two series of a figure look alike. Two methods without a fixed style may have names that lead
+    to the same one; the second then takes another, so it can look different in another figure.
 
     >>> styles(["ToMe"])
     {'ToMe': Style(colour='#0072B2', marker='o')}
@@ -76,8 +76,8 @@ def styles(series: Iterable[str]) -> dict[str, Style]:
 def limits(low: float, high: float, room: float = 0.06) -> tuple[float, float]:
     """The ends of an axis that holds both values and does not make small differences look large.
 
-    It begins at 0 unless that would leave more than half of it empty, and never magnifies more than
-    `MAGNIFIED` times what an axis from 0 would show.
+    It begins at 0 unless that would leave more than half of it empty, and never magnifies
+    differences by more than `MAGNIFIED`, compared with an axis that begins at 0.
 
     >>> limits(20, 80)
     (0, 84.8)
@@ -95,7 +95,7 @@ def limits(low: float, high: float, room: float = 0.06) -> tuple[float, float]:
 
 
 def plain(axes: Axes, grid: str = "y") -> None:
-    """Two spines, a faint grid behind the values, and letters of the usual size."""
+    """Give axes two spines, a faint grid behind the values, and letters of the usual size."""
     axes.grid(axis=grid, color="#E4E4E4", linewidth=0.6)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -103,5 +103,5 @@ def plain(axes: Axes, grid: str = "y") -> None:
 
 
 def wrapped(text: str, width: float, size: float = HEADING) -> str:
-    """A text of ``size`` points on as many lines as a figure of ``width`` inches takes."""
+    """A text of ``size`` points, broken into lines that fit a figure of ``width`` inches."""
     return fill(text, int(72 * width / (0.6 * size)))
