@@ -38,7 +38,11 @@ def check_sites(compressor: Compressor, blocks: Sequence[Block], sites: Sequence
 
 
 def decide_on(given: str, architecture: Architecture, blocks: Sequence[Block]) -> str:
-    """The one of `DECIDE_ON` that is meant; ValueError if it is none, or the blocks have none."""
+    """The one of `DECIDE_ON` that ``given`` means.
+
+    Raises:
+        ValueError: if there is no such one, or some blocks have no self-attention to decide on.
+    """
     if given == "default":
         return architecture.decide_on
     if given not in DECIDE_ON:

@@ -111,7 +111,7 @@ class Results:
         scores: Mapping[str, Any] | None,
         metrics: Metrics,
     ) -> "Results":
-        """A run's, with what its records say of costs."""
+        """The results of a run, with the costs that its records hold."""
         cost = run.read_record("cost")
         costs = cost and {key: cost[key] for key in COST}
         return cls(frame, scores, costs, run.fingerprint, metrics, conditions_of(run))
@@ -128,7 +128,8 @@ def comparable(rows: Sequence[Row], value: str, conditions: str) -> Callable[[Ro
     """Whether a row's time can stand beside that of the first row that has one.
 
     Args:
-        value, conditions: keys of the time and of the `conditions_of` its run.
+        value: the key of the time.
+        conditions: the key of what `conditions_of` gives for the run.
     """
     first = next((row.get(conditions) for row in rows if row.get(value) is not None), None)
 
@@ -173,7 +174,7 @@ class SpentColumn(Column):
     """A column of times or memory.
 
     Attributes:
-        alike: whether a row's conditions are those of the first; a mark stands for others.
+        alike: whether a row's conditions are those of the first row; other rows show a mark.
     """
 
     alike: Callable[[Row], bool] = lambda row: True

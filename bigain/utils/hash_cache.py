@@ -66,8 +66,8 @@ def _kept() -> Path | None:
 
 
 def _append(path: Path, entry: list[Any]) -> None:
-    """Add a line in one write; without the permission or the room for it, do nothing."""
-    line = f"\n{json.dumps(entry)}\n".encode()  # the first break ends what a killed writer left
+    """Add a line in one write; without permission or room on the disk, do nothing."""
+    line = f"\n{json.dumps(entry)}\n".encode()  # the first break ends a line that a killed writer left
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

@@ -48,7 +48,7 @@ def check_types(
 
 @cache
 def annotations(built: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of the parameters that a class or function takes by name."""
+    """The annotations of the parameters that a class or function accepts by name."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(built, eval_str=True).parameters.values()
     return {
