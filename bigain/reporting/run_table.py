@@ -74,7 +74,7 @@ def _section(names: tuple[str, ...], runs: Sequence[Run]) -> str | None:
 
 
 def titles(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The title of each run: its compressor, and the settings in which it differs from the others."""
+    """The title of each run: its compressor, and the settings in which it differs from others."""
     flat = [_flat(config) for config in configs]
     names = [values["compressor.name"] for values in flat]
     made = []
@@ -101,7 +101,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _uncompressed(run: Run) -> Run | None:
-    """The run that differs only in having no compression; None if there is none, or ``run`` has none."""
+    """The same run without compression; None if there is none, or ``run`` has none itself."""
     if run.identity["compression"] is None:
         return None
     names = {group: run.config[group]["name"] for group in ("task", "model", "dataset")}
@@ -110,7 +110,7 @@ def _uncompressed(run: Run) -> Run | None:
 
 
 def _scores(runs: Sequence[Run]) -> dict[str, dict[str, Any] | None]:
-    """The scores of each run from one scoring: that which most runs have, and then of most images."""
+    """The scores of each run from one scoring: the one that most runs have, or of most images."""
     by_run: dict[str, dict[str, dict[str, Any]]] = {}
     for run in runs:
         mine = by_run.setdefault(run.fingerprint, {})

@@ -67,7 +67,7 @@ def _kept() -> Path | None:
 
 def _append(path: Path, entry: list[Any]) -> None:
     """Add a line in one write; without permission or room on the disk, do nothing."""
-    line = f"\n{json.dumps(entry)}\n".encode()  # the first break ends a line that a killed writer left
+    line = f"\n{json.dumps(entry)}\n".encode()  # the first break ends half a line
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
