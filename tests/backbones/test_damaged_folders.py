@@ -88,7 +88,7 @@ def test_settings_of_other_types_or_sizes_are_one_line(kind, share, folders, tmp
         ("scheduler/scheduler_config.json", {"timestep_spacing": "x"}, "one of leading, linspace"),
         ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, "there must be 1000"),
         ("scheduler/scheduler_config.json", {"trained_betas": []}, "there must be 1000"),
-        ("scheduler/scheduler_config.json", {"beta_end": -1}, "no noise schedule"),
+        ("scheduler/scheduler_config.json", {"beta_end": -1}, "do not form a noise schedule"),
         ("scheduler/scheduler_config.json", {"clip_sample_range": "x"}, "must be a number"),
         ("scheduler/scheduler_config.json", {"clip_sample": "no"}, "must be true or false"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}, "at most 1000000"),
