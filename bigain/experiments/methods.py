@@ -120,7 +120,7 @@ def _references(name: str, strengths: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _fill(reference: str, template: str, values: Mapping[str, Any]) -> str:
-    """A template with its ``{name}``s replaced; attributes, indices and formats are none."""
+    """A template with each ``{name}`` replaced; attributes, indices and formats are refused."""
     try:
         parts = list(Formatter().parse(template))
         if any(name is not None and (spec or kind) for _, name, spec, kind in parts):

@@ -256,9 +256,9 @@ def _session_recorded(
     try:
         yield
     finally:
-        session["images"] = len(todo) - len(job.task.unfinished(run, todo))
-        session["finished"] = _now()
         with suppress(BiGainError):  # as on a full disk, whose first error is the one to hear
+            session["images"] = len(todo) - len(job.task.unfinished(run, todo))
+            session["finished"] = _now()
             run.update("sessions", added)
 
 

@@ -42,7 +42,7 @@ class Written:
 
     @property
     def series(self) -> str:
-        """The table's own; a title of its own stands alone."""
+        """The one that the file gives; a row with a title of its own joins no other."""
         if "series" in self.own:
             return self.method.fill(self.own["series"])
         return self.title if "title" in self.own else self.method.series

@@ -91,7 +91,7 @@ class Parts:
             )
 
     def compact(self) -> None:
-        """Bring all parts into one. The caller sees to it that no other process does so, too.
+        """Bring all parts into one. The caller ensures that no other process does so as well.
 
         Parts that others append meanwhile stay beside it.
 

@@ -80,7 +80,7 @@ class ReferenceStatistics:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the numbers and of what they come from: network and data."""
+        """The fingerprint of the numbers, the network and the data that they come from."""
         digest = hashlib.sha256()
         for name, array in self._arrays.items():
             digest.update(f"{name} {array.dtype} {array.shape} ".encode())

@@ -263,7 +263,7 @@ class Run:
         try:
             data = json.loads(path.read_text())
             if not isinstance(data, dict):
-                raise ValueError("it holds no object")
+                raise ValueError("it is not a JSON object")
             checksum = data.pop(_CHECKSUM, None)
             if checksum is not None and checksum != fingerprint(data):
                 raise ValueError("it was changed after it had been written")
