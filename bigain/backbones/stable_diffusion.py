@@ -16,9 +16,9 @@ from bigain.backbones.base import Subjects
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.backbones.latents import Autoencoder, square
 from bigain.backbones.schedule import FILE, NoiseSchedule
+from bigain.compression.batch_groups import padded
 from bigain.errors import BiGainError
 from bigain.utils import tensor_cache, user_cache
-from bigain.utils.batches import padded
 from bigain.utils.hardware import hardware
 from bigain.utils.hash_cache import sha256
 

@@ -1,4 +1,4 @@
-"""Groups of samples in a batch that differ only in their class."""
+"""Which samples of a batch belong together, and batches that are never too small."""
 
 from dataclasses import dataclass
 
@@ -58,3 +58,11 @@ class SharedBlock:
     module: nn.Module
     groups: Groups
     attention: bool
+
+
+def padded(count: int, smallest: int) -> list[int]:
+    """The places of ``count`` samples in a batch of at least ``smallest``, which repeats the last.
+
+    The caller drops what the model makes of the samples past ``count``.
+    """
+    return [min(i, count - 1) for i in range(max(count, smallest))]

@@ -35,7 +35,7 @@ def compress(
             compiled or not; docs/compatibility.md lists what else may be done to it. A pipeline's
             scheduler says how many timesteps there are, for schedules over time such as IE-KVD's.
         compressor: what to do with the tokens, such as LGTM(0.5); or the name of a compressor
-            ("abm", "frequency", "iekvd", "kvselect", "lgtm", "sito", "todo" or "tome"), with its
+            ("abm", "frequency", "iekvd", "kv_select", "lgtm", "sito", "todo" or "tome"), with its
             settings as further arguments.
         blocks: "default", "all", or a list. For a U-Net the list holds downsampling factors (1, 2,
             4, 8), and the default is the smallest that has transformer blocks. For a DiT it holds

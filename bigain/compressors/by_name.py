@@ -20,7 +20,7 @@ NAMES: dict[str, type[Compressor]] = {
     "abm": ABM,
     "frequency": FrequencyFilter,
     "iekvd": IEKVD,
-    "kvselect": KVSelect,
+    "kv_select": KVSelect,
     "lgtm": LGTM,
     "sito": SiTo,
     "todo": ToDo,
@@ -59,11 +59,11 @@ def compressor_of(given: object, settings: Mapping[str, Any]) -> Compressor:
             f"compress takes a compressor such as LGTM(0.5), or one of the names {accepted}; got "
             f"{given!r}"
         )
-    name = given.lower().replace("-", "").replace("_", "")
-    if name not in NAMES:
-        raise ValueError(
-            f"there is no compressor {given!r}{_hint(name, NAMES)}; the names are {accepted}"
-        )
+    plain = {_plain(known): known for known in NAMES}
+    if _plain(given) not in plain:
+        hint = _hint(given.lower(), NAMES)
+        raise ValueError(f"there is no compressor {given!r}{hint}; the names are {accepted}")
+    name = plain[_plain(given)]
     parameters = inspect.signature(NAMES[name]).parameters
     for setting in settings:
         if setting not in parameters:
@@ -75,6 +75,10 @@ def compressor_of(given: object, settings: Mapping[str, Any]) -> Compressor:
         if parameter.default is parameter.empty and setting not in settings:
             raise TypeError(f"{name} needs a value for {setting}; it takes {', '.join(parameters)}")
     return NAMES[name](**settings)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def _hint(given: str, known: Any) -> str:

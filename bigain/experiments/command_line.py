@@ -4,8 +4,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, to be put into one line
@@ -21,7 +24,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
 from bigain.experiments.schema import explain, one_line, suggestion, with_paths
-from bigain.utils.parent import end_with_parent
 from bigain.utils.paths import REPOSITORY
 from bigain.utils.setting_types import check_types
 
@@ -135,3 +137,18 @@ def end_in_one_line(main: Callable[[], object], stopped: str) -> None:
         sys.exit(f"error: {explain(error)}")
     except KeyboardInterrupt:
         sys.exit(f"stopped; {stopped}")
+
+
+@cache
+def end_with_parent() -> None:
+    """From now on, end this process at once when its parent has ended.
+
+    A killed parent cannot end its workers, and they would keep their locks.
+    """
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # the store takes any kill

@@ -180,6 +180,9 @@ def check(cfg: DictConfig) -> None:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise BiGainError(explain(error)) from error
+    if cfg.blocks not in ("default", "all"):
+        _check_list("blocks", cfg.blocks, "default, all or a list such as [0, 1]")
+    _check_list("sites", cfg.sites, f"a list of some of {', '.join(SITES)}, such as [mlp]")
     check_types("", plain, TYPES)
     for group in GROUPS:
         _check_group(group, plain[group])
@@ -188,9 +191,6 @@ def check(cfg: DictConfig) -> None:
     _check_reference(cfg)
     _check_choice("dtype", cfg.dtype, DTYPES)
     _check_choice("decide_on", cfg.decide_on, ("default", *DECIDE_ON))
-    if cfg.blocks not in ("default", "all"):
-        _check_list("blocks", cfg.blocks, "default, all or a list such as [0, 1]")
-    _check_list("sites", cfg.sites, f"a list of some of {', '.join(SITES)}, such as [mlp]")
     if not cfg.sites:
         raise BiGainError(f"sites is empty; name some of {', '.join(SITES)}")
     for site in cfg.sites:

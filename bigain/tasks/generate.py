@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler, corrected
-from bigain.compression.batch_groups import Groups
+from bigain.compression.batch_groups import Groups, padded
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset
 from bigain.errors import BiGainError, NotFiniteError
@@ -28,7 +28,6 @@ from bigain.store.runs import Run
 from bigain.tasks.base import Task, Work
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.generate_columns import PANEL, generation_columns, generation_row
-from bigain.utils.batches import padded
 from bigain.utils.images import (
     FINGERPRINT,
     IMAGE_ID,

@@ -21,6 +21,7 @@ from torch import Tensor
 from bigain.backbones.base import Backbone
 from bigain.backbones.schedule import timesteps
 from bigain.compression import Attachment, Block
+from bigain.compression.batch_groups import padded
 from bigain.compression.signature import Signature
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.compressors.tokens import take
@@ -29,7 +30,6 @@ from bigain.errors import BiGainError, NotFiniteError
 from bigain.metrics.spectrum import band_product, coherence, retention
 from bigain.tasks.base import Setup, Task, Work
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT, SCHEMA, spectra
-from bigain.utils.batches import padded
 from bigain.utils.images import pixels
 from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream

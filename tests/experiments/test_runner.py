@@ -136,7 +136,10 @@ def test_cost_is_recorded(overrides, run):
     ("change", "message"),
     [
         (["compressor=lgtm", "compressor.ratio=0.8"], "ratio must lie in [0, 0.75]"),
-        (["compressor=lgtm", "+compressor.ratoi=0.5"], "accepted: cells, destinations, name"),
+        (
+            ["compressor=lgtm", "+compressor.ratoi=0.5"],
+            "accepted: cells, destinations, merge, name",
+        ),
         (["compressor=lgtm", "compressor.score=lapl"], "laplacian_l1"),
         (["compressor=todo", "compressor.factor=9"], "at most 8 fits"),
         (["compressor=todo", "sites=[mlp]"], "remove mlp from sites"),

@@ -144,7 +144,7 @@ def test_measuring_a_unet(unet):
         (["sites=null"], "sites must be a list"),
         (["+task.samples=[1]"], "accepted: measure, name, repeats, warmup"),
         (["task.measure=true", "device=tpu"], "use auto or cpu"),
-        (["task.measure=true", "device=cpu", f"batch_size={10**12}"], "lower batch_size"),
+        (["task.measure=true", "device=cpu", f"batch_size={10**12}"], "as no device holds more"),
     ],
 )
 def test_refusals(run, change, message):

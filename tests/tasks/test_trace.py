@@ -50,7 +50,11 @@ class Pairs(Compressor):
         token = torch.arange(grid.tokens)
         destinations = token - (token % grid.width) % 2
         size = grid.height * ((grid.width + 1) // 2)
-        return Plan(TokenMap.from_destinations(destinations.expand(len(x), -1), size, self.prune))
+        return Plan(
+            TokenMap.from_destinations(
+                destinations.expand(len(x), -1), size, "keep" if self.prune else "mean"
+            )
+        )
 
 
 class TextUNet:
