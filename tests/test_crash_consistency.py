@@ -171,7 +171,7 @@ def classify(small_dit: Path, root: Path) -> list[str]:
 
 
 def generate(small_dit: Path, root: Path, real: Path) -> list[str]:
-    protocol = ["task=generate", "task.steps=1", "task.guidance=1", "limit=4", "batch_size=2"]
+    protocol = ["task=generate", "task.steps=1", "task.guidance=1", "limit=2", "batch_size=1"]
     scored = ["evaluation.allow_few=true", "evaluation.replicates=2", "evaluation.metrics.kid=null"]
     where = [f"model.path={small_dit}", f"results={root}", f"evaluation.reference={real}"]
     return [*where, *protocol, *scored, "model.smallest_batch=1"]
