@@ -12,7 +12,7 @@ from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.experiments.runner import execute
 from bigain.profiling.flops import count
-from bigain.profiling.timing import measure
+from bigain.profiling.timing import fused_attention, measure
 from bigain.utils.paths import REPOSITORY
 
 COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
@@ -181,3 +181,12 @@ def test_the_papers_models_in_bfloat16_under_every_compressor(configure):
             assert found["uncompressed"]["peak_memory_mib"] > 1000
             if chosen != "none":
                 assert found["compressed"]["median_seconds"] > 0
+
+
+def test_too_little_memory_is_told_with_what_to_lower():
+    device = torch.device("cpu")
+    with (
+        pytest.raises(BiGainError, match="does not fit the memory of cpu; lower batch_size"),
+        fused_attention(device, torch.float32),
+    ):
+        raise torch.OutOfMemoryError("out of memory")
