@@ -1,7 +1,7 @@
 """What a task needs from a diffusion model."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +34,14 @@ class Backbone(Protocol):
     """A diffusion model behind five verbs; no code outside this package needs to know which one.
 
     Attributes:
+        family: of the denoiser, "unet" or "dit"; the paper's settings may depend on it.
         denoiser: the U-Net or transformer, for :func:`bigain.compress`.
         alphas_cumprod: float32 [T] on the model's device.
         noise_schedule: the config of the scheduler that comes with the model.
         latent_shape: the shape (c, h, w) of one sample.
     """
 
+    family: ClassVar[str]
     denoiser: nn.Module
     alphas_cumprod: Tensor
     noise_schedule: dict[str, Any]

@@ -1,7 +1,7 @@
 """Class-conditional DiT (Peebles and Xie 2023) from diffusers, on latents or on pixels."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiTTransformer2DModel
@@ -22,6 +22,8 @@ class DiT:
             diffusers' DiTPipeline, or a hub id.
         revision: branch, tag or commit on the hub; None for the newest.
     """
+
+    family: ClassVar[str] = "dit"
 
     def __init__(self, path: str, revision: str | None = None) -> None:
         self.checkpoint = Checkpoint(path, ("transformer", "vae", "scheduler"), revision)

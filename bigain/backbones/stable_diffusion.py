@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -34,6 +34,8 @@ class StableDiffusion:
             ``scheduler/``, as saved by diffusers' StableDiffusionPipeline, or a hub id.
         revision: branch, tag or commit on the hub; None for the newest.
     """
+
+    family: ClassVar[str] = "unet"
 
     def __init__(self, path: str, revision: str | None = None) -> None:
         components = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")

@@ -53,11 +53,12 @@ class Compressor:
     def content_dependent(self) -> bool:
         return True
 
-    def suited(self, purpose: str) -> "Compressor":
-        """The compressor with every setting that depends on the task filled in.
+    def suited(self, purpose: str, family: str) -> "Compressor":
+        """The compressor with every setting that depends on the task and the model filled in.
 
         Args:
             purpose: "classification" or "generation".
+            family: of the denoiser, as `bigain.backbones.Backbone.family` says.
         """
         return self
 

@@ -54,8 +54,8 @@ class Compose(Compressor):
     def content_dependent(self) -> bool:
         return any(part.content_dependent for part in self.parts)
 
-    def suited(self, purpose: str) -> "Compose":
-        return Compose(*(part.suited(purpose) for part in self.parts))
+    def suited(self, purpose: str, family: str) -> "Compose":
+        return Compose(*(part.suited(purpose, family) for part in self.parts))
 
     def scheduled(self, timesteps: int) -> "Compose":
         return Compose(*(part.scheduled(timesteps) for part in self.parts))
@@ -103,8 +103,8 @@ class Cached(Compressor):
     def paired(self) -> bool:
         return self.compressor.paired
 
-    def suited(self, purpose: str) -> "Cached":
-        return Cached(self.compressor.suited(purpose))
+    def suited(self, purpose: str, family: str) -> "Cached":
+        return Cached(self.compressor.suited(purpose, family))
 
     def scheduled(self, timesteps: int) -> "Cached":
         return Cached(self.compressor.scheduled(timesteps))

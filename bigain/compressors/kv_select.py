@@ -15,7 +15,7 @@ from bigain.compressors.base import (
     strength,
 )
 from bigain.compressors.matching import cell_tokens
-from bigain.compressors.spectrum import SCORES, score
+from bigain.compressors.spectrum import SCORES, score, score_name
 from bigain.compressors.tokens import TokenGrid, take
 from bigain.utils.randomness import KeyedStream
 
@@ -42,7 +42,7 @@ class KVSelect(Compressor):
     factor: int = strength(2)
     ratio: float | None = None
     keep: str = "lowest"
-    score: str = "laplacian_l1"
+    score: str = score_name()
 
     def __post_init__(self) -> None:
         plain_numbers(self)

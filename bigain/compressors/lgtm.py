@@ -13,7 +13,7 @@ from bigain.compressors.base import (
     strength,
 )
 from bigain.compressors.matching import cell_tokens, merge_into
-from bigain.compressors.spectrum import SCORES, score
+from bigain.compressors.spectrum import SCORES, score, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
 from bigain.utils.randomness import KeyedStream
 
@@ -44,7 +44,7 @@ class LGTM(Compressor):
     stride: int = 2
     cells: str = "paper"
     destinations: str = "lowest"
-    score: str = "laplacian_l1"
+    score: str = score_name()
     merge: str = "mean"
 
     def __post_init__(self) -> None:

@@ -4,7 +4,9 @@ Every score maps tokens [B, N, C] on a grid to [B, N]. Higher means rougher, so 
 lowest score in a cell is its smoothest. The cosine scores are therefore one minus the similarity.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +53,7 @@ def laplacian_l2(x: Tensor, grid: TokenGrid) -> Tensor:
 
 
 def channel_variance(x: Tensor, grid: TokenGrid) -> Tensor:
-    """The variance over a token's channels."""
+    """The variance over a token's channels, divided by C; the published code divides by C - 1."""
     return x.var(-1, correction=0)
 
 
@@ -71,15 +73,20 @@ def mean_deviation(x: Tensor, grid: TokenGrid) -> Tensor:
 
 
 def dft_amplitude(x: Tensor, grid: TokenGrid) -> Tensor:
-    """The mean amplitude of a token's 1-D Fourier transform over channels, except the constant."""
-    return torch.fft.rfft(x.float(), dim=-1)[..., 1:].abs().mean(-1)
+    """The amplitudes of a token's 1-D Fourier transform over channels, summed, but for the mean."""
+    return torch.fft.fft(x, dim=-1)[..., 1:].abs().sum(-1)
 
 
 def spectral_centroid(x: Tensor, grid: TokenGrid) -> Tensor:
-    """The amplitude-weighted mean frequency of the same transform, in cycles per C channels."""
-    amplitude = torch.fft.rfft(x.float(), dim=-1)[..., 1:].abs()
-    frequency = torch.arange(1, amplitude.shape[-1] + 1, device=x.device, dtype=amplitude.dtype)
-    return (amplitude * frequency).sum(-1) / amplitude.sum(-1).clamp(min=1e-12)
+    """The amplitude-weighted mean index of the C bins of the same transform.
+
+    As in the published code, the mean is bin 0, and the negative frequencies in the upper half of
+    the bins count as the highest. Amplitudes are symmetric, so the score is low where the mean
+    dominates, whatever the other frequencies are.
+    """
+    amplitude = torch.fft.fft(x, dim=-1).abs()
+    index = torch.arange(x.shape[-1], device=x.device, dtype=amplitude.dtype)
+    return (amplitude * index).sum(-1) / amplitude.sum(-1).clamp(min=1e-12)
 
 
 def neighbour_cosine(x: Tensor, grid: TokenGrid) -> Tensor:
@@ -109,6 +116,14 @@ SCORES: dict[str, Callable[[Tensor, TokenGrid], Tensor]] = {
         mean_cosine,
     )
 }
+
+# Scores that were once defined in another way: results of the first definition are others.
+DEFINITIONS = {"dft_amplitude": 2, "spectral_centroid": 2}
+
+
+def score_name() -> Any:
+    """The field of a compressor that names one of `SCORES`; the paper's score unless given."""
+    return dataclasses.field(default="laplacian_l1", metadata={"definitions": DEFINITIONS})
 
 
 def score(name: str, x: Tensor, grid: TokenGrid) -> Tensor:

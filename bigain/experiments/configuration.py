@@ -125,11 +125,13 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
         raise BiGainError(f"task={task.name} has no shards; remove shards={share.count}")
     if cfg.start < 0:
         raise BiGainError(f"start must be at least 0, got {cfg.start}")
+    backbone: Backbone | None = build(cfg, "model") if "model" in task.needs else None
     compressor: Compressor | None = None
     if "compressor" in task.needs:
         compressor = build(cfg, "compressor")
     if compressor is not None:
-        compressor = compressor.suited(task.purpose)
+        assert backbone is not None  # whatever compresses needs a model
+        compressor = compressor.suited(task.purpose, backbone.family)
         if not compressor.paired and not task.compares_classes:
             raise BiGainError(
                 f"{compressor!r} draws for each class, and task={task.name} compares no classes; "
@@ -140,7 +142,7 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
         names={group: cfg[group].name for group in ("task", "model", "dataset", "compressor")},
         compressor=compressor,
         dataset=build(cfg, "dataset") if "dataset" in task.needs else None,
-        backbone=build(cfg, "model") if "model" in task.needs else None,
+        backbone=backbone,
         scoring=scoring_of(cfg) if task.scored and cfg.features._target_ is not None else None,
         blocks=blocks,
         sites=tuple(cfg.sites),

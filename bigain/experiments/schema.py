@@ -26,6 +26,7 @@ ABOUT: dict[str, dict[str, Any]] = {
         "image_size": int,
         "blocks": str | list[int],
         "guidance": float,
+        "sampler": str,
         "spacing": str | None,
         "smallest_batch": int,
     },

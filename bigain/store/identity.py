@@ -15,10 +15,11 @@ def plain(value: Any) -> Any:
     A dataclass becomes its class's name and the fields that differ from their defaults, so a new
     option with a default leaves all identities as they were. A changed default, in turn, changes
     what old identities mean, so it takes another `bigain.experiments.job.PROTOCOL`. A compressor's
-    strength (`bigain.compressors.base.strength`) is kept even at its default.
+    strength (`bigain.compressors.base.strength`) is kept even at its default. A named value whose
+    definition has changed carries the number of its definition, which the field's metadata hold.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f: _defined(f, plain(getattr(value, f.name))) for f in dataclasses.fields(value)}
         chosen = {f.name: v for f, v in fields.items() if not _is_default(f, v)}
         return {"class": type(value).__name__, **chosen}
     if isinstance(value, list | tuple):
@@ -28,6 +29,12 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"{value!r} has no plain form; make it a dataclass")
+
+
+def _defined(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    definitions = field.metadata.get("definitions", {})
+    known = isinstance(value, str) and value in definitions
+    return f"{value}, definition {definitions[value]}" if known else value
 
 
 def _is_default(field: "dataclasses.Field[Any]", value: Any) -> bool:

@@ -8,12 +8,13 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from bigain.backbones import StableDiffusion
 from bigain.datasets.prompts import published
 from bigain.errors import BiGainError
+from bigain.experiments.composition import composed
 from bigain.tasks.generate import Generate, generate
 from bigain.utils.randomness import KeyedStream
 from tests.tiny_pipelines import stable_diffusion
@@ -21,6 +22,8 @@ from tests.tiny_pipelines import stable_diffusion
 CPU = torch.device("cpu")
 KINDS = ["epsilon", "v_prediction"]
 PROMPTS = ["a photo of a cat.", "a photo of a café, a type of pet.", "a " + "very " * 90 + "end"]
+DDIM = (DDIMScheduler, {"clip_sample": False})
+EULER = (EulerDiscreteScheduler, {"timestep_spacing": "linspace"})
 DATASET = SimpleNamespace(prompts=PROMPTS, prompt=lambda i: PROMPTS[i % 2])
 
 
@@ -39,9 +42,10 @@ def pipe(folders):
     return pipeline(folders["epsilon"])
 
 
-def pipeline(folder):
+def pipeline(folder, scheduler=DDIM):
+    kind, settings = scheduler
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    pipe.scheduler = kind.from_config(pipe.scheduler.config, **settings)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -212,26 +216,39 @@ def test_the_tokenizer_merges(backbone):
     assert words == ["a</w>", "photo</w>", "of</w>", "i", "t</w>"]
 
 
+def like_the_paper(**overrides):
+    """What task=generate makes of the configuration of SD-2.0."""
+    cfg = composed(["model=sd2", "task=generate", "dataset=pets"])
+    node = {key: value for key, value in cfg.task.items() if key not in ("_target_", "name")}
+    assert (node["sampler"], node["steps"], node["guidance"]) == ("euler", 50, 7.5)
+    return Generate(**{**node, **overrides})
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_generation_is_the_pipeline_s(folders, kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("scheduler", "protocol"),
+    [(DDIM, Generate("ddim", 6, 7.5)), (EULER, like_the_paper()), (EULER, like_the_paper(steps=7))],
+    ids=["ddim", "paper", "7 steps"],
+)
+def test_generation_is_the_pipeline_s(folders, kind, scheduler, protocol, monkeypatch):
     backbone = StableDiffusion(str(folders[kind])).load(CPU, torch.float32)
     assert backbone.noise_schedule["prediction_type"] == kind
     decode = Mock(wraps=backbone.decode)
     monkeypatch.setattr(backbone, "decode", decode)
     ids = ["000000", "000001"]
     condition = backbone.condition_images(DATASET, [0, 1])
-    images, evaluations = generate(backbone, Generate("ddim", 6, 7.5), condition, ids, seed=3)
+    images, evaluations = generate(backbone, protocol, condition, ids, seed=3)
 
-    pipe = pipeline(folders[kind])
+    pipe = pipeline(folders[kind], scheduler)
     want = pipe(
         PROMPTS[:2],
-        num_inference_steps=6,
+        num_inference_steps=protocol.steps,
         guidance_scale=7.5,
         latents=KeyedStream.of(3, "latent", ids, CPU).normal(4, 8, 8),
         output_type="latent",
     ).images
     (latents,) = decode.call_args.args
-    assert evaluations == 12 and len(images) == 2
+    assert evaluations == 2 * protocol.steps and len(images) == 2
     torch.testing.assert_close(latents, want, rtol=0, atol=1e-4)
     with torch.no_grad():
         want = pipe.vae.decode(want / 0.18215).sample

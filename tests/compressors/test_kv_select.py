@@ -8,8 +8,12 @@ from bigain.compressors import KVSelect, TokenGrid
 
 CASES = {"16x16_r0.5": (16, 16), "24x16_r0.7": (24, 16), "32x32_r0.3": (32, 32)}
 KEEP = {"high": "highest", "low": "lowest"}
-# our names of the scores whose definitions agree
-SCORES = {"2d_conv_amplitude": "laplacian_l1", "original_l2norm": "l2_norm"}
+# the published code's names of its scores, and ours
+SCORES = {
+    "2d_conv_amplitude": "laplacian_l1",
+    "1d_dft_amplitude": "dft_amplitude",
+    "original_l2norm": "l2_norm",
+}
 
 
 @pytest.fixture(scope="module")

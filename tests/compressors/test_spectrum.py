@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
 from bigain.compressors import TokenGrid
-from bigain.compressors.spectrum import SCORES, laplacian
+from bigain.compressors.spectrum import SCORES, laplacian, score
 
 GRIDS = [TokenGrid(6, 6), TokenGrid(5, 3), TokenGrid(1, 4), TokenGrid(1, 1)]
 CHANNELS = [8, 7]
@@ -32,11 +33,11 @@ def by_token(score: Callable[[Tensor], float]) -> Callable[[Tensor, TokenGrid], 
 
 
 def amplitudes(token: Tensor) -> list[float]:
-    """Amplitudes of frequencies 1 to C // 2, by the definition of the transform."""
+    """Amplitudes of all C bins, by the definition of the transform."""
     n = len(token)
     return [
         abs(sum(float(v) * cmath.exp(-2j * math.pi * k * i / n) for i, v in enumerate(token)))
-        for k in range(1, n // 2 + 1)
+        for k in range(n)
     ]
 
 
@@ -70,11 +71,9 @@ REFERENCES = {
     "mean_deviation": lambda x, grid: torch.stack(
         [torch.cdist(s, s.sum(0, keepdim=True) / len(s)).squeeze(1) for s in x]
     ),
-    "dft_amplitude": by_token(lambda token: sum(amplitudes(token)) / len(amplitudes(token))),
+    "dft_amplitude": by_token(lambda token: sum(amplitudes(token)[1:])),
     "spectral_centroid": by_token(
-        lambda token: (
-            sum(k * a for k, a in enumerate(amplitudes(token), 1)) / sum(amplitudes(token))
-        )
+        lambda token: sum(k * a for k, a in enumerate(amplitudes(token))) / sum(amplitudes(token))
     ),
     "neighbour_cosine": neighbour_cosine,
     "mean_cosine": lambda x, grid: torch.tensor(
@@ -104,6 +103,28 @@ def test_higher_means_rougher(name):
     x = torch.ones(1, 25, 8)
     x[0, 12] = 3 * torch.tensor([1.0, -1, 1, -1, 1, -1, 1, -1])
     assert SCORES[name](x, grid).argmax() == 12
+
+
+# the published code's two similarities are higher for smoother tokens
+GOLDEN = {name: (name, 1.0) for name in SCORES if not name.endswith("cosine")} | {
+    "neighbour_cosine": ("neighbour_similarity", -1.0),
+    "mean_cosine": ("mean_similarity", -1.0),
+}
+
+
+@pytest.mark.parametrize("case", ["16x16_r0.5", "24x16_r0.7", "32x32_r0.3"])
+@pytest.mark.parametrize("name", SCORES)
+def test_published_score(operators, golden_folder, case, name):
+    x, grid = operators[f"{case}.x"], TokenGrid(*map(int, case.split("_")[0].split("x")))
+    published, sign = GOLDEN[name]
+    want = load_file(golden_folder / "scores.safetensors")[f"{case}.score.{published}"]
+    found = score(name, x, grid)
+    if sign < 0:
+        found = 1 - found
+    if name == "channel_variance":  # ours divides by C, which orders the tokens alike
+        channels = x.shape[-1]
+        found = found * channels / (channels - 1)
+    assert_close(found, want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SCORES)

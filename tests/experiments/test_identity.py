@@ -69,6 +69,12 @@ def test_a_new_option_of_a_compressor_orphans_no_run(overrides, run, job, monkey
     assert job([*chosen, "+compressor.depth=4"]).run_path != before.path
 
 
+def test_a_score_of_another_definition_has_another_identity():
+    """Runs made when `dft_amplitude` meant something else are not taken for this one's."""
+    assert plain(LGTM(0.5, score="dft_amplitude"))["score"] == "dft_amplitude, definition 2"
+    assert plain(Compose(LGTM(0.5, score="l2_norm"), ToDo(2)))["parts"][0]["score"] == "l2_norm"
+
+
 def test_settings_at_their_defaults_are_left_out(job):
     identity = job(["compressor=tome"]).identity
     assert identity.keys() == {"protocol", "model", "compression", "dataset", "task"}
@@ -88,12 +94,15 @@ def short_model(small_dit, folder, timesteps):
 
 
 @pytest.mark.parametrize("timesteps", [40, 1000])
-@pytest.mark.parametrize("compressor", ["iekvd", "lgtm_iekvd"])
-def test_alpha_follows_the_model_s_schedule(small_dit, tmp_path, job, timesteps, compressor):
+@pytest.mark.parametrize(
+    "chosen",
+    ["compressor=iekvd compressor.alpha", "compressor=lgtm_iekvd compressor._args_.1.alpha"],
+)
+def test_alpha_follows_the_model_s_schedule(small_dit, tmp_path, job, timesteps, chosen):
     """Runs of other schedules than 1,000 timesteps, which had another alpha, are not reused."""
     folder = short_model(small_dit, tmp_path / "model", timesteps)
-    chosen = ["task=generate", "features=none", f"model.path={folder}", "task.steps=10"]
-    found = job([*chosen, f"compressor={compressor}", "blocks=all"])
+    given = ["task=generate", "features=none", f"model.path={folder}", "task.steps=10"]
+    found = job([*given, *f"{chosen}={{noise:0.8,clean:1.2}}".split(), "blocks=all"])
     made = getattr(found.compressor, "parts", [found.compressor])[-1]
     alpha = made.alpha(torch.tensor([timesteps, 0]))
     torch.testing.assert_close(alpha, torch.tensor([0.8, 1.2]))

@@ -142,17 +142,25 @@ def test_how_images_are_scored_does_not(overrides, configure):
     assert len(paths) == 1
 
 
-def test_alpha_runs_from_noise_to_the_end(overrides, configure):
-    """IE-KVD's default follows the task; generation's is the paper's schedule."""
-    schedule = Job(settings_of(configure([*overrides, "compressor=iekvd"]))).compressor
-    assert schedule == IEKVD(2, LinearAlpha(noise=0.8, clean=1.2))
-    assert Job(settings_of(configure(["compressor=iekvd"]))).compressor == IEKVD(2, 0.9)
-    fixed = Job(
-        settings_of(configure([*overrides, "compressor=iekvd", "compressor.alpha=1.1"]))
-    ).compressor
-    assert fixed == IEKVD(2, 1.1)
-    both = Job(settings_of(configure([*overrides, "compressor=lgtm_iekvd"]))).compressor
-    assert both.parts[1] == schedule
+@pytest.mark.parametrize(
+    ("model", "task", "alpha"),
+    [
+        ("sd_fashion", "generate", LinearAlpha(noise=0.8, clean=1.2)),
+        ("dit_fashion", "generate", 0.9),
+        ("sd_fashion", "classify", 0.9),
+        ("dit_fashion", "classify", 0.9),
+    ],
+)
+def test_alpha_follows_the_task_and_the_model(configure, model, task, alpha):
+    """The published code draws with a schedule on the U-Net alone."""
+
+    def chosen(*overrides):
+        settings = settings_of(configure([f"model={model}", f"task={task}", *overrides]))
+        return Job(settings).compressor
+
+    assert chosen("compressor=iekvd") == IEKVD(2, alpha)
+    assert chosen("compressor=lgtm_iekvd").parts[1] == IEKVD(2, alpha)
+    assert chosen("compressor=iekvd", "compressor.alpha=1.1") == IEKVD(2, 1.1)
 
 
 def test_a_lost_image_is_drawn_again(overrides, run, capsys):
