@@ -30,6 +30,7 @@ from bigain.profiling.timing import conditions
 from bigain.store.runs import LockedError, MissingImagesError, Run
 from bigain.store.shards import Shard
 from bigain.tasks.base import Work
+from bigain.tasks.columns import UNLABELLED
 from bigain.tasks.evaluate import TooFewImagesError
 from bigain.tasks.generate_columns import fid_difference
 from bigain.tasks.scoring import summary
@@ -64,6 +65,7 @@ def execute(cfg: DictConfig, finished: Finished | None = None) -> Run | None:
         _record_cost(job, run, None)
         if (listing := job.dataset.listing()) is not None:
             run.record("files", {"files": listing})
+        _record_unlabelled(job, run)
         ids = shard.of(job.ids, job.setup.start)
         todo = job.task.unfinished(run, ids)
         if todo:
@@ -92,6 +94,15 @@ def execute(cfg: DictConfig, finished: Finished | None = None) -> Run | None:
         except LockedError:
             print(f"{name}: {shard} is done; another one finishes {run.path}")
     return run
+
+
+def _record_unlabelled(job: Job, run: Run) -> None:
+    """How many images a classification leaves out because they have no right answer, if any."""
+    if not job.task.compares_classes:
+        return
+    labelled = len(job.task.ids(job.dataset, None))
+    if unlabelled := len(job.dataset.ids()) - labelled:
+        run.record(UNLABELLED, {"labelled": labelled, "unlabelled": unlabelled})
 
 
 @contextmanager

@@ -42,9 +42,22 @@ def finalists_first(errors: ArrayLike, samples: ArrayLike) -> NDArray[np.int64]:
     return np.lexsort((np.asarray(errors), -np.asarray(samples)), axis=-1)
 
 
-def by_error(errors: ArrayLike) -> NDArray[np.int64]:
-    """The published code's ranking, [I, K], which mixes means over 5 and over 20 timesteps."""
-    return np.argsort(np.asarray(errors), axis=-1, kind="stable")
+def winner_first(errors: ArrayLike, predictions: ArrayLike) -> NDArray[np.int64]:
+    """The published code's ranking: the predicted class, then all others by error.
+
+    Their errors are means over different numbers of timesteps, so that classes which were
+    eliminated early may come before the other finalists.
+
+    Args:
+        errors: the mean error of each class, [I, K].
+        predictions: the class that won the last stage, [I].
+
+    Returns:
+        int64 [I, K]; classes with equal errors keep their order.
+    """
+    lowered = np.array(errors, dtype=np.float64)
+    np.put_along_axis(lowered, np.asarray(predictions)[:, None], -np.inf, axis=-1)
+    return np.argsort(lowered, axis=-1, kind="stable")
 
 
 def average_precision(

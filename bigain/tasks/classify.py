@@ -208,7 +208,13 @@ class Classify(Task):
     def row(cls, title: str, found: Results, baseline: Results | None) -> Row:
         other = baseline.frame if baseline else None
         return accuracy_row(
-            title, found.frame, other, found.cost, found.fingerprint, found.conditions
+            title,
+            found.frame,
+            other,
+            found.cost,
+            found.fingerprint,
+            found.conditions,
+            found.unlabelled,
         )
 
     @classmethod

@@ -17,6 +17,7 @@ Row = dict[str, Any]
 Metrics = Sequence[type[ImageMetric]]
 
 COST = frozenset({"gflops", "gflops_matching", "peak_memory_mib"})
+UNLABELLED = "unlabelled"  # the record of how many of a data set's images have labels
 # what the times of a session depend on
 CONDITIONS = ("device", "threads", "torch", "cuda", "diffusers", "python", "batch_size", "compile")
 OTHERWISE = "†"
@@ -94,6 +95,8 @@ class Results:
         fingerprint: of the run.
         metrics: of images, those that there are, whether the run was scored by them or not.
         conditions: under which its images were computed, as `conditions_of` gives them.
+        unlabelled: the number of images that were left out because they have no label; None if it
+            is not known, or only some of the data set's images were asked for.
     """
 
     frame: pd.DataFrame | None = None
@@ -102,6 +105,7 @@ class Results:
     fingerprint: str | None = None
     metrics: Metrics = ()
     conditions: frozenset[str] = frozenset()
+    unlabelled: int | None = None
 
     @classmethod
     def of(
@@ -114,7 +118,17 @@ class Results:
         """The results of a run, with the costs that its records hold."""
         cost = run.read_record("cost")
         costs = cost and {key: cost[key] for key in COST}
-        return cls(frame, scores, costs, run.fingerprint, metrics, conditions_of(run))
+        left = run.read_record(UNLABELLED)
+        whole = left is not None and frame is not None and len(frame) == left["labelled"]
+        return cls(
+            frame,
+            scores,
+            costs,
+            run.fingerprint,
+            metrics,
+            conditions_of(run),
+            left["unlabelled"] if left and whole else None,
+        )
 
 
 def conditions_of(run: Run) -> frozenset[str]:

@@ -8,10 +8,10 @@ from torchmetrics.functional.classification import multilabel_ranking_average_pr
 
 from bigain.metrics.ranking import (
     average_precision,
-    by_error,
     finalists_first,
     mean,
     mean_difference,
+    winner_first,
 )
 
 
@@ -21,7 +21,7 @@ def test_average_precision_is_torchmetrics():
     target = rng.random((50, 9)) < 0.3
     target[:, 4] |= ~target.any(1)
     labels = [np.flatnonzero(line).tolist() for line in target]
-    ours = average_precision(by_error(errors), labels)
+    ours = average_precision(np.argsort(errors), labels)
     theirs = multilabel_ranking_average_precision(
         torch.from_numpy(-errors), torch.from_numpy(target).long(), num_labels=9
     )
@@ -33,7 +33,8 @@ def test_finalists_come_first_whatever_their_error():
     errors = [[0.9, 0.1, 0.8, 0.2], [0.3, 0.3, 0.2, 0.1]]
     samples = [[20, 5, 20, 5], [5, 5, 20, 20]]
     assert finalists_first(errors, samples).tolist() == [[2, 0, 1, 3], [3, 2, 0, 1]]
-    assert by_error(errors).tolist() == [[1, 3, 2, 0], [3, 2, 0, 1]]
+    assert winner_first(errors, [2, 3]).tolist() == [[2, 1, 3, 0], [3, 2, 0, 1]]
+    assert winner_first(errors, [0, 1]).tolist() == [[0, 1, 3, 2], [1, 3, 2, 0]]
 
 
 def test_an_image_without_labels_is_refused():

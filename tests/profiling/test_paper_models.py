@@ -10,6 +10,7 @@ from bigain.errors import BiGainError
 from bigain.experiments.runner import execute
 from bigain.metrics.ranking import average_precision, finalists_first
 from bigain.tasks.classify_columns import accuracy_row
+from bigain.tasks.columns import Results
 from bigain.tasks.generate import folder as images_of
 from bigain.utils.images import open_folder
 from tests import tiny_data, tiny_pipelines
@@ -105,7 +106,9 @@ def test_images_of_several_labels_are_ranked(run, capsys):
     ranking = finalists_first(np.stack(list(rows["errors"])), np.stack(list(rows["samples"])))
     assert (ranking[:, 0] == rows["prediction"]).all()
     assert row["map"] == pytest.approx(100 * average_precision(ranking, rows["labels"]).mean())
-    assert row["map_by_error"] is not None
+    assert row["map_official"] is not None
+    kept = Results.of(found, rows, None, ())
+    assert kept.unlabelled == 1 and Results.of(found, rows[:4], None, ()).unlabelled is None
     assert "mAP" in capsys.readouterr().out
 
 

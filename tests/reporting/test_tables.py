@@ -90,7 +90,13 @@ def test_images_of_several_labels_are_ranked(tmp_path):
     row = accuracy_row("x", ours, theirs)
     assert row["acc1"] == 50  # the prediction need only be among the labels
     assert row["map"] == pytest.approx(100 * (1 + 1 / 3) / 2)  # finalists first
-    assert row["map_by_error"] == pytest.approx(100 * ((1 / 2 + 2 / 3) / 2 + 1) / 2)
+    # the published code takes the winner and then all others by error: 0, 2, 1 and 1, 2, 0
+    assert row["map_official"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    assert row["acc1_of_all"] is None and row["map_of_all"] is None
+    every = accuracy_row("x", ours, unlabelled=2)  # as wrong as any other
+    assert every["acc1_of_all"] == 25
+    assert every["map_of_all"] == pytest.approx(row["map_official"] / 2)
+    assert (every["acc1"], every["map"]) == (row["acc1"], row["map"])
     assert (row["map_difference"], row["map_p"]) == (0, 1)
     text = write([Section("", [row], [accuracy_columns([row])])], tmp_path / "a", "t", "")
     assert "mAP, official ranking" in text and "66.7 [" in text
