@@ -302,10 +302,12 @@ class Hooks:
             tokens = plan.keys_values(y)
             self._now.keys[index] = tokens.shape[1]
             return {"encoder_hidden_states": tokens}
-        if plan.queries and plan.queries.ragged:
-            empty = (plan.queries.counts == 0).unsqueeze(1)
-            mask = torch.zeros_like(empty, dtype=y.dtype).masked_fill_(empty, -torch.inf)
-            return {"attention_mask": mask}
+        queries = plan.queries
+        if queries and (queries.ragged or queries.proportional):
+            # the logarithm of an empty slot masks it
+            counts = queries.counts if queries.proportional else queries.counts.clamp(max=1)
+            exact = counts.to(torch.promote_types(y.dtype, torch.float32))
+            return {"attention_mask": exact.log().unsqueeze(1).to(y.dtype)}
         return {}
 
     def _project(self, index: int, module: nn.Module, args: tuple) -> None:

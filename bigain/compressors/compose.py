@@ -64,6 +64,12 @@ class Compose(Compressor):
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:
         plans = [part.plan(x, grid, t, rng) for part in self.parts]
+        downsampled = any(p.keys_values for p in plans)
+        if downsampled and any(p.queries and p.queries.proportional for p in plans):
+            raise ValueError(
+                "Compose: proportional=True weighs keys by the tokens that were merged into them, "
+                "and here keys come from the downsampled grid; remove it"
+            )
         return Plan(
             queries=next((p.queries for p in plans if p.queries), None),
             keys_values=next((p.keys_values for p in plans if p.keys_values), None),

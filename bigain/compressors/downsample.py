@@ -1,9 +1,50 @@
 """Keys and values from a coarser grid, shared by ToDo and IE-KVD."""
 
+from collections.abc import Mapping
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bigain.compressors.tokens import TokenGrid
+from bigain.compressors.base import check_whole
+from bigain.compressors.tokens import TokenGrid, TokenMap
+
+Factor = int | Mapping[int, int] | tuple[tuple[int, int], ...]
+
+
+def checked_factor(name: str, factor: Factor) -> int | tuple[tuple[int, int], ...]:
+    """A factor, or one for each height of the grid, as a value that can be hashed.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if not isinstance(factor, Mapping | tuple):
+        check_whole(name, "factor", factor, 1)
+        return factor
+    pairs = sorted(dict(factor).items())
+    if not pairs:
+        raise ValueError(f"{name}: factor is empty; name one for each height, as in {{64: 4}}")
+    for height, one in pairs:
+        check_whole(name, "the height of a grid in factor", height, 1)
+        check_whole(name, f"factor of grids of height {height}", one, 1)
+    return tuple(pairs)
+
+
+def factor_at(name: str, factor: Factor, grid: TokenGrid) -> int:
+    """The factor on this grid.
+
+    Raises:
+        ValueError: if there is none, or it is larger than the grid.
+    """
+    found = factor if isinstance(factor, int) else dict(factor).get(grid.height)
+    if found is None:
+        known = ", ".join(str(height) for height in dict(factor))  # type: ignore[arg-type]
+        raise ValueError(
+            f"{name}: factor names grids of height {known}, and this block's is "
+            f"{grid.height}x{grid.width}; add {grid.height}, or leave out the block with blocks="
+        )
+    check_fits(name, found, grid)
+    return found
 
 
 def check_fits(name: str, factor: int, grid: TokenGrid) -> None:
@@ -27,6 +68,28 @@ def nearest(x: Tensor, grid: TokenGrid, factor: int) -> Tensor:
     )
     index = [r * grid.width + c for r in rows for c in columns]
     return x[:, index]
+
+
+def cells_map(x: Tensor, grid: TokenGrid, factor: int, keep: bool) -> TokenMap:
+    """The map of each factor x factor cell to one slot.
+
+    Args:
+        x: [B, N, C].
+        keep: a slot holds the token that `nearest` takes, instead of the mean.
+
+    Raises:
+        ValueError: if the factor does not divide both sides.
+    """
+    if grid.height % factor or grid.width % factor:
+        raise ValueError(
+            f"a {grid.height}x{grid.width} token grid is not made of whole {factor}x{factor} "
+            "cells, which coarse queries need; choose another factor, or queries=full"
+        )
+    tokens = torch.arange(grid.tokens, device=x.device)
+    rows, columns = tokens // grid.width // factor, tokens % grid.width // factor
+    slots = (rows * (grid.width // factor) + columns).expand(len(x), -1)
+    kept = nearest(tokens.expand(len(x), -1), grid, factor) if keep else None
+    return TokenMap(slots, grid.tokens // factor**2, kept)
 
 
 def mean(x: Tensor, grid: TokenGrid, factor: int) -> Tensor:

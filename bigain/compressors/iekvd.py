@@ -12,7 +12,6 @@ from bigain.compressors.base import (
     Compressor,
     Plan,
     check_number,
-    check_whole,
     plain_numbers,
     strength,
 )
@@ -56,7 +55,8 @@ class IEKVD(Compressor):
     """D(Z) = alpha * nearest(Z) + (1 - alpha) * mean(cell of Z), on keys and values only.
 
     Args:
-        factor: side of a coarse cell in tokens; 1 changes nothing.
+        factor: side of a coarse cell in tokens, or one for each height of the token grid, as in
+            :class:`bigain.ToDo`; 1 changes nothing.
         alpha: 1 gives ToDo's "nearest", 0 its "mean", and values above 1 extrapolate. The paper
             classifies with 0.9, and generates on the U-Net with LinearAlpha(noise=0.8, clean=1.2),
             whose fields may also be given as a mapping. "task" lets `suited` choose between these
@@ -68,12 +68,12 @@ class IEKVD(Compressor):
         ...     image = pipe("a photo of a cat").images[0]
     """
 
-    factor: int = strength(2)
+    factor: int | Mapping[int, int] | tuple[tuple[int, int], ...] = strength(2)
     alpha: float | LinearAlpha | Mapping[str, float] | str = CONSTANT
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_whole("IEKVD", "factor", self.factor, 1)
+        object.__setattr__(self, "factor", downsample.checked_factor("IEKVD", self.factor))
         if isinstance(self.alpha, Mapping):
             object.__setattr__(self, "alpha", LinearAlpha(**dict[str, Any](self.alpha)))
         elif not isinstance(self.alpha, int | float | LinearAlpha) and self.alpha != "task":
@@ -107,7 +107,7 @@ class IEKVD(Compressor):
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:
         grid.check(x)
-        downsample.check_fits("IEKVD", self.factor, grid)
+        factor = downsample.factor_at("IEKVD", self.factor, grid)
         if self.alpha == "task":
             raise ValueError("IEKVD: alpha=task is chosen by IEKVD.suited(purpose); call it first")
         alpha: float | Tensor
@@ -121,8 +121,8 @@ class IEKVD(Compressor):
             alpha = float(self.alpha)  # type: ignore[arg-type]
 
         def keys_values(y: Tensor) -> Tensor:
-            coarse = downsample.mean(y, grid, self.factor)
-            fine = downsample.nearest(y, grid, self.factor)
+            coarse = downsample.mean(y, grid, factor)
+            fine = downsample.nearest(y, grid, factor)
             weight = alpha.to(y.dtype) if isinstance(alpha, Tensor) else alpha
             return torch.lerp(coarse, fine, weight)
 

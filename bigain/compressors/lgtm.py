@@ -1,7 +1,10 @@
 """L-GTM, Laplacian-gated token merging (BiGain_TM; arXiv 2603.12240, Section 3)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from bigain.compressors.base import (
@@ -9,10 +12,12 @@ from bigain.compressors.base import (
     Plan,
     check_choice,
     check_ratio,
+    check_whole,
     plain_numbers,
     strength,
 )
 from bigain.compressors.matching import cell_tokens, merge_into
+from bigain.compressors.protect import Protect
 from bigain.compressors.spectrum import SCORES, score, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
 from bigain.utils.randomness import KeyedStream
@@ -33,6 +38,9 @@ class LGTM(Compressor):
         destinations: the "lowest" score (the paper) or, as the opposite, the "highest".
         score: a name of :data:`bigain.compressors.spectrum.SCORES` (paper, Table 8).
         merge: "mean", "mlerp" or "keep", as in :class:`bigain.ToMe`.
+        proportional, windows: as in :class:`bigain.ToMe`.
+        protect: tokens that do not merge, chosen by the same score; a :class:`Protect`, or a
+            mapping of its arguments such as {"share": 0.1}.
 
     Example:
         >>> import bigain
@@ -46,6 +54,9 @@ class LGTM(Compressor):
     destinations: str = "lowest"
     score: str = score_name()
     merge: str = "mean"
+    proportional: bool = False
+    windows: int = 1
+    protect: Protect | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -54,16 +65,36 @@ class LGTM(Compressor):
         check_choice("LGTM", "destinations", self.destinations, ("lowest", "highest"))
         check_choice("LGTM", "score", self.score, tuple(SCORES))
         check_choice("LGTM", "merge", self.merge, MERGES)
+        check_whole("LGTM", "windows", self.windows, 1)
+        if isinstance(self.protect, Mapping):
+            object.__setattr__(self, "protect", Protect(**self.protect))
+        if self.protect is not None and (self.windows > 1 or self.cells == "official"):
+            raise ValueError(
+                "LGTM: protect works with windows=1 and cells=paper alone, because every window "
+                "needs a destination that is not protected; change these, or remove protect"
+            )
 
     @property
     def shortens(self) -> frozenset[str]:
         return frozenset({"queries"})
+
+    def scheduled(self, timesteps: int) -> "LGTM":
+        if not isinstance(self.protect, Protect):
+            return self
+        return replace(self, protect=replace(self.protect, timesteps=timesteps))
 
     def plan(
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:
         grid.check(x)
         scores = score(self.score, x, grid)
+        merged = int(self.ratio * grid.tokens)
+        barred = None
+        if isinstance(self.protect, Protect):
+            self._check_room(self.protect, merged, grid)
+            barred = self.protect.mask(scores, t)
+            worst = torch.inf if self.destinations == "lowest" else -torch.inf
+            scores = scores.masked_fill(barred, worst)  # a cell's destination, if it has another
         if self.cells == "paper":
             scores = scores[:, cell_tokens(grid, self.stride, x.device)]
         elif grid.height % self.stride or grid.width % self.stride:
@@ -74,5 +105,26 @@ class LGTM(Compressor):
         else:
             scores = scores.unflatten(1, (-1, self.stride**2))
         chosen = scores.argmin(-1) if self.destinations == "lowest" else scores.argmax(-1)
-        merged = int(self.ratio * grid.tokens)
-        return Plan(queries=merge_into(x, chosen, grid, self.stride, merged, self.merge))
+        queries = merge_into(
+            x,
+            chosen,
+            grid,
+            self.stride,
+            merged,
+            merge=self.merge,
+            proportional=self.proportional,
+            windows=self.windows,
+            barred=barred,
+        )
+        return Plan(queries=queries)
+
+    def _check_room(self, protect: Protect, merged: int, grid: TokenGrid) -> None:
+        """Refuse to protect so many tokens that not enough sources are left."""
+        cells = (grid.height // self.stride) * (grid.width // self.stride)
+        room = grid.tokens - cells - protect.count(grid.tokens)
+        if merged > room:
+            raise ValueError(
+                f"LGTM: {merged} of {grid.tokens} tokens are to be merged away, and with "
+                f"{protect.count(grid.tokens)} protected and {cells} destinations only "
+                f"{max(room, 0)} are left; lower ratio or protect.share"
+            )

@@ -97,7 +97,9 @@ def _bfloat16_products(x: Tensor) -> Iterator[None]:
                 settings.fp32_precision = found
 
 
-def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_destination(
+    x: Tensor, sources: Tensor, destinations: Tensor, barred: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The destination most similar to each source, by cosine similarity.
 
     The similarity matrix is computed and searched block by block.
@@ -105,11 +107,13 @@ def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tup
     Args:
         x: tokens [B, N, C].
         sources, destinations: token indices, int64 [B, S] and [B, D].
+        barred: tokens that take no part, bool [B, N]; as a source, one has a similarity of minus
+            infinity.
 
     Returns:
         The similarity, at least float32 [B, S], and the destination's token index [B, S].
     """
-    if kernels.usable(x):
+    if barred is None and kernels.usable(x):
         return kernels.nearest(x, lengths(x), sources, destinations)
     (batch, many), few = sources.shape, destinations.shape[1]
     best = x.new_empty(sources.shape, dtype=torch.promote_types(x.dtype, torch.float32))
@@ -128,8 +132,13 @@ def nearest_destination(x: Tensor, sources: Tensor, destinations: Tensor) -> tup
                 similarity = precise(a[:, block[1]]) @ b.mT
                 if exact:
                     similarity *= scale
+                if barred is not None:
+                    closed = barred[here].gather(1, destinations[here])
+                    similarity.masked_fill_(closed.unsqueeze(1), -torch.inf)
                 best[block], match[block] = largest(similarity)
             best[here] /= length
+    if barred is not None:
+        best.masked_fill_(barred.gather(1, sources), -torch.inf)
     return best, destinations.gather(1, match)
 
 
@@ -150,7 +159,16 @@ def largest(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def merge_into(
-    x: Tensor, chosen: Tensor, grid: TokenGrid, stride: int, merged: int, merge: str = "mean"
+    x: Tensor,
+    chosen: Tensor,
+    grid: TokenGrid,
+    stride: int,
+    merged: int,
+    *,
+    merge: str = "mean",
+    proportional: bool = False,
+    windows: int = 1,
+    barred: Tensor | None = None,
 ) -> TokenMap:
     """Merge the ``merged`` best-matching sources of each sample into their destinations.
 
@@ -159,12 +177,47 @@ def merge_into(
         chosen: which token of each cell is its destination, as in :func:`split_cells`.
         merged: number of sources to merge per sample.
         merge: one of `bigain.compressors.tokens.MERGES`.
+        proportional: as `TokenMap.proportional`.
+        windows: as for `in_windows`; a source is matched only within its own.
+        barred: tokens that do not merge, bool [B, N]; at least ``merged`` sources must be left.
+
+    Raises:
+        ValueError: if the grid cannot be cut into so many windows.
     """
     if not merged:
         return TokenMap.identity(x)
     candidates, sources = split_cells(chosen, grid, stride)
-    best, match = nearest_destination(x, sources, candidates)
+    if windows == 1:
+        best, match = nearest_destination(x, sources, candidates, barred)
+    else:
+        order = in_windows(grid, stride, windows, x.device)
+        candidates, sources = candidates[:, order], sources.unflatten(1, (len(order), -1))
+        parts = candidates.chunk(windows**2, 1)
+        sources = sources[:, order].flatten(1)
+        pairs = zip(sources.chunk(windows**2, 1), parts, strict=True)
+        found = [nearest_destination(x, *pair, barred) for pair in pairs]
+        best, match = (torch.cat(part, 1) for part in zip(*found, strict=True))
     picked = best.topk(merged, dim=1, sorted=False).indices
     destinations = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
     destinations.scatter_(1, sources.gather(1, picked), match.gather(1, picked))
-    return TokenMap.from_destinations(destinations, grid.tokens - merged, merge)
+    return TokenMap.from_destinations(destinations, grid.tokens - merged, merge, proportional)
+
+
+def in_windows(grid: TokenGrid, stride: int, windows: int, device: torch.device) -> Tensor:
+    """The cells in the order of the windows that they lie in, int64 [cells].
+
+    Args:
+        windows: along each side of the grid; all have the same number of cells.
+
+    Raises:
+        ValueError: if the grid cannot be cut into so many.
+    """
+    if grid.height % (stride * windows) or grid.width % (stride * windows):
+        raise ValueError(
+            f"windows={windows} needs sides divisible by {windows} cells of {stride} tokens, got "
+            f"{grid.height}x{grid.width}; lower windows, or set it to 1"
+        )
+    rows, columns = grid.height // stride, grid.width // stride
+    order = torch.arange(rows * columns, device=device).view(rows, columns)
+    order = order.unflatten(1, (windows, -1)).unflatten(0, (windows, -1)).transpose(1, 2)
+    return order.flatten()

@@ -1,5 +1,6 @@
 """ToDo, token downsampling (Smith et al. 2024, arXiv 2402.13573)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +11,6 @@ from bigain.compressors.base import (
     Compressor,
     Plan,
     check_choice,
-    check_whole,
     plain_numbers,
     strength,
 )
@@ -23,8 +23,11 @@ class ToDo(Compressor):
     """Take keys and values from the grid downsampled by ``factor``, and leave queries alone.
 
     Args:
-        factor: side of a coarse cell in tokens; 1 changes nothing.
+        factor: side of a coarse cell in tokens; 1 changes nothing. A mapping such as {64: 4, 32: 2}
+            gives one for each height of the token grid, where blocks have several.
         pool: the "nearest" token to the centre of each cell, or the cell's "mean".
+        queries: "full", or "coarse" for attention on the coarse grid alone, whose output is copied
+            back to the tokens of each cell: the control for what whole queries are worth.
 
     Example:
         >>> import bigain
@@ -32,17 +35,19 @@ class ToDo(Compressor):
         ...     image = pipe("a photo of a cat").images[0]
     """
 
-    factor: int = strength(2)
+    factor: int | Mapping[int, int] | tuple[tuple[int, int], ...] = strength(2)
     pool: str = "nearest"
+    queries: str = "full"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
-        check_whole("ToDo", "factor", self.factor, 1)
+        object.__setattr__(self, "factor", downsample.checked_factor("ToDo", self.factor))
         check_choice("ToDo", "pool", self.pool, ("nearest", "mean"))
+        check_choice("ToDo", "queries", self.queries, ("full", "coarse"))
 
     @property
     def shortens(self) -> frozenset[str]:
-        return frozenset({"keys_values"})
+        return frozenset({"keys_values" if self.queries == "full" else "queries"})
 
     @property
     def content_dependent(self) -> bool:
@@ -52,6 +57,9 @@ class ToDo(Compressor):
         self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
     ) -> Plan:
         grid.check(x)
-        downsample.check_fits("ToDo", self.factor, grid)
+        factor = downsample.factor_at("ToDo", self.factor, grid)
+        if self.queries == "coarse":
+            coarse = downsample.cells_map(x, grid, factor, keep=self.pool == "nearest")
+            return Plan(queries=coarse)
         pool = downsample.nearest if self.pool == "nearest" else downsample.mean
-        return Plan(keys_values=partial(pool, grid=grid, factor=self.factor))
+        return Plan(keys_values=partial(pool, grid=grid, factor=factor))

@@ -61,6 +61,9 @@ class TokenMap:
         ragged: whether samples may fill different numbers of slots. Attention must then mask the
             empty slots, which come last.
         mlerp: whether means are made longer, as `MERGES` says; it takes ``destinations``.
+        proportional: whether self-attention adds the logarithm of a slot's number of tokens to its
+            logits, so that a slot counts as often as its tokens would (proportional attention,
+            Bolya et al. 2023, arXiv 2210.09461).
     """
 
     def __init__(
@@ -71,13 +74,18 @@ class TokenMap:
         self.kept = kept
         self.ragged = ragged
         self.mlerp = False
+        self.proportional = False
         self.destinations: Tensor | None = None
         self._counts: Tensor | None = None
         self._members: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_destinations(
-        cls, destinations: Tensor, size: int | None = None, merge: str = "mean"
+        cls,
+        destinations: Tensor,
+        size: int | None = None,
+        merge: str = "mean",
+        proportional: bool = False,
     ) -> "TokenMap":
         """Build a map from the destination of each token.
 
@@ -87,6 +95,7 @@ class TokenMap:
             size: the number of slots, if every sample has the same number. None counts them, for
                 which a GPU has to be waited for.
             merge: one of `MERGES`.
+            proportional: as the attribute.
         """
         tokens = torch.arange(destinations.shape[1], device=destinations.device)
         opens = destinations == tokens
@@ -100,6 +109,7 @@ class TokenMap:
         found = cls(rank.gather(1, destinations), size, kept, ragged)
         found.destinations = destinations
         found.mlerp = merge == "mlerp"
+        found.proportional = proportional
         return found
 
     @classmethod
@@ -114,14 +124,12 @@ class TokenMap:
         found = TokenMap(self.slots[samples], self.size, kept, self.ragged)
         found.destinations = None if self.destinations is None else self.destinations[samples]
         found.mlerp = self.mlerp
+        found.proportional = self.proportional
         return found
 
     @property
     def counts(self) -> Tensor:
-        """The number of tokens in each slot, int64 [B, M].
-
-        Proportional attention adds the logarithm of it.
-        """
+        """The number of tokens in each slot, int64 [B, M]."""
         if self._counts is None:
             counts = torch.zeros(
                 len(self.slots), self.size, dtype=torch.int64, device=self.slots.device

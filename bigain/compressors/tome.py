@@ -10,6 +10,7 @@ from bigain.compressors.base import (
     Plan,
     check_choice,
     check_ratio,
+    check_whole,
     keyed,
     plain_numbers,
     strength,
@@ -33,6 +34,9 @@ class ToMe(Compressor):
             shows the cost of the published code's new draw for every batch (task=classify only).
         merge: what a destination holds after merging: the "mean"; "mlerp", the mean made as long as
             the longest token merged into it; or "keep", the destination itself.
+        proportional: add the logarithm of the number of tokens in a slot to the logits of
+            self-attention (Bolya et al. 2023, arXiv 2210.09461).
+        windows: cut the grid into so many windows along each side, and match only within them.
 
     Example:
         >>> import bigain
@@ -44,12 +48,15 @@ class ToMe(Compressor):
     stride: int = 2
     destinations: str = "random"
     merge: str = "mean"
+    proportional: bool = False
+    windows: int = 1
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_ratio("ToMe", self.ratio, self.stride)
         check_choice("ToMe", "destinations", self.destinations, DESTINATIONS)
         check_choice("ToMe", "merge", self.merge, MERGES)
+        check_whole("ToMe", "windows", self.windows, 1)
 
     @property
     def shortens(self) -> frozenset[str]:
@@ -69,4 +76,14 @@ class ToMe(Compressor):
         else:
             chosen = keyed(rng, x).integers(self.stride**2, cells).expand(len(x), -1)
         merged = int(self.ratio * grid.tokens)
-        return Plan(queries=merge_into(x, chosen, grid, self.stride, merged, self.merge))
+        queries = merge_into(
+            x,
+            chosen,
+            grid,
+            self.stride,
+            merged,
+            merge=self.merge,
+            proportional=self.proportional,
+            windows=self.windows,
+        )
+        return Plan(queries=queries)

@@ -1,5 +1,7 @@
 """ToDo and IE-KVD, key/value downsampling."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -133,3 +135,43 @@ def test_factor_larger_than_the_grid_is_refused(kind, grid):
     sides = f"{grid.height}x{grid.width}"
     with pytest.raises(ValueError, match=f"factor 6 leaves nothing of a {sides} .* at most 5 fits"):
         kind(6).plan(tokens(grid), grid)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+@pytest.mark.parametrize("pool", ["nearest", "mean"])
+def test_coarse_queries_are_the_downsampled_grid(factor, pool):
+    """Attention then sees what keys and values alone see otherwise, and its output is copied."""
+    grid = TokenGrid(8, 12)
+    x = tokens(grid)
+    plan = ToDo(factor, pool, queries="coarse").plan(x, grid)
+    assert plan.keys_values is None and plan.queries is not None
+    short = plan.queries.apply(x)
+    assert_close(short, coarse(ToDo(factor, pool), x, grid), rtol=0, atol=1e-6)
+    size = (grid.height // factor, grid.width // factor)
+    upsampled = F.interpolate(image(short, TokenGrid(*size)), scale_factor=factor, mode="nearest")
+    assert torch.equal(plan.queries.undo(short), upsampled.flatten(2).mT)
+
+
+@pytest.mark.parametrize("kind", [ToDo, IEKVD])
+def test_a_factor_for_each_height(kind):
+    made = kind({8: 4, 4: 2})
+    assert hash(made) == hash(kind({4: 2, 8: 4})) and made == dataclasses.replace(made)
+    for height, factor in ((8, 4), (4, 2)):
+        x, grid = tokens(TokenGrid(height, 8)), TokenGrid(height, 8)
+        assert torch.equal(coarse(made, x, grid), coarse(kind(factor), x, grid))
+    with pytest.raises(ValueError, match="names grids of height 4, 8, and this block's is 16x8"):
+        made.plan(tokens(TokenGrid(16, 8)), TokenGrid(16, 8))
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [({}, "factor is empty"), ({8: 0}, "factor of grids of height 8"), ({"a": 2}, "the height")],
+)
+def test_factors_that_are_none(factor, words):
+    with pytest.raises(ValueError, match=words):
+        ToDo(factor)
+
+
+def test_coarse_queries_need_whole_cells():
+    with pytest.raises(ValueError, match="not made of whole 2x2 cells"):
+        ToDo(2, queries="coarse").plan(tokens(TokenGrid(7, 5)), TokenGrid(7, 5))

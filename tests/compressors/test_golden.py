@@ -131,7 +131,9 @@ def test_dit_official_differs_by_a_tie_alone(dit, monkeypatch):
     """
     ties = []
 
-    def runner_up(x: Tensor, sources: Tensor, destinations: Tensor) -> tuple[Tensor, Tensor]:
+    def runner_up(
+        x: Tensor, sources: Tensor, destinations: Tensor, barred: None
+    ) -> tuple[Tensor, Tensor]:
         x = torch.nn.functional.normalize(x, dim=-1)
         similarity = matching.take(x, sources) @ matching.take(x, destinations).mT
         best, match = similarity.topk(2, dim=-1)

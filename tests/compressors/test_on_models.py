@@ -44,6 +44,12 @@ COMPRESSORS = {
     "high_cells": FrequencyFilter("high", domain="cells"),
     "kv_cells": KVSelect(2),
     "kv_grid": KVSelect(ratio=0.75, keep="highest"),
+    "lgtm_proportional": LGTM(0.5, proportional=True),
+    "tome_windows": ToMe(0.5, windows=2),
+    "lgtm_protect": LGTM(0.5, protect={"share": 0.2}),
+    "lgtm_protect_moving": LGTM(0.5, protect={"share": 0.2, "tokens": "lowest_first"}),
+    "todo_coarse": ToDo(2, queries="coarse"),
+    "todo_by_height": ToDo({16: 2, 8: 4, 4: 2, 2: 1}, pool="mean"),
     "compose": Compose(LGTM(0.5), ToDo(2)),
     "compose_select": Compose(LGTM(0.5), KVSelect(2)),
 }
@@ -74,7 +80,11 @@ def test_a_batch_is_its_samples(kind, name, request):
     assert_close(whole, alone, rtol=0, atol=1e-9)
 
 
-@every_compressor
+# methods that refuse grids of some shapes
+PARTICULAR = {"tome_windows", "todo_coarse", "todo_by_height"}
+
+
+@pytest.mark.parametrize("name", COMPRESSORS.keys() - PARTICULAR)
 @pytest.mark.parametrize(
     ("size", "blocks"),
     [
@@ -108,6 +118,37 @@ def test_latents_of_other_shapes(unet, name, size, blocks):
     assert out.shape == sample.shape and out.isfinite().all()
     assert (out - golden(**inputs)).abs().max() > 1e-4
     assert_close(out, torch.cat(alone), rtol=0, atol=1e-9)
+
+
+def test_proportional_attention_counts_a_slot_as_often_as_its_tokens(dit):
+    """Attention to slots is attention to all tokens, each replaced by what its slot holds."""
+    golden = dit.double()
+    attention: Attention = golden.model.transformer_blocks[1].attn1
+    given: list[dict[str, torch.Tensor]] = []
+    with compress(golden.model, LGTM(0.5, proportional=True), blocks=[1]) as attachment:
+        planner, maps = attachment.planner, []
+
+        def watch(*arguments):
+            maps.append(planner(*arguments).queries)
+            return planner(*arguments)
+
+        attachment.planner = watch
+        kept = attention.register_forward_pre_hook(
+            lambda _, args, kwargs: given.append(kwargs | {"hidden_states": args[0]}),
+            with_kwargs=True,
+        )
+        golden()
+        kept.remove()
+    ((slots,), (call,)) = maps, given
+    short, mask = call["hidden_states"], call["attention_mask"]
+    assert short.shape[1] == slots.size < len(slots.slots[0])
+    assert_close(mask, slots.counts.double().log().unsqueeze(1))
+    with torch.no_grad():
+        merged = slots.undo(attention(short, attention_mask=mask))
+        full = attention(slots.undo(short))
+        plain = slots.undo(attention(short))
+    assert_close(merged, full, rtol=0, atol=1e-12)
+    assert (plain - full).abs().max() > 1e-4
 
 
 @both_models
