@@ -9,42 +9,47 @@ from torch import Tensor
 from bigain.compressors.base import check_whole
 from bigain.compressors.tokens import TokenGrid, TokenMap
 
-Factor = int | Mapping[int, int] | tuple[tuple[int, int], ...]
+
+class Factors(dict[int, int]):
+    """A factor for each height of the token grid; unlike a dict it can be hashed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))
 
 
-def checked_factor(name: str, factor: Factor) -> int | tuple[tuple[int, int], ...]:
-    """A factor, or one for each height of the grid, as a value that can be hashed.
+def checked_factor(name: str, factor: int | Mapping[int, int]) -> int | Factors:
+    """A factor, or one for each height of the token grid.
 
     Raises:
         ValueError: if it is neither.
     """
-    if not isinstance(factor, Mapping | tuple):
+    if not isinstance(factor, Mapping):
         check_whole(name, "factor", factor, 1)
         return factor
-    pairs = sorted(dict(factor).items())
-    if not pairs:
+    if not factor:
         raise ValueError(f"{name}: factor is empty; name one for each height, as in {{64: 4}}")
-    for height, one in pairs:
+    for height, one in factor.items():
         check_whole(name, "the height of a grid in factor", height, 1)
         check_whole(name, f"factor of grids of height {height}", one, 1)
-    return tuple(pairs)
+    return Factors(sorted(factor.items()))
 
 
-def factor_at(name: str, factor: Factor, grid: TokenGrid) -> int:
+def factor_at(name: str, factor: int | Mapping[int, int], grid: TokenGrid) -> int:
     """The factor on this grid.
 
     Raises:
         ValueError: if there is none, or it is larger than the grid.
     """
-    found = factor if isinstance(factor, int) else dict(factor).get(grid.height)
-    if found is None:
-        known = ", ".join(str(height) for height in dict(factor))  # type: ignore[arg-type]
-        raise ValueError(
-            f"{name}: factor names grids of height {known}, and this block's is "
-            f"{grid.height}x{grid.width}; add {grid.height}, or leave out the block with blocks="
-        )
-    check_fits(name, found, grid)
-    return found
+    if isinstance(factor, Mapping):
+        if grid.height not in factor:
+            raise ValueError(
+                f"{name}: factor names grids of height {', '.join(map(str, factor))}, and this "
+                f"block's is {grid.height}x{grid.width}; add {grid.height}, or leave out the block "
+                "with blocks="
+            )
+        factor = factor[grid.height]
+    check_fits(name, factor, grid)
+    return factor
 
 
 def check_fits(name: str, factor: int, grid: TokenGrid) -> None:

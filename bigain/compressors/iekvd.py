@@ -68,7 +68,7 @@ class IEKVD(Compressor):
         ...     image = pipe("a photo of a cat").images[0]
     """
 
-    factor: int | Mapping[int, int] | tuple[tuple[int, int], ...] = strength(2)
+    factor: int | Mapping[int, int] = strength(2)
     alpha: float | LinearAlpha | Mapping[str, float] | str = CONSTANT
 
     def __post_init__(self) -> None:

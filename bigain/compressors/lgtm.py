@@ -67,6 +67,10 @@ class LGTM(Compressor):
         check_choice("LGTM", "merge", self.merge, MERGES)
         check_whole("LGTM", "windows", self.windows, 1)
         if isinstance(self.protect, Mapping):
+            if "share" not in self.protect or self.protect.keys() - {"share", "tokens"}:
+                raise ValueError(
+                    f"LGTM: protect takes share and tokens, got {dict(self.protect)!r}"
+                )
             object.__setattr__(self, "protect", Protect(**self.protect))
         if self.protect is not None and (self.windows > 1 or self.cells == "official"):
             raise ValueError(

@@ -35,7 +35,7 @@ class ToDo(Compressor):
         ...     image = pipe("a photo of a cat").images[0]
     """
 
-    factor: int | Mapping[int, int] | tuple[tuple[int, int], ...] = strength(2)
+    factor: int | Mapping[int, int] = strength(2)
     pool: str = "nearest"
     queries: str = "full"
 

@@ -176,6 +176,7 @@ def test_what_does_not_fit_is_refused(compressor, words):
         ({"protect": {"share": 0.1}, "cells": "official"}, "protect works with windows=1"),
         ({"protect": {"share": 1.0}}, r"share must lie in \[0, 1\)"),
         ({"protect": {"share": 0.1, "tokens": "some"}}, "highest, lowest"),
+        ({"protect": {"shares": 0.1}}, "protect takes share and tokens, got {'shares': 0.1}"),
         ({"windows": 0}, "windows must be a whole number"),
     ],
 )

@@ -46,8 +46,8 @@ def test_nothing_stands_there_twice():
 @pytest.mark.parametrize(
     ("reference", "hint"),
     [
-        ("tome@0.4", r"did you mean tome@0\.3, tome@0\.5 or tome@0\.7\?"),
-        ("tome", r"did you mean tome@0\.3, tome@0\.5 or tome@0\.7\?"),
+        ("tome@0.4", r"did you mean tome@0\.3, tome@0\.5, tome@0\.7 or tome@0\.75\?"),
+        ("tome", r"did you mean tome@0\.3, tome@0\.5, tome@0\.7 or tome@0\.75\?"),
         ("none@2", r"did you mean none\?"),
         ("lgtm_offical@0.5", r"did you mean lgtm_official@0\.5"),
         ("fast", "it holds none, tome, tome_first"),
