@@ -1,6 +1,8 @@
 """Which samples of a batch belong together, and batches that are never too small."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +45,72 @@ class Groups:
         group = (torch.arange(batch, device=device) + offset) // size
         first = torch.arange(many, device=device) * size - offset
         return cls(first.clamp(0, batch - 1), group)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The samples of one batch, out of a sequence of groups of equal size.
+
+    Attributes:
+        places: int64 [B], of its samples in the sequence.
+        start: how many samples of its first group come before these.
+        repeated: how many of them, at the start, belong to other batches as well, and are here for
+            the plan that the others follow.
+        together: its groups, each planned by the group's first sample; None if it is cut anywhere.
+    """
+
+    places: Tensor
+    start: int = 0
+    repeated: int = 0
+    together: Groups | None = None
+
+    def padded(self, smallest: int) -> "Cut":
+        """The same with the first sample repeated at the end, up to ``smallest`` samples."""
+        missing = smallest - len(self.places)
+        if missing <= 0:
+            return self
+        places = torch.cat([self.places, self.places[:1].expand(missing)])
+        together = self.together
+        if together is not None:
+            group = torch.cat([together.group, together.group[:1].expand(missing)])
+            together = Groups(together.first, group)
+        return Cut(places, self.start, self.repeated, together)
+
+
+def anywhere(count: int, size: int, batch: int, device: torch.device) -> Iterator[Cut]:
+    """Cut ``count`` groups of ``size`` samples each into full batches."""
+    for start in range(0, count * size, batch):
+        stop = min(start + batch, count * size)
+        yield Cut(torch.arange(start, stop, device=device), start % size)
+
+
+def whole_groups(count: int, size: int, batch: int, device: torch.device) -> Iterator[Cut]:
+    """Cut ``count`` groups of ``size`` samples each into batches that can plan for whole groups.
+
+    What is planned for a group then depends on its first sample alone, wherever batches end. If a
+    group does not fit into a batch, its first sample is in all of its batches.
+
+    Args:
+        batch: the most samples in a batch, except that two are always allowed.
+    """
+    if size <= batch:
+        step = batch // size * size
+        for start in range(0, count * size, step):
+            places = torch.arange(start, min(start + step, count * size), device=device)
+            first = torch.arange(0, len(places), size, device=device)
+            group = torch.arange(len(places), device=device) // size
+            yield Cut(places, together=Groups(first, group))
+        return
+    one = torch.zeros(1, dtype=torch.int64, device=device)
+    for start in range(0, count * size, size):
+        ends = [0, batch, *range(batch + max(batch - 1, 1), size, max(batch - 1, 1)), size]
+        for low, high in pairwise(ends):
+            places = torch.arange(start + low, start + high, device=device)
+            repeated = 1 if low else 0
+            if repeated:
+                places = torch.cat([one + start, places])
+            together = Groups(one, one.expand(len(places)))
+            yield Cut(places, repeated=repeated, together=together)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bigain.compression import checks
 from bigain.compression.architectures import architecture_of, select_blocks
-from bigain.compression.batch_groups import SharedBlock
+from bigain.compression.batch_groups import Groups, SharedBlock
 from bigain.compression.retrace import Retrace
 from bigain.compression.signature import Signature
 from bigain.compression.unkeyed import check_trial, watched
@@ -84,6 +84,8 @@ class Hooks:
             of classifier-free guidance agree.
         shared: a block for which the next forward plans only once per group of samples
             (`bigain.compression.sharing`), or None.
+        groups: the samples that share one plan in every block of the next forward, made from the
+            first of each; None plans for each sample.
         planner: called with (compressor, x, grid, t, rng) for every plan; a profiler may wrap it.
         used: whether a forward has run since the hooks were last put on the model.
     """
@@ -107,6 +109,7 @@ class Hooks:
         self.blocks = select_blocks(self.model, blocks)
         self.sample_keys: Tensor | None = None
         self.shared: SharedBlock | None = None
+        self.groups: Groups | None = None
         self.planner: Callable[..., Plan] = type(compressor).plan
         self.decide_on = checks.decide_on(decide_on, self.architecture, self.blocks)
         checks.check_sites(compressor, self.blocks, sites)
@@ -254,7 +257,7 @@ class Hooks:
         """The block's plan, made for one sample of each group while these are still equal."""
         shared, now = self.shared, self._now
         if shared is None or shared.module is not self.blocks[index].module:
-            return self.planner(self.compressor, x, grid, t, stream)
+            return self._decide_together(x, grid, t, stream)
         first = shared.groups.first
         one = x[first] if len(x) == len(t) else x  # attention may be given only these
         now.once = self.planner(self.compressor, one, grid, t[first], stream.at(first))
@@ -265,6 +268,18 @@ class Hooks:
             return Plan(queries=now.once.queries.at(shared.groups.group))
         every = x if len(x) == len(t) else x[shared.groups.group]
         return self.planner(self.compressor, every, grid, t, stream)
+
+    def _decide_together(self, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream) -> Plan:
+        """One plan for each of ``groups``, which have equal timesteps and draws."""
+        groups = self.groups
+        if groups is None:
+            return self.planner(self.compressor, x, grid, t, stream)
+        one, first = x[groups.first], groups.first
+        plan = self.planner(self.compressor, one, grid, t[first], stream.at(first))
+        if plan.keys_values is None and plan.queries is not None:
+            return Plan(queries=plan.queries.at(groups.group))
+        # how keys and values are made cannot be handed on, but depends on the first alone, too
+        return self.planner(self.compressor, one[groups.group], grid, t, stream)
 
     def _plan_of(self, index: int, samples: int) -> Plan:
         """The block's plan, or that of one sample per group if the site is given only these."""

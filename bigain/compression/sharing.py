@@ -4,7 +4,8 @@ A classifier evaluates the model on the same noisy image once per class, and gui
 A U-Net first sees the text at its first cross-attention, so everything before that is the same for
 all classes, and the keys and values of a text are the same for every image. Both savings are exact:
 results change by no more than rounding. The adapters (`bigain.compression.architectures`) say what
-each family shares.
+each family shares. Sharing a compressor's plans between classes is not exact, but divides the cost
+of matching by the number of classes.
 """
 
 from functools import partial
@@ -18,9 +19,16 @@ from bigain.compression.architectures import architecture_of
 from bigain.compression.batch_groups import Groups, SharedBlock
 from bigain.compression.handle import Attachment
 from bigain.compression.retrace import Retrace
+from bigain.compressors import Compressor
 from bigain.utils.randomness import KeyedStream
 
+PLANS = ("shared", "per_class")
 MOST = 4 * 2**30  # bytes of keys and values to keep; beyond that, they are computed every time
+
+
+def shares_plans(compressor: Compressor) -> bool:
+    """Whether one plan may serve all classes, and is not the same for all of them anyway."""
+    return compressor.paired and compressor.content_dependent
 
 
 class Sharing:
@@ -31,9 +39,17 @@ class Sharing:
     Args:
         model: a denoiser, or a pipeline that holds one.
         attachment: the attachment of the model's compressor, if it has one.
+        plans: one of `PLANS`: "shared" decides in every block for all classes of a noisy image at
+            once, by the tokens of one of them; "per_class" for each of them, as the published code
+            does. It matters to compressors that look at tokens and draw alike for all classes.
     """
 
-    def __init__(self, model: Any, attachment: Attachment | None = None) -> None:
+    def __init__(
+        self, model: Any, attachment: Attachment | None = None, plans: str = "shared"
+    ) -> None:
+        if plans not in PLANS:
+            raise ValueError(f"plans must be one of {', '.join(PLANS)}; got {plans!r}")
+        self.plans = plans
         architecture = architecture_of(model)
         self._attachment = attachment
         self._block = architecture.first_block()
@@ -63,6 +79,15 @@ class Sharing:
             self._handles.pop().remove()
         self._tables.clear()
         self._share(None)
+        if self._attachment is not None:
+            self._attachment.groups = None
+
+    @property
+    def plans_together(self) -> bool:
+        """Whether one plan serves all classes of a noisy image."""
+        attachment = self._attachment
+        shared = attachment is not None and shares_plans(attachment.compressor)
+        return shared and self.plans == "shared"
 
     @property
     def classes(self) -> int:
@@ -83,7 +108,11 @@ class Sharing:
                 self._tables += [F.linear(condition, p.weight, p.bias) for p in self._projections]
 
     def batch(
-        self, classes: Tensor, groups: Groups | None = None, keys: Tensor | None = None
+        self,
+        classes: Tensor,
+        groups: Groups | None = None,
+        keys: Tensor | None = None,
+        together: Groups | None = None,
     ) -> Tensor:
         """Prepare for a forward with B samples.
 
@@ -91,11 +120,15 @@ class Sharing:
             classes: int64 [B], the class of each sample.
             groups: groups of samples with equal latents, timesteps and keys.
             keys: int64 [B], the samples' keys for random compressors.
+            together: groups of samples with equal timesteps and keys that share one plan in every
+                block under ``plans="shared"``, made from the first of each.
 
         Returns:
             The condition to pass to the model, [B, ...].
         """
         self._share(groups)
+        if self._attachment is not None:
+            self._attachment.groups = together if self.plans_together else None
         if self._attachment is not None and keys is not None:
             paired = self._attachment.compressor.paired
             self._attachment.sample_keys = keys if paired else KeyedStream(keys).fork(classes).keys

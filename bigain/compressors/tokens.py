@@ -77,6 +77,7 @@ class TokenMap:
         self.proportional = False
         self.destinations: Tensor | None = None
         self._counts: Tensor | None = None
+        self._order: Tensor | None = None
         self._members: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -125,6 +126,8 @@ class TokenMap:
         found.destinations = None if self.destinations is None else self.destinations[samples]
         found.mlerp = self.mlerp
         found.proportional = self.proportional
+        if kept is None:  # sorted once, however many samples share the map
+            found._order, found._counts = self._in_order()[samples], self.counts[samples]
         return found
 
     @property
@@ -168,11 +171,16 @@ class TokenMap:
         """Indices into the flattened tokens in the order of their slots, and each slot's start."""
         if self._members is None:
             first = torch.arange(len(self.slots), device=self.slots.device) * self.slots.shape[1]
-            order = self.slots.argsort(dim=1, stable=True)
             counts = self.counts.flatten()
             starts = counts.cumsum(0) - counts
-            self._members = (order + first.unsqueeze(1)).flatten(), starts
+            self._members = (self._in_order() + first.unsqueeze(1)).flatten(), starts
         return self._members
+
+    def _in_order(self) -> Tensor:
+        """Each sample's tokens in the order of their slots, int64 [B, N]."""
+        if self._order is None:
+            self._order = self.slots.argsort(dim=1, stable=True)
+        return self._order
 
     def undo(self, z: Tensor) -> Tensor:
         """Copy ``z`` [B, M, C] back to its tokens, [B, N, C]."""

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bigain.backbones import Backbone
 from bigain.compression import DECIDE_ON, SITES
 from bigain.compression.compilation import MODES
+from bigain.compression.sharing import PLANS
 from bigain.compressors import Compressor
 from bigain.datasets import Dataset
 from bigain.errors import BiGainError
@@ -154,6 +155,7 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
         smallest_batch=cfg.model.get("smallest_batch", 1),
         compile=cfg.compile,
         results=Path(cfg.results),
+        plans=cfg.plans,
         start=cfg.start,
         limit=cfg.limit,
     )
@@ -193,6 +195,7 @@ def check(cfg: DictConfig) -> None:
     _check_reference(cfg)
     _check_choice("dtype", cfg.dtype, DTYPES)
     _check_choice("decide_on", cfg.decide_on, ("default", *DECIDE_ON))
+    _check_choice("plans", cfg.plans, PLANS)
     if not cfg.sites:
         raise BiGainError(f"sites is empty; name some of {', '.join(SITES)}")
     for site in cfg.sites:

@@ -9,6 +9,7 @@ from typing import Any
 from bigain.backbones.schedule import timesteps
 from bigain.compression import architecture_of, select_blocks
 from bigain.compression.checks import decide_on
+from bigain.compression.sharing import shares_plans
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import Settings, metric_kinds
@@ -147,10 +148,16 @@ class Job:
 
     @property
     def _decision(self) -> dict[str, str]:
-        """Which tokens decide, where that is not the block's input and makes a difference."""
-        looks = self.compressor is not None and self.compressor.content_dependent
-        plain = self.decide_on == "block_input" or not looks
-        return {} if plain else {"decide_on": self.decide_on}
+        """Which tokens decide, where that is not each sample's block input and matters."""
+        found: dict[str, str] = {}
+        if self.compressor is None:
+            return found
+        if self.decide_on != "block_input" and self.compressor.content_dependent:
+            found["decide_on"] = self.decide_on
+        together = self.task.shares_noise and shares_plans(self.compressor)
+        if self.setup.plans == "shared" and together:
+            found["plans"] = "shared"
+        return found
 
     @property
     def _root(self) -> Path:

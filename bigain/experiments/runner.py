@@ -209,6 +209,7 @@ def working(
             seed=setup.seed,
             batch_size=setup.batch_size,
             smallest_batch=setup.smallest_batch if device_of(setup.device).type == "cpu" else 1,
+            plans=setup.plans,
             title=title,
             schema=job.task.schema,
         )

@@ -73,6 +73,7 @@ class Config:
     blocks: Any = "default"
     sites: Any = field(default_factory=lambda: ["self_attention"])
     decide_on: str = "default"
+    plans: str = "shared"
     scale: str | None = None
     start: int = 0
     limit: int | None = None

@@ -32,6 +32,7 @@ class Setup:
         device: "auto", or a name as torch knows it.
         batch_size: evaluations per forward pass.
         smallest_batch: what smaller batches are padded to on a CPU.
+        plans: one of `bigain.compression.sharing.PLANS`.
         compile: a mode of torch.compile, or None.
         results: the folder that everything is written to.
         start: how many of the first images are left out.
@@ -53,6 +54,7 @@ class Setup:
     smallest_batch: int
     compile: str | None
     results: Path
+    plans: str = "shared"
     start: int = 0
     limit: int | None = None
 
@@ -70,6 +72,7 @@ class Work:
         batch_size: evaluations per forward pass.
         smallest_batch: what smaller batches are padded to. Matrix products of fewer rows are summed
             in another order; without them, results in float32 do not depend on ``batch_size``.
+        plans: one of `bigain.compression.sharing.PLANS`.
         title: of the progress bar.
         schema: of the rows; see `Task.schema`.
     """
@@ -83,6 +86,7 @@ class Work:
     seed: int
     batch_size: int
     smallest_batch: int
+    plans: str
     title: str
     schema: Mapping[str, str]
 
@@ -133,6 +137,11 @@ class Task(ABC):
     compared: ClassVar[bool] = False
     panels: ClassVar[Sequence[Panel]] = ()
     figures: ClassVar[Sequence[str]] = ()
+
+    @property
+    def shares_noise(self) -> bool:
+        """Whether samples of one forward have the same noisy image, so that one plan can serve."""
+        return self.compares_classes
 
     # What it computes
 

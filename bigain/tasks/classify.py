@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bigain.backbones.base import Backbone
 from bigain.backbones.schedule import timesteps
-from bigain.compression.batch_groups import Groups
+from bigain.compression.batch_groups import Groups, anywhere, whole_groups
 from bigain.compression.compilation import is_compiled
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset, labelled, select
@@ -153,7 +153,7 @@ class Classify(Task):
         prepared = prefetch(prepare, chunks) if on_gpu else map(prepare, chunks)
         with (
             Progress(work.title, len(work.ids), seen, each) as progress,
-            Sharing(work.backbone.denoiser, work.attachment) as sharing,
+            Sharing(work.backbone.denoiser, work.attachment, work.plans) as sharing,
         ):
             sharing.conditions(condition)
             began = time.perf_counter()
@@ -328,21 +328,24 @@ def classify(
         i = torch.arange(images, device=device).view(-1, 1, 1).expand(shape).flatten()
         s = draws.view(1, -1, 1).expand(shape).flatten()
         k = alive.unsqueeze(1).expand(shape).flatten()
-        for start in range(0, len(i), batch_size):
-            ii, ss, kk = (v[start : start + batch_size] for v in (i, s, k))
-            evaluations = len(ii)
-            if evaluations < smallest:  # those added are not looked at
-                ii, ss, kk = (F.pad(v, (0, smallest - evaluations)) for v in (ii, ss, kk))
+        size = alive.shape[1]
+        cuts = whole_groups if sharing.plans_together else anywhere
+        for cut in cuts(images * len(stage), size, batch_size, device):
+            evaluations = len(cut.places)
+            cut = cut.padded(smallest)  # those added are not looked at
+            ii, ss, kk = (v[cut.places] for v in (i, s, k))
             t, eps = times[ss], noise[ii, ss]
             a = backbone.alphas_cumprod[t].view(-1, *[1] * (latents.ndim - 1))
             x = a.sqrt() * latents[ii] + (1 - a).sqrt() * eps
-            groups = Groups.runs(start, len(ii), alive.shape[1], device, smallest_batch)
+            groups = Groups.runs(cut.start, len(ii), size, device, smallest_batch)
             keys = None if sample_keys is None else sample_keys[ii]
-            predicted = backbone.predict_noise(x, t, sharing.batch(kk, groups, keys))
-            values = loss(predicted, eps, reduction="none").flatten(1).mean(1)[:evaluations]
+            condition = sharing.batch(kk, groups, keys, cut.together)
+            predicted = backbone.predict_noise(x, t, condition)
+            new = slice(cut.repeated, evaluations)
+            values = loss(predicted, eps, reduction="none").flatten(1).mean(1)[new]
             finite &= values.isfinite().all()
-            trials[ii[:evaluations], kk[:evaluations], ss[:evaluations]] = values
-            evaluated(evaluations)
+            trials[ii[new], kk[new], ss[new]] = values
+            evaluated(len(values))
         if not finite:  # the first wait for the device in the stage
             raise NotFiniteError
         errors = trials.nanmean(-1).gather(1, alive)

@@ -101,6 +101,10 @@ class Generate(Task):
         """Forward passes a step."""
         return 1 if self.guidance == 1 else 2
 
+    @property
+    def shares_noise(self) -> bool:
+        return self.passes > 1
+
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         """Indices as text; past the data set's end its classes come again in the same order."""
         if limit is not None and not 1 <= limit <= MOST:
@@ -128,7 +132,7 @@ class Generate(Task):
         each = len(sampler.timesteps) * self.passes
         with (
             Progress(work.title, len(work.ids), done, each) as progress,
-            Sharing(work.backbone.denoiser, work.attachment) as sharing,
+            Sharing(work.backbone.denoiser, work.attachment, work.plans) as sharing,
         ):
             for start in range(0, len(work.todo), size):
                 ids, indices = work.todo[start : start + size], places[start : start + size]
@@ -267,7 +271,8 @@ def generate(
         sharing.conditions(condition)
         keys = KeyedStream.of(seed, "image", ids, device).keys.repeat(protocol.passes)
         groups = Groups.copies(len(ids), 2, device) if guided else None
-        condition = sharing.batch(torch.arange(len(condition), device=device), groups, keys)
+        classes = torch.arange(len(condition), device=device)
+        condition = sharing.batch(classes, groups, keys, groups)
     finite = torch.ones((), dtype=torch.bool, device=device)
     for t in sampler.timesteps:
         inputs = sampler.scale_model_input(x, t)

@@ -8,9 +8,20 @@ from torch.testing import assert_close
 
 from bigain import compress
 from bigain.compression import architecture_of
-from bigain.compression.batch_groups import Groups
+from bigain.compression.batch_groups import Groups, anywhere, whole_groups
 from bigain.compression.sharing import Sharing
-from bigain.compressors import ABM, IEKVD, LGTM, Cached, Compose, LinearAlpha, SiTo, ToDo, ToMe
+from bigain.compressors import (
+    ABM,
+    IEKVD,
+    LGTM,
+    Cached,
+    Compose,
+    KVSelect,
+    LinearAlpha,
+    SiTo,
+    ToDo,
+    ToMe,
+)
 
 COMPRESSORS = [
     None,
@@ -138,6 +149,95 @@ def test_a_dit_plans_its_first_block_once_a_group(dit):
             groups = Groups.runs(0, len(x), 4, CPU)
             forward(dit, x, t, sharing.batch(classes, groups, keys))
     assert seen == [len(groups.first)] + [len(x)] * (len(dit.model.transformer_blocks) - 1)
+
+
+@pytest.mark.parametrize("decide_on", ["block_input", "attention_input"])
+@pytest.mark.parametrize(
+    "compressor",
+    [ToMe(0.5), SiTo(0.5), LGTM(0.5), LGTM(0.5, merge="keep", proportional=True), KVSelect(2)],
+    ids=repr,
+)
+@pytest.mark.parametrize("kind", ["unet", "dit"])
+@torch.no_grad()
+def test_all_classes_follow_the_plan_of_the_first(kind, compressor, decide_on, request):
+    golden = request.getfixturevalue(kind).double()
+    x, t, keys, condition, classes = samples(golden)
+    (cut,) = whole_groups(len(x) // 4, 4, len(x), CPU)
+    first, group = cut.together.first, cut.together.group
+    seen, plans = [], []
+
+    with compress(golden.model, compressor, blocks="all", decide_on=decide_on) as attachment:
+        plan = attachment.planner
+
+        def keep(compressor, x, *rest):
+            plans.append((x, *rest))
+            return plan(compressor, x, *rest)
+
+        attachment.planner, attachment.sample_keys = keep, keys[first]
+        alone = forward(golden, x[first], t[first], condition[classes[first]])
+
+        def follow(compressor, _, grid, t, rng):  # with the tokens of the first of each group
+            x, *_ = plans.pop(0)
+            return plan(compressor, x[group], grid, t, rng)
+
+        attachment.planner, attachment.sample_keys = follow, keys
+        want = forward(golden, x, t, condition[classes])
+
+        def look(compressor, x, *rest):
+            seen.append(len(x))
+            return plan(compressor, x, *rest)
+
+        attachment.planner = look
+        with Sharing(golden.model, attachment) as sharing:
+            sharing.conditions(condition)
+            given = sharing.batch(classes, None, keys, cut.together)
+            got = forward(golden, x, t, given)
+        seen_for = list(seen)
+        with Sharing(golden.model, attachment, "per_class") as sharing:
+            sharing.conditions(condition)
+            given = sharing.batch(classes, None, keys, cut.together)
+            per_class = forward(golden, x, t, given)
+    assert_close(got, want, rtol=0, atol=1e-9)
+    assert_close(got[first], alone, rtol=0, atol=1e-9)
+    assert_close(per_class[first], alone, rtol=0, atol=1e-9)
+    assert (per_class - got).abs().max() > 1e-4  # the others have plans of their own
+    if "queries" in compressor.shortens:
+        assert set(seen_for) == {len(first)}
+
+
+def test_leaving_forgets_who_plans_together(dit):
+    x, _, keys, condition, classes = samples(dit)
+    (cut,) = whole_groups(len(x) // 4, 4, len(x), CPU)
+    with compress(dit.model, LGTM(0.5), blocks="all") as attachment:
+        with Sharing(dit.model, attachment) as sharing:
+            sharing.conditions(condition)
+            sharing.batch(classes, None, keys, cut.together)
+            assert attachment.groups is cut.together
+        assert attachment.groups is None
+        unpaired = ToMe(0.5, destinations="unpaired")
+    with compress(dit.model, unpaired) as attachment, Sharing(dit.model, attachment) as sharing:
+        assert not sharing.plans_together
+    with pytest.raises(ValueError, match="plans must be one of shared, per_class; got 'both'"):
+        Sharing(dit.model, None, "both")
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+@pytest.mark.parametrize("size", [1, 2, 5, 10, 23])
+@pytest.mark.parametrize("batch", [1, 2, 7, 10, 64])
+def test_cuts_hold_every_sample_once_and_the_first_of_its_group(count, size, batch):
+    covered = []
+    for cut in whole_groups(count, size, batch, CPU):
+        assert 0 < len(cut.places) <= max(batch, 2)
+        groups, (first, group) = cut.places // size, (cut.together.first, cut.together.group)
+        assert torch.equal(groups[first][group], groups)
+        assert (cut.places[first] % size == 0).all()  # of the whole group
+        covered += cut.places[cut.repeated :].tolist()
+        wide = cut.padded(70)
+        assert len(wide.places) == len(wide.together.group) == 70
+        assert torch.equal(wide.places[: len(cut.places)], cut.places)
+    assert covered == list(range(count * size))
+    plain = torch.cat([cut.places for cut in anywhere(count, size, batch, CPU)])
+    assert plain.tolist() == covered
 
 
 def test_a_projection_that_is_no_plain_layer_stays_as_it_is(unet):

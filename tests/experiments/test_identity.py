@@ -75,11 +75,29 @@ def test_a_score_of_another_definition_has_another_identity():
     assert plain(Compose(LGTM(0.5, score="l2_norm"), ToDo(2)))["parts"][0]["score"] == "l2_norm"
 
 
+@pytest.mark.parametrize(
+    ("chosen", "recorded"),
+    [
+        ("compressor=tome", True),
+        ("compressor=tome plans=per_class", False),
+        ("compressor=tome compressor.destinations=unpaired", False),
+        ("compressor=todo", False),  # which looks at no tokens
+        ("compressor=none", False),
+        ("compressor=tome task=trace", False),
+        ("compressor=tome task=generate features=none", False),  # this model's guidance is 1
+        ("compressor=tome task=generate features=none task.guidance=2", True),
+    ],
+)
+def test_plans_are_named_where_sharing_them_matters(job, chosen, recorded):
+    compression = job(chosen.split()).identity["compression"] or {}
+    assert compression.get("plans") == ("shared" if recorded else None)
+
+
 def test_settings_at_their_defaults_are_left_out(job):
-    identity = job(["compressor=tome"]).identity
+    identity = job(["compressor=tome", "plans=per_class"]).identity
     assert identity.keys() == {"protocol", "model", "compression", "dataset", "task"}
     assert identity["compression"].keys() == {"compressor", "blocks"}
-    other = job(["compressor=tome", "seed=1", "dtype=bfloat16", "sites=[self_attention,mlp]"])
+    other = job(["compressor=tome", "plans=per_class", "seed=1", "dtype=bfloat16", "sites=[self_attention,mlp]"])
     assert (other.identity["seed"], other.identity["dtype"]) == (1, "bfloat16")
     assert other.identity["compression"]["sites"] == ["mlp", "self_attention"]
 

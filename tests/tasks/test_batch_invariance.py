@@ -33,14 +33,14 @@ def _job(model: str, method: str, task: str, *more: str) -> Job:
     return Job(settings_of(composed([*chosen, f"limit={IMAGES}", *more])))
 
 
-def _trials(job: Job, backbone: Backbone, batch_size: int) -> torch.Tensor:
+def _trials(job: Job, backbone: Backbone, batch_size: int, plans: str = "shared") -> torch.Tensor:
     images = torch.stack([job.dataset[i].image for i in range(IMAGES)])
     latents = backbone.encode(images)
     noise, keys = keyed_noise(job.task, latents, job.ids, seed=0)
     where = {"blocks": job.blocks, "sites": job.setup.sites, "seed": 0}
     with (
         attached(backbone.denoiser, job.compressor, **where) as attachment,
-        Sharing(backbone.denoiser, attachment) as sharing,
+        Sharing(backbone.denoiser, attachment, plans) as sharing,
     ):
         sharing.conditions(backbone.condition(job.dataset))
         found = classify(
@@ -73,12 +73,15 @@ def _pixels(job: Job, backbone: Backbone, batch_size: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("method", METHODS)
-def test_errors_do_not_depend_on_the_batch_size(model: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "plans"),
+    [*((method, "shared") for method in METHODS), *((m, "per_class") for m in METHODS[1:3])],
+)
+def test_errors_do_not_depend_on_the_batch_size(model: str, method: str, plans: str) -> None:
     job = _job(model, method, "classify", "task.samples=[1]", "task.keep=[1]")
-    want = _trials(job, _loaded(model), BATCHES[-1])
+    want = _trials(job, _loaded(model), BATCHES[-1], plans)
     for batch_size in BATCHES[:-1]:
-        assert torch.equal(_trials(job, _loaded(model), batch_size), want), batch_size
+        assert torch.equal(_trials(job, _loaded(model), batch_size, plans), want), batch_size
 
 
 @pytest.mark.parametrize("model", MODELS)

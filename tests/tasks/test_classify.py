@@ -48,11 +48,20 @@ def backbone(unet):
     return TextUNet(unet.model)
 
 
-def run(backbone, protocol, tensors, compressor, batch_size=32, images=1, keys=None):
+def run(
+    backbone,
+    protocol,
+    tensors,
+    compressor,
+    batch_size=32,
+    images=1,
+    keys=None,
+    plans="per_class",  # as in the published code
+):
     latents = tensors["latent"].expand(images, -1, -1, -1)
     noise = tensors["noise"].expand(images, *tensors["noise"].shape)
     attached = nullcontext() if compressor is None else compress(backbone.denoiser, compressor)
-    with attached as attachment, Sharing(backbone.denoiser, attachment) as sharing:
+    with attached as attachment, Sharing(backbone.denoiser, attachment, plans) as sharing:
         sharing.conditions(tensors["text"])
         return classify(
             backbone, protocol, latents, noise, sharing, batch_size=batch_size, sample_keys=keys
