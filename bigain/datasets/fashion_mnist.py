@@ -73,8 +73,8 @@ class FashionMNIST:
         self.split = split
         images = _find(Path(root), f"{STEMS[split]}-images-idx3-ubyte", self.mend)
         labels = _find(Path(root), f"{STEMS[split]}-labels-idx1-ubyte", self.mend)
-        self._images = _content(images, IMAGES_MAGIC, 3)
-        self._labels = _content(labels, LABELS_MAGIC, 1)
+        self._images, self._digest = _content(images, IMAGES_MAGIC, 3)
+        self._labels, _ = _content(labels, LABELS_MAGIC, 1)
         if self._images.shape[1:] != (self.side, self.side):
             raise BiGainError(
                 f"{images} holds images of {self._images.shape[1:]}, not {self.side}x{self.side}; "
@@ -112,7 +112,8 @@ class FashionMNIST:
         return _pad(torch.from_numpy(self._images)), torch.from_numpy(self._labels).long()
 
     def identity(self) -> dict[str, Any]:
-        digest = hashlib.sha256(self._images.tobytes() + self._labels.tobytes())
+        digest = self._digest.copy()
+        digest.update(self._labels.tobytes())
         return {"name": self.name, "split": self.split, "sha256": digest.hexdigest()}
 
 
@@ -131,8 +132,8 @@ def _find(root: Path, name: str, mend: str) -> Path:
     raise BiGainError(f"{name}[.gz] is neither in {folders[0]} nor in {folders[1]}; {mend}")
 
 
-def _content(path: Path, magic: int, dimensions: int) -> np.ndarray:
-    """An idx file as a uint8 array, which is read again only when the file changes."""
+def _content(path: Path, magic: int, dimensions: int) -> tuple[np.ndarray, Any]:
+    """An idx file as a uint8 array, with its SHA-256; read again only when the file changes."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -141,8 +142,10 @@ def _content(path: Path, magic: int, dimensions: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, magic: int, dimensions: int, size: int, modified: int) -> np.ndarray:
-    """An idx file as a uint8 array (format: http://yann.lecun.com/exdb/mnist)."""
+def _read(
+    path: Path, magic: int, dimensions: int, size: int, modified: int
+) -> tuple[np.ndarray, Any]:
+    """An idx file as a uint8 array (format: http://yann.lecun.com/exdb/mnist), and its SHA-256."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -159,4 +162,4 @@ def _read(path: Path, magic: int, dimensions: int, size: int, modified: int) -> 
             f"{path} holds {len(body)} bytes where its header says {math.prod(shape)}; "
             "copy it again"
         )
-    return body.reshape(shape).copy()
+    return body.reshape(shape).copy(), hashlib.sha256(body)

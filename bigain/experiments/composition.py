@@ -1,6 +1,6 @@
 """A configuration from overrides, as Hydra composes it but fast enough for whole experiments."""
 
-import copy
+import pickle
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -22,12 +22,12 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     """What ``python run.py`` makes of ``overrides``.
 
     Hydra first composes the options chosen, which is slow, and then sets the values in their order;
-    the former is done once for all that choose the same.
+    the former is done once for all that choose the same, and once for each compressor.
     """
     parsed = [_parsed(text) for text in overrides]
     if all(map(_is_plain, parsed)):
         options = tuple(str(o.input_line) for o in parsed if _chooses(o))
-        cfg = copy.deepcopy(_chosen(options))
+        cfg: DictConfig = pickle.loads(_chosen(options))
         with suppress(OmegaConfBaseException):
             for override in parsed:
                 if not _chooses(override):
@@ -54,8 +54,17 @@ def _parsed(text: str) -> Override:
 
 
 @cache
-def _chosen(options: tuple[str, ...]) -> DictConfig:
-    return _compose(options)
+def _chosen(options: tuple[str, ...]) -> bytes:
+    """The configuration of some options, pickled: five times as fast to copy as by deepcopy."""
+    own = tuple(option for option in options if option.startswith("compressor="))
+    if len(own) == 1 < len(options):
+        usual, alone = (pickle.loads(_chosen(chosen)) for chosen in ((), own))
+        before, after = OmegaConf.to_container(usual), OmegaConf.to_container(alone)
+        if {**before, "compressor": None} == {**after, "compressor": None}:  # it changes no other
+            cfg = pickle.loads(_chosen(tuple(option for option in options if option not in own)))
+            cfg.compressor = alone.compressor
+            return pickle.dumps(cfg)
+    return pickle.dumps(_compose(options))
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:

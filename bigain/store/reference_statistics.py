@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bigain.features.base import FeatureNetwork, Features
 from bigain.metrics.frechet import Moments
 from bigain.store.identity import fingerprint
 from bigain.utils.files import atomic
+from bigain.utils.hash_cache import sha256
 
 KEPT = 10_000  # images whose features are kept, for what moments do not give
 FORMAT = 2  # since 2, the fingerprint covers the numbers
@@ -179,24 +180,7 @@ class ReferenceStatistics:
         if not path.is_file():
             raise BiGainError(f"{path} not found; make it: {command}")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}  # checks their checksums
-            if "about" not in arrays:
-                raise _foreign(path, list(arrays))
-            about = json.loads(str(arrays["about"]))
-            found = cls(
-                about["name"],
-                about["network"],
-                about["data"],
-                _moments(arrays, "pooled"),
-                _moments(arrays, "spatial") if "spatial_n" in arrays else None,
-                torch.from_numpy(arrays["features"]),
-            )
-            if about["format"] != FORMAT:
-                raise ValueError(f"its format is {about['format']}, this code's {FORMAT}")
-            found._check_arrays()
-            if found.fingerprint != about["fingerprint"]:
-                raise ValueError("its numbers are not those it was written with")
+            return _read(path, sha256(path))
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
                 zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
             reason = " ".join(str(error).split())
@@ -204,7 +188,30 @@ class ReferenceStatistics:
                 f"{path} is damaged or holds no reference statistics ({reason}); remove it and "
                 f"make it again: {command}"
             ) from error
-        return found
+
+
+@lru_cache(maxsize=2)  # the jobs of a table share them
+def _read(path: Path, digest: str) -> ReferenceStatistics:
+    """What a file of this SHA-256 holds; errors of many kinds if it is damaged."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}  # checks their checksums
+    if "about" not in arrays:
+        raise _foreign(path, list(arrays))
+    about = json.loads(str(arrays["about"]))
+    found = ReferenceStatistics(
+        about["name"],
+        about["network"],
+        about["data"],
+        _moments(arrays, "pooled"),
+        _moments(arrays, "spatial") if "spatial_n" in arrays else None,
+        torch.from_numpy(arrays["features"]),
+    )
+    if about["format"] != FORMAT:
+        raise ValueError(f"its format is {about['format']}, this code's {FORMAT}")
+    found._check_arrays()
+    if found.fingerprint != about["fingerprint"]:
+        raise ValueError("its numbers are not those it was written with")
+    return found
 
 
 def _command(name: str) -> str:
