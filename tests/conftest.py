@@ -1,6 +1,7 @@
 """Golden vectors of the reference implementations; see golden/README.md."""
 
 import copy
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -31,6 +32,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("BIGAIN_CACHE", "off")  # tests leave nothing in the user's cache
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_collection_finish() -> None:
+    """Leave the imported modules out of garbage collections, of which each run makes one."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass

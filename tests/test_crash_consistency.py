@@ -7,6 +7,7 @@ files, must work without help and end in the state that an undisturbed command l
 
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import sys
@@ -16,9 +17,10 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from bigain.errors import BiGainError
-from bigain.experiments import experiment_files, runner
+from bigain.experiments import experiment_files, job, runner
 from bigain.experiments.experiment_files import Entry
 from bigain.experiments.runner import execute
 from bigain.preparation import fashion_textured
@@ -28,7 +30,7 @@ from bigain.reporting.report import report
 from bigain.store.run_images import folder
 from bigain.store.runs import Run, runs
 from bigain.training.curves import Panel
-from bigain.training.export import export
+from bigain.training.loop import Trainer
 
 KILLED = 137
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -142,20 +144,30 @@ def results(root: Path) -> list[Any]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file outlives its process without reaching the disk, which takes most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture
 def warm(small_dit: Path, configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is loaded once, before processes are forked."""
+    """The model is loaded, and its FLOPs are counted, once, before processes are forked."""
     torch.set_num_threads(1)  # other threads do not survive a fork
-    loaded: dict[str, Any] = {}
-    load = runner.load
+    known: dict[str, Any] = {}
 
-    def once(job: Any) -> Any:
-        key = str(job.setup.backbone.identity())
-        if key not in loaded:
-            loaded[key] = load(job)
-        return loaded[key]
+    def once(make: Callable[..., Any], about: Callable[..., Any]) -> Callable[..., Any]:
+        def remembered(*given: Any, **more: Any) -> Any:
+            key = f"{make} {about(*given)} {given[1:]} {more}"
+            if key not in known:
+                known[key] = make(*given, **more)
+            return known[key]
 
-    monkeypatch.setattr(runner, "load", once)
+        return remembered
+
+    load = once(runner.load, lambda job: job.setup.backbone.identity())
+    monkeypatch.setattr(runner, "load", load)
+    monkeypatch.setattr(job, "count", once(job.count, lambda model, *_: model.config))
 
 
 @pytest.fixture
@@ -266,23 +278,55 @@ def test_prepared_data(places: Any) -> None:
     assert survives(template, root, command, lambda: digests(root, "*.*")) > 8
 
 
-def test_an_exported_model(places: Any) -> None:
+class Line:
+    """The recipe of a line through random points."""
+
+    loss_name, panel = "loss", Panel("val_loss", "loss", 1.0)
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": "points"}
+
+    def build(self, device: torch.device) -> torch.nn.Module:
+        return torch.nn.Linear(1, 1)
+
+    def optimizers(self, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
+        return [torch.optim.Adam(model.parameters(), lr=0.1)]
+
+    def batch(self, step: int) -> tuple[torch.Tensor, ...]:
+        return (torch.randn(2, 4, 1, generator=torch.Generator().manual_seed(step)),)
+
+    def loss(self, model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    def validate(self, model: torch.nn.Module) -> dict[str, float]:
+        return {"val_loss": self.loss(model, *self.batch(-1)).item()}
+
+    def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
+        return {"accuracy": 1.0}
+
+    def save(self, model: torch.nn.Module, out: Path) -> None:
+        torch.save(model.state_dict(), out / "model.bin")
+
+
+def test_training(places: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     template, root = places
+    drawing = lambda *given: given[-1].write_text("curves")  # noqa: E731  # it takes most of the time
+    monkeypatch.setattr("bigain.training.export.draw_curves", drawing)
+    steps = {"images": 16, "batch_size": 4, "log_every": 1, "save_every": 2}
+    rates = {"warmup_images": 4, "decay_fraction": 0.5, "ema_decay": 0.9}
+    where = {"checkpoints": f"{root}/state", "output": f"{root}/model", "device": "cpu"}
+    cfg = OmegaConf.create({**steps, **rates, **where, "seed": 0, "precision": "fp32"})
 
-    class Recipe:
-        loss_name, panel = "loss", Panel("val_loss", "loss", 1.0)
+    def state() -> tuple[dict[str, str], list[str]]:
+        log = (root / "state" / "log.csv").read_text()
+        rows = [line.split(",") for line in log.splitlines()]
+        seconds = rows[0].index("seconds")
+        left = [",".join(row[:seconds] + row[seconds + 1 :]) for row in rows]
+        assert json.loads((root / "model" / "training.json").read_text())["steps"] == 4
+        return digests(root / "model", "*.bin", "*.png"), left
 
-        def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
-            return {"accuracy": 1.0}
-
-        def save(self, model: torch.nn.Module, out: Path) -> None:
-            (out / "model.bin").write_bytes(b"weights")
-
-    rows = [{"step": i, "images": i, "train_loss": 1 / i, "val_loss": 1} for i in (1, 2)]
-    model = torch.nn.Linear(1, 1)
-    out = root / "model"
-    command = lambda: export(Recipe(), model, {"seed": 0}, rows, out)  # noqa: E731
-    assert survives(template, root, command, lambda: digests(root, "*.bin", "*.json")) > 4
+    command = lambda: Trainer(cfg, Line()).run()  # noqa: E731
+    assert survives(template, root, command, state) > 12
 
 
 def test_the_harness_sees_a_kill(places: Any) -> None:
