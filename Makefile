@@ -92,7 +92,7 @@ test: $(STAMP) ## lint, check layers and types, and run the tests
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(PY) -m mypy
-	$(PY) -m pytest -n $(JOBS) --dist loadfile --durations=10
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10
 
 format: $(STAMP) ## fix what ruff can fix, and format the code
 	$(PY) -m ruff check --fix .

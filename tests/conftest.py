@@ -34,6 +34,12 @@ os.environ.setdefault("BIGAIN_CACHE", "off")  # tests leave nothing in the user'
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that none is left over for one process."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish() -> None:
     """Leave the imported modules out of garbage collections, of which each run makes one."""
     gc.collect()

@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 import threading
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -33,10 +34,30 @@ def call(
     return subprocess.run(command, capture_output=True, text=True, **options)
 
 
-def start(*arguments: str, script: str = RUN, folder: Path, output: Path) -> BaseProcess:
-    """``python run.py arguments`` from ``folder``, at once and in a process group of its own."""
-    output.touch()
-    started = {_STARTED: (script, arguments, folder, output, dict(os.environ))}
+def finish(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """``python run.py arguments`` from ``folder`` as by `start`, once it has ended."""
+    with tempfile.TemporaryDirectory() as temporary:
+        output, errors = Path(temporary, "output"), Path(temporary, "errors")
+        process = start(*arguments, folder=folder, output=output, errors=errors)
+        process.join()
+        assert process.exitcode is not None  # it has ended
+        said = output.read_text(), errors.read_text()
+        return subprocess.CompletedProcess(arguments, process.exitcode, *said)
+
+
+def start(
+    *arguments: str, script: str = RUN, folder: Path, output: Path, errors: Path | None = None
+) -> BaseProcess:
+    """``python run.py arguments`` from ``folder``, at once and in a process group of its own.
+
+    Args:
+        output: what it writes is added to this file.
+        errors: the same for what it writes to stderr, if not to ``output``.
+    """
+    streams = (output, errors or output)
+    for file in streams:
+        file.touch()
+    started = {_STARTED: (script, arguments, folder, streams, dict(os.environ))}
     # it cannot import this file by name: other packages are called tests, too
     process = _IMPORTED.Process(target=runpy.run_path, args=(__file__, started, _STARTED))
     process.start()
@@ -44,14 +65,18 @@ def start(*arguments: str, script: str = RUN, folder: Path, output: Path) -> Bas
 
 
 def _main(
-    script: str, arguments: tuple[str, ...], folder: Path, output: Path, environment: dict[str, str]
+    script: str,
+    arguments: tuple[str, ...],
+    folder: Path,
+    streams: tuple[Path, Path],
+    environment: dict[str, str],
 ) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    with output.open("ab") as file:
-        for stream in (1, 2):
+    for stream, path in enumerate(streams, start=1):
+        with path.open("ab") as file:
             os.dup2(file.fileno(), stream)
     sys.argv = [script, *arguments]
     try:

@@ -32,6 +32,7 @@ from bigain.store.runs import Run, runs
 from bigain.training.curves import Panel
 from bigain.training.loop import Trainer
 
+pytestmark = pytest.mark.slow
 KILLED = 137
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")

@@ -235,6 +235,7 @@ def test_sharing_changes_no_image():
         generation._rounding(sides | {title: drawn(8)}, {"x, guided": drawn(10)})
 
 
+@pytest.mark.slow
 def test_efficiency_and_scaling(run):
     folder = run("suites=[efficiency,scaling]")
     (only,) = found(folder, "efficiency")["measurements"]

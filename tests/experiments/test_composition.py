@@ -1,19 +1,21 @@
 """A configuration composed quickly is Hydra's own, and so are its errors."""
 
+import re
+import shutil
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from bigain.experiments import schema
-from bigain.experiments.composition import composed
-from bigain.utils.paths import REPOSITORY
+from bigain.experiments import composition, schema
+from bigain.experiments.composition import CONFIGS, composed
 from tests.experiment_rows import representatives
 
 
 def by_hydra(overrides: list[str]) -> DictConfig:
     schema.register()
-    with initialize_config_dir(str(REPOSITORY / "configs"), version_base=None):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
         return compose("config", overrides=overrides)
 
 
@@ -36,8 +38,31 @@ def test_a_configuration_is_hydra_s(overrides):
 
 
 def test_configurations_of_experiments_are_hydra_s():
+    forms = {}  # those that differ in a number alone are composed alike
     for entry in representatives("paper"):
-        assert composed(entry.overrides) == by_hydra(entry.overrides)
+        form = tuple(re.sub(r"=[\d.]+$", "=0", override) for override in entry.overrides)
+        forms.setdefault(form, entry.overrides)
+    assert len(forms) > 60
+    for overrides in forms.values():
+        assert composed(overrides) == by_hydra(overrides)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (CONFIGS / "compressor").glob("*.yaml")))
+def test_a_compressor_is_composed_as_beside_other_options(name):
+    chosen = ["task=generate", f"compressor={name}", "model=sd2", "dataset=pets"]
+    assert composed(chosen) == by_hydra(chosen)
+
+
+def test_an_option_that_changes_more_than_its_group_is_composed_with_the_others(
+    tmp_path, monkeypatch
+):
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs" / "compressor" / "odd.yaml").write_text(
+        "# @package _global_\nmodel: {image_size: 7}\ncompressor: {name: odd, _target_: null}\n"
+    )
+    monkeypatch.setattr(composition, "CONFIGS", tmp_path / "configs")
+    found = composed(["compressor=odd", "task=generate"])
+    assert found.compressor.name == "odd" and found.model.image_size == 7
 
 
 @pytest.mark.parametrize(

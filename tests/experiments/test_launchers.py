@@ -33,7 +33,7 @@ from bigain.store.runs import Run
 from bigain.store.shards import Shard
 from bigain.utils.paths import REPOSITORY
 from tests import gpu_job
-from tests.runs import assert_same_table, call, start
+from tests.runs import assert_same_table, call, finish, start
 
 register_plugins()  # before the sweeper is imported, as in run.py
 sweeper = importlib.import_module("bigain.experiments.sweeper")
@@ -233,7 +233,7 @@ def parts(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_a_failing_job_does_not_stop_the_others(sweep, alone, tmp_path):
-    done = call(*sweep, "compressor.ratio=0.4,0.9,0.5", cwd=tmp_path)
+    done = finish(*sweep, "compressor.ratio=0.4,0.9,0.5", folder=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     *_, failed, last = done.stderr.strip().splitlines()
@@ -247,7 +247,7 @@ def test_a_failing_job_does_not_stop_the_others(sweep, alone, tmp_path):
 
 @pytest.mark.slow
 def test_joblib_with_two_processes(sweep, alone, tmp_path):
-    done = call(*sweep, "hydra/launcher=joblib", "shards=2", "seed=0,1", cwd=tmp_path)
+    done = finish(*sweep, "hydra/launcher=joblib", "shards=2", "seed=0,1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr
     for seed in (0, 1):

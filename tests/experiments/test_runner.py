@@ -19,7 +19,7 @@ from bigain.experiments.experiment_files import composed
 from bigain.experiments.job import Job
 from bigain.store.runs import Run
 from bigain.utils.paths import REPOSITORY
-from tests.runs import RUN, assert_same, assert_same_table, call, start
+from tests.runs import RUN, assert_same, assert_same_table, call, finish, start
 
 
 @pytest.mark.parametrize("group", schema.GROUPS)
@@ -272,7 +272,7 @@ def test_sigkill_at_random_moments_loses_nothing(overrides, tmp_path, run, job):
 
 
 def test_an_experiment_sweeps_its_rows(overrides, tmp_path):
-    done = call("-m", "experiment=demo", *overrides, "limit=3")
+    done = finish("-m", "experiment=demo", *overrides, "limit=3", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     abouts = [p.read_text() for p in (tmp_path / "runs").glob("*/run.json")]
     assert not any('"sweep"' in about or '"shard"' in about for about in abouts)
@@ -282,7 +282,7 @@ def test_an_experiment_sweeps_its_rows(overrides, tmp_path):
 
 def test_a_session_s_command_holds_no_path_of_the_repository(overrides, tmp_path):
     inside = f"evaluation.statistics={REPOSITORY}/assets/statistics"
-    done = call(*overrides, "limit=1", inside, cwd=tmp_path)
+    done = finish(*overrides, "limit=1", inside, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (session,) = Run.open(next((tmp_path / "runs").iterdir())).read_record("sessions")["sessions"]
     assert "evaluation.statistics=assets/statistics" in session["command"]
