@@ -162,4 +162,4 @@ def _read(
             f"{path} holds {len(body)} bytes where its header says {math.prod(shape)}; "
             "copy it again"
         )
-    return body.reshape(shape).copy(), hashlib.sha256(body)
+    return body.reshape(shape).copy(), hashlib.sha256(body.tobytes())

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -59,12 +60,18 @@ def _chosen(options: tuple[str, ...]) -> bytes:
     own = tuple(option for option in options if option.startswith("compressor="))
     if len(own) == 1 < len(options):
         usual, alone = (pickle.loads(_chosen(chosen)) for chosen in ((), own))
-        before, after = OmegaConf.to_container(usual), OmegaConf.to_container(alone)
-        if {**before, "compressor": None} == {**after, "compressor": None}:  # it changes no other
+        before, after = _rest(usual), _rest(alone)
+        if before == after:  # it changes nothing else
             cfg = pickle.loads(_chosen(tuple(option for option in options if option not in own)))
             cfg.compressor = alone.compressor
             return pickle.dumps(cfg)
     return pickle.dumps(_compose(options))
+
+
+def _rest(cfg: DictConfig) -> dict[Any, Any]:
+    """All but the compressor, with interpolations as they are written."""
+    found: Any = OmegaConf.to_container(cfg)
+    return {key: value for key, value in found.items() if key != "compressor"}
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:

@@ -38,7 +38,7 @@ def test_a_configuration_is_hydra_s(overrides):
 
 
 def test_configurations_of_experiments_are_hydra_s():
-    forms = {}  # those that differ in a number alone are composed alike
+    forms: dict[tuple[str, ...], list[str]] = {}  # what differs in a number alone is one form
     for entry in representatives("paper"):
         form = tuple(re.sub(r"=[\d.]+$", "=0", override) for override in entry.overrides)
         forms.setdefault(form, entry.overrides)
