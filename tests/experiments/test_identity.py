@@ -97,7 +97,8 @@ def test_settings_at_their_defaults_are_left_out(job):
     identity = job(["compressor=tome", "plans=per_class"]).identity
     assert identity.keys() == {"protocol", "model", "compression", "dataset", "task"}
     assert identity["compression"].keys() == {"compressor", "blocks"}
-    other = job(["compressor=tome", "plans=per_class", "seed=1", "dtype=bfloat16", "sites=[self_attention,mlp]"])
+    more = ["seed=1", "dtype=bfloat16", "sites=[self_attention,mlp]"]
+    other = job(["compressor=tome", "plans=per_class", *more])
     assert (other.identity["seed"], other.identity["dtype"]) == (1, "bfloat16")
     assert other.identity["compression"]["sites"] == ["mlp", "self_attention"]
 
