@@ -15,6 +15,7 @@ from bigain.utils.hardware import HARDWARE, hardware, multiplies
 SUITES = (
     "operators",
     "forwards",
+    "planning",
     "classification",
     "generation",
     "efficiency",

@@ -203,15 +203,17 @@ def measure(
     }
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
+def now(device: torch.device) -> float:
+    """The time in seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
-    start = now()
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    start = now(device)
     work()
-    return now() - start
+    return now(device) - start
 
 
 def _script() -> str:
