@@ -1,13 +1,19 @@
 """Small stand-ins of the data sets, in the layout and with the names of the real ones."""
 
 import csv
+import hashlib
 import json
+import pickle
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torchvision.datasets as loaders
 from PIL import Image
+from scipy.io import savemat
 
 CLASSES = Path(__file__).parents[1] / "bigain" / "datasets" / "classes"
 COCO_UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # category ids between 1 and 90
@@ -19,9 +25,11 @@ def rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def draw(path: Path, width: int = 12, height: int = 9, mode: str = "RGB") -> None:
-    """Write noise that depends on the file's name alone, in the format of its suffix."""
-    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+def draw(
+    path: Path, width: int = 12, height: int = 9, mode: str = "RGB", key: str | None = None
+) -> None:
+    """Write noise that depends on the file's name or ``key``, in the format of its suffix."""
+    rng = np.random.default_rng(zlib.crc32((key or path.name).encode()))
     noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)
     noise.convert(mode).save(path)
@@ -98,3 +106,139 @@ def folder(root: Path) -> Path:
     draw(root / "hot_dog" / "b.jpeg", 13, 9, "CMYK")
     draw(root / "hot_dog" / "c.WEBP", 8, 11)
     return root
+
+
+# torchvision's data sets: ``per_class`` images of each class
+
+
+def flowers102(root: Path, per_class: int = 1) -> Path:
+    """Oxford 102 Flower, whose splits take turns."""
+    folder = root / "flowers-102"
+    labels = [1 + i % 102 for i in range(3 * 102 * per_class)]
+    for number in range(1, 1 + len(labels)):
+        draw(folder / "jpg" / f"image_{number:05d}.jpg", 9 + number % 3, 9)
+    numbers = np.arange(1, 1 + len(labels)).reshape(3, -1)
+    savemat(folder / "imagelabels.mat", {"labels": np.array([labels], np.uint8)})
+    splits = dict(zip(("trnid", "valid", "tstid"), numbers[:, None], strict=True))
+    savemat(folder / "setid.mat", splits)
+    return root
+
+
+def aircraft(root: Path, per_class: int = 1) -> Path:
+    """FGVC-Aircraft's test and train splits at all levels, with the real names of some classes."""
+    data = root / "fgvc-aircraft-2013b" / "data"
+    known = ["707-320", "727-200", "F-16A/B", "F/A-18", "Falcon 2000"]
+    variants = [*known, *(f"Variant {i}" for i in range(5, 100))]
+    levels = {
+        "variant": ("variants", variants),
+        "family": ("families", ["Boeing 707", *(f"Family {i}" for i in range(1, 70))]),
+        "manufacturer": ("manufacturers", ["Boeing", *(f"Maker {i}" for i in range(1, 30))]),
+    }
+    for split, first in (("test", 0), ("train", 10**6)):
+        for number in range(first, first + 100 * per_class):
+            draw(data / "images" / f"{number:07d}.jpg", 10, 8)
+        for level, (file, names) in levels.items():
+            lines = [
+                f"{first + i:07d} {names[i % 100 % len(names)]}" for i in range(100 * per_class)
+            ]
+            (data / f"images_{level}_{split}.txt").write_text("\n".join(lines) + "\n")
+            (data / f"{file}.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def food101(root: Path, per_class: int = 1) -> Path:
+    """Food-101: numbers that recur in other classes, in both splits."""
+    folder = root / "food-101"
+    names = ["apple_pie", "baby_back_ribs", *(f"dish_{i:03d}" for i in range(99))]
+    for split, first in (("train", 100), ("test", 200)):
+        chosen = {n: [f"{n}/{first + i}" for i in range(per_class)] for n in names[::-1]}
+        for path in (path for paths in chosen.values() for path in paths):
+            draw(folder / "images" / f"{path}.jpg", 8, 10, key=path)
+        (folder / "meta").mkdir(exist_ok=True)
+        (folder / "meta" / f"{split}.json").write_text(json.dumps(chosen))
+    return root
+
+
+def caltech101(root: Path, per_class: int = 1) -> Path:
+    """Caltech-101: its background, and objects of which one image is grey."""
+    folder = root / "caltech101" / "101_ObjectCategories"
+    objects = ["Faces", "Faces_easy", "Leopards", "accordion", "yin_yang"]
+    objects += [f"object_{i:02d}" for i in range(96)]
+    for name in ("BACKGROUND_Google", *objects):
+        for number in range(1, 1 + per_class):
+            mode = "L" if name == "Leopards" else "RGB"
+            path = folder / name / f"image_{number:04d}.jpg"
+            draw(path, 12, 9, mode, f"{name}/{number}")
+    return root
+
+
+def cifar(root: Path, classes: int, per_class: int = 1) -> Path:
+    """CIFAR-10 or CIFAR-100: pickled batches, and the names of the classes."""
+    fine = classes == 100
+    folder = root / ("cifar-100-python" if fine else "cifar-10-batches-py")
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(classes)
+    train = ["train"] if fine else [f"data_batch_{i}" for i in range(1, 6)]
+    for name in [*train, "test" if fine else "test_batch"]:
+        n = classes * per_class
+        batch = {
+            "data": rng.integers(0, 256, (n, 3072), np.uint8),
+            "fine_labels" if fine else "labels": [i % classes for i in range(n)],
+        }
+        (folder / name).write_bytes(pickle.dumps(batch))
+    names = ["apple", "aquarium_fish"] if fine else ["airplane", "automobile"]
+    names += [f"thing_{i}" for i in range(2, classes)]
+    about = {"fine_label_names" if fine else "label_names": names}
+    (folder / ("meta" if fine else "batches.meta")).write_bytes(pickle.dumps(about))
+    return root
+
+
+def stl10(root: Path, per_class: int = 1) -> Path:
+    """STL-10: raw bytes of images by column, and labels from 1."""
+    folder = root / "stl10_binary"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(10)
+    for split in ("train", "test"):
+        n = 10 * per_class
+        rng.integers(0, 256, (n, 3, 96, 96), np.uint8).tofile(folder / f"{split}_X.bin")
+        (1 + np.arange(n, dtype=np.uint8) % 10).tofile(folder / f"{split}_y.bin")
+    rng.integers(0, 256, (2, 3, 96, 96), np.uint8).tofile(folder / "unlabeled_X.bin")
+    names = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
+    (folder / "class_names.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+TORCHVISION: dict[str, Callable[..., Path]] = {
+    "flowers102": flowers102,
+    "aircraft": aircraft,
+    "food101": food101,
+    "caltech101": caltech101,
+    "cifar10": partial(cifar, classes=10),
+    "cifar100": partial(cifar, classes=100),
+    "stl10": stl10,
+}
+
+
+def take_as_published(monkeypatch: pytest.MonkeyPatch, name: str, root: Path) -> None:
+    """Put the MD5 of a stand-in's files in place of those that torchvision's loader expects."""
+
+    folder = ""
+
+    def md5(file: str) -> str:
+        return hashlib.md5((root / folder / file).read_bytes()).hexdigest()
+
+    if name == "flowers102":
+        folder = "flowers-102"
+        files = {
+            key: (file, md5(file) if key != "image" else old)
+            for key, (file, old) in loaders.Flowers102._file_dict.items()
+        }
+        monkeypatch.setattr(loaders.Flowers102, "_file_dict", files)
+    elif name in ("cifar10", "cifar100", "stl10"):
+        kind = getattr(loaders, name.upper())
+        folder = kind.base_folder
+        for part in ("train_list", "test_list"):
+            listed = [[file, md5(file)] for file, _ in getattr(kind, part)]
+            monkeypatch.setattr(kind, part, listed)
+        if name != "stl10":
+            monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": md5(kind.meta["filename"])})

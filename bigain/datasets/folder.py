@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from bigain.datasets.image_files import ImageFile, ImageFiles, check_name, image_names
-from bigain.datasets.prompts import name_of_class, read_prompts
+from bigain.datasets.prompts import TEMPLATE, name_of_class, prompts_for
 from bigain.errors import BiGainError
-
-TEMPLATE = "a photo of a {}."
 
 
 class Folder(ImageFiles):
@@ -53,7 +51,7 @@ class Folder(ImageFiles):
                 )
             below = (f"{path.name}/{name}" for name in found)
             files += [ImageFile(name, name, (label,)) for name in below]
-        said = _fill(template, names) if prompts is None else _match(Path(prompts), names)
+        said = prompts_for(names, template, prompts)
         super().__init__("folder", "all", size, folder, files, names, said)
 
 
@@ -66,24 +64,3 @@ def _folders(root: Path) -> list[Path]:
     if not found:
         raise BiGainError(f"{root} holds no folders; put the images of each class into its own")
     return found
-
-
-def _fill(template: str, names: list[str]) -> list[str]:
-    if "{}" not in template:
-        raise BiGainError(
-            f"dataset.template must have {{}} for the class's name, as in {TEMPLATE!r}; "
-            f"got {template!r}"
-        )
-    return [template.replace("{}", name) for name in names]
-
-
-def _match(path: Path, names: list[str]) -> list[str]:
-    by_name = read_prompts(path)
-    for what, wrong in (
-        ("has no prompt for", [name for name in names if name not in by_name]),
-        ("has prompts for unknown classes:", [name for name in by_name if name not in names]),
-    ):
-        if wrong:
-            shown = ", ".join(wrong[:5]) + (", …" if len(wrong) > 5 else "")
-            raise BiGainError(f"{path} {what} {shown}; the classes are {', '.join(names)}")
-    return [by_name[name] for name in names]

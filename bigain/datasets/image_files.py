@@ -102,9 +102,27 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> Example:
         file = self.files[index]
-        return Example(
-            file.id, self._preprocess(decode(self.folder / file.path, self.size)), file.labels
-        )
+        return Example(file.id, self._preprocess(self.picture(file)), file.labels)
+
+    def picture(self, file: ImageFile) -> Image.Image:
+        """One of ``files`` as 8-bit RGB, before it is resized.
+
+        Raises:
+            BiGainError: as `decode` does.
+        """
+        return decode(self.folder / file.path, self.size)
+
+    def content(self, file: ImageFile) -> str:
+        """The SHA-256 of one of ``files``.
+
+        Raises:
+            BiGainError: if it cannot be read.
+        """
+        path = self.folder / file.path
+        try:
+            return hash_cache.sha256(path)
+        except OSError as error:
+            raise BiGainError(f"{path} cannot be read ({error.strerror}); copy it again") from error
 
     def labels(self, index: int) -> tuple[int, ...]:
         return self.files[index].labels
@@ -132,14 +150,8 @@ class ImageFiles:
         digest = hashlib.sha256(json.dumps([self.classes, self.prompts]).encode())
         for index in sorted(range(len(self)), key=lambda i: self.files[i].id):
             file = self.files[index]
-            path = self.folder / file.path
-            try:
-                content = hash_cache.sha256(path)
-            except OSError as error:
-                raise BiGainError(
-                    f"{path} cannot be read ({error.strerror}); copy it again"
-                ) from error
-            digest.update(json.dumps([file.id, content, file.labels, self.prompt(index)]).encode())
+            about = [file.id, self.content(file), file.labels, self.prompt(index)]
+            digest.update(json.dumps(about).encode())
         return digest.hexdigest()
 
 

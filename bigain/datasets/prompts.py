@@ -8,6 +8,7 @@ from bigain.errors import BiGainError
 from bigain.utils.csv_files import read_rows
 
 PUBLISHED = Path(__file__).parent / "classes"
+TEMPLATE = "a photo of a {}."
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,39 @@ def read_prompts(path: Path) -> dict[str, str]:
             )
         prompts[name], lines[name], classes[prompt] = prompt, line, name
     return prompts
+
+
+def prompts_for(names: list[str], template: str, file: str | None) -> list[str]:
+    """A prompt for each class.
+
+    Args:
+        template: a prompt with {} for the class's name.
+        file: a CSV file with the columns class_name and prompt, used instead of the template, or
+            None. It must name every class and no other, with either spaces or underscores, and
+            give each its own prompt.
+
+    Raises:
+        BiGainError: if the template has no {}, or the file does not match the classes.
+    """
+    return _fill(template, names) if file is None else _matched(Path(file), names)
+
+
+def _fill(template: str, names: list[str]) -> list[str]:
+    if "{}" not in template:
+        raise BiGainError(
+            f"dataset.template must have {{}} for the class's name, as in {TEMPLATE!r}; "
+            f"got {template!r}"
+        )
+    return [template.replace("{}", name) for name in names]
+
+
+def _matched(path: Path, names: list[str]) -> list[str]:
+    by_name = read_prompts(path)
+    for what, wrong in (
+        ("has no prompt for", [name for name in names if name not in by_name]),
+        ("has prompts for unknown classes:", [name for name in by_name if name not in names]),
+    ):
+        if wrong:
+            shown = ", ".join(wrong[:5]) + (", …" if len(wrong) > 5 else "")
+            raise BiGainError(f"{path} {what} {shown}; the classes are {', '.join(names)}")
+    return [by_name[name] for name in names]

@@ -5,7 +5,7 @@ from multiprocessing.pool import ThreadPool
 
 from tqdm import tqdm
 
-from bigain.datasets.image_files import ImageFiles, decode
+from bigain.datasets.image_files import ImageFile, ImageFiles
 from bigain.errors import BiGainError
 
 SHOWN = 5  # number of files that an error names
@@ -47,15 +47,15 @@ def check(build: Callable[[], ImageFiles], count: int, mend: str) -> ImageFiles:
 def _damaged(dataset: ImageFiles) -> list[str]:
     """The files that cannot be decoded, in the data set's order."""
 
-    def unreadable(path: str) -> str | None:
+    def unreadable(file: ImageFile) -> str | None:
         try:
-            decode(dataset.folder / path)
+            dataset.picture(file)
         except BiGainError:
-            return path
+            return file.path
         return None
 
-    paths = [file.path for file in dataset.files]
+    files = dataset.files
     with ThreadPool() as pool:  # PIL releases the interpreter lock while it decodes
-        found = pool.imap(unreadable, paths, chunksize=16)
-        bar = tqdm(found, total=len(paths), unit="img", desc=f"check {dataset.split}", disable=None)
+        found = pool.imap(unreadable, files, chunksize=16)
+        bar = tqdm(found, total=len(files), unit="img", desc=f"check {dataset.split}", disable=None)
         return [path for path in bar if path is not None]

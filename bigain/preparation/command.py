@@ -31,6 +31,11 @@ def command(prepare: Callable[[Path], str], dataset: str, about: str) -> None:
         found = prepare(root)
     except BiGainError as error:
         sys.exit(f"error: {error}")
+    say_next(found, root, dataset)
+
+
+def say_next(found: str, root: Path, dataset: str) -> None:
+    """Print what is there, and the commands to run next."""
     chosen = f"model=sd2 dataset={dataset} dataset.root={root}"
     print(f"{found} are in {root}")
     print(f"classify them:             python run.py task=classify {chosen}")

@@ -142,8 +142,7 @@ def _findings(arguments: argparse.Namespace) -> None:
     from bigain.reporting.findings import findings
 
     made = findings(REPOSITORY / "results" / arguments.scale, arguments.scale)
-    for name, text in made.tables.items():
-        print(f"## {name}\n\n{text}")
+    print(made.text)
     for problem in made.problems:
         print(f"left out: {problem}", file=sys.stderr)
 

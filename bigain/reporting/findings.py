@@ -61,9 +61,14 @@ class Findings(NamedTuple):
     tables: dict[str, str]
     problems: list[str]
 
+    @property
+    def text(self) -> str:
+        """All tables, each under its name."""
+        return "\n".join(f"## {name}\n\n{table}" for name, table in self.tables.items())
+
 
 def findings(out: Path, scale: str) -> Findings:
-    """Write every table, ``<out>/findings-<name>.md``."""
+    """Make every table, and write them all to ``<out>/findings.md``."""
     found = {}
     problems: dict[str, None] = {}  # once each, in order
     there = experiment_files.names(scale)
@@ -79,8 +84,9 @@ def findings(out: Path, scale: str) -> Findings:
         for title, rows in (group for n in names for group in read.get(n, [])):
             _merge(groups.setdefault(title, {}), rows)
         found[name] = markdown([header, *lines(groups)]) + "\n"
-        files.write_text(out / f"findings-{name}.md", found[name])
-    return Findings(found, list(problems))
+    made = Findings(found, list(problems))
+    files.write_text(out / "findings.md", made.text)
+    return made
 
 
 def _merge(into: dict[str, Row], rows: Mapping[str, Row]) -> None:

@@ -18,6 +18,7 @@ STAND_INS: dict[str, Callable[[Path], Path]] = {
     ),
     "coco2017": tiny_data.coco2017,
     "folder": tiny_data.folder,
+    **tiny_data.TORCHVISION,
 }
 
 
@@ -28,9 +29,13 @@ def test_every_config_has_a_stand_in() -> None:
 
 @pytest.mark.parametrize("name", STAND_INS)
 def test_a_config_builds_its_data_set(
-    configure: Callable[[list[str]], DictConfig], tmp_path: Path, name: str
+    configure: Callable[[list[str]], DictConfig],
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = STAND_INS[name](tmp_path)
+    tiny_data.take_as_published(monkeypatch, name, root)
     cfg = configure([f"dataset={name}", f"dataset.root='{root}'", "model.image_size=16"])
     configuration.check(cfg)
     data = configuration.build(cfg, "dataset")
