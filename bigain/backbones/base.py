@@ -31,7 +31,7 @@ class Subjects(Protocol):
 
 
 class Backbone(Protocol):
-    """A diffusion model behind five verbs; no code outside this package needs to know which one.
+    """A diffusion model behind a few verbs; no code outside this package needs to know which one.
 
     Attributes:
         family: of the denoiser, "unet" or "dit"; the paper's settings may depend on it.
@@ -52,6 +52,9 @@ class Backbone(Protocol):
 
         Its entry "scheduler" is the config of the scheduler that comes with the model.
         """
+
+    def fetched(self) -> bool:
+        """Whether all files are on this machine; else the first use fetches them."""
 
     def skeleton(self) -> nn.Module:
         """The denoiser on the meta device, built only from its config."""

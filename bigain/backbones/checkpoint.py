@@ -68,6 +68,18 @@ class Checkpoint:
             return hub.snapshot(self.path, older, SETTING, self.revision)
         return found
 
+    @property
+    def fetched(self) -> bool:
+        """Whether `folder` finds all components without fetching any."""
+        if not self.on_hub:
+            return True
+        found = hub.local(self.path, self.revision)
+        return found is not None and all(
+            (found / name).is_dir()
+            and (not (found / name / "config.json").exists() or model_folders.weights(found / name))
+            for name in self._components
+        )
+
     def has(self, name: str) -> bool:
         """Whether the pipeline names this component or has a folder for it."""
         index = self.folder / "model_index.json"

@@ -37,6 +37,9 @@ class DiT:
             found["vae"] = self.checkpoint.digest("vae")
         return found
 
+    def fetched(self) -> bool:
+        return self.checkpoint.fetched
+
     def skeleton(self) -> DiTTransformer2DModel:
         return self.checkpoint.skeleton(DiTTransformer2DModel, "transformer")
 

@@ -49,6 +49,9 @@ class StableDiffusion:
             "scheduler": self.checkpoint.config("scheduler", FILE),
         }
 
+    def fetched(self) -> bool:
+        return self.checkpoint.fetched
+
     def skeleton(self) -> UNet2DConditionModel:
         return self.checkpoint.skeleton(UNet2DConditionModel, "unet")
 

@@ -28,6 +28,7 @@ class Job:
 
     Attributes:
         ids: the images asked for.
+        skeleton: the denoiser on the meta device.
         blocks: the places compressed, sorted; empty without a compressor.
 
     Raises:
@@ -46,15 +47,15 @@ class Job:
                 "remove start, or set features=none"
             )
         self.ids = self._ids(setup.start, setup.limit)
-        self._skeleton: Any = self.backbone.skeleton()
+        self.skeleton: Any = self.backbone.skeleton()
         self.blocks: list[int] = []
         self.decide_on = "block_input"
         if setup.compressor is not None:
             with self._blamed():
-                selected = select_blocks(self._skeleton, setup.blocks)
+                selected = select_blocks(self.skeleton, setup.blocks)
                 self.blocks = sorted({block.place for block in selected})
                 self.decide_on = decide_on(
-                    setup.decide_on, architecture_of(self._skeleton), selected
+                    setup.decide_on, architecture_of(self.skeleton), selected
                 )
 
     def _ids(self, start: int, limit: int | None) -> list[str]:
@@ -106,8 +107,8 @@ class Job:
         where = {"blocks": self.setup.blocks, "sites": self.setup.sites}
         with self._blamed():
             if compressor is None:
-                return count(self._skeleton)
-            return count(self._skeleton, compressor, **where)
+                return count(self.skeleton)
+            return count(self.skeleton, compressor, **where)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:

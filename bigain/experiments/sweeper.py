@@ -18,6 +18,17 @@ from omegaconf import DictConfig
 
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
+from bigain.experiments.entry_memory import EntryMemory
+from bigain.experiments.forecast import (
+    HERE,
+    SECONDS,
+    SECONDS_SMALL,
+    forecast,
+    headline,
+    looks,
+    outlook,
+    paces,
+)
 from bigain.experiments.last_sweep import remember
 from bigain.experiments.schema import explain
 from bigain.utils.paths import REPOSITORY
@@ -60,8 +71,9 @@ class ExperimentSweeper(BasicSweeper):
         Raises:
             BiGainError: once all have run, if some failed.
         """
-        assert self.launcher is not None
-        tally = _Tally(self.launcher)
+        assert self.launcher is not None and self.config is not None
+        chosen = self.config.hydra.runtime.choices["hydra/launcher"]
+        tally = _Tally(self.launcher, chosen)
         self.launcher = tally
         returns = super().sweep(arguments)
         for line in tally.failures:
@@ -114,14 +126,20 @@ class ExperimentSweeper(BasicSweeper):
 class _Tally(Launcher):
     """A launcher that collects failures instead of raising them, so that the sweep continues.
 
+    Before the first job, it says what those of an experiment are about to do.
+
+    Args:
+        launcher: what it passes the jobs to.
+        name: of that launcher.
+
     Attributes:
         jobs: that ran.
         runs: the folders of the runs they belong to.
         failures: one line per failure.
     """
 
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
+    def __init__(self, launcher: Launcher, name: str = "basic") -> None:
+        self._launcher, self._name = launcher, name
         self.jobs = 0
         self.failures: list[str] = []
         self.runs: list[str] = []
@@ -132,6 +150,8 @@ class _Tally(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
+        if initial_job_idx == 0:
+            _foretell(job_overrides, self._name)
         try:
             returns = self._launcher.launch(job_overrides, initial_job_idx)
         except BiGainError:
@@ -151,6 +171,28 @@ class _Tally(Launcher):
             dict.fromkeys([*self.runs, *(r.return_value for r in done if r.return_value)])
         )
         return done
+
+
+def _foretell(jobs: Sequence[Sequence[str]], launcher: str) -> None:
+    """Print what the jobs of each experiment are about to do."""
+    swept: dict[tuple[str, str | None], dict[tuple[str, ...], None]] = {}
+    for job in jobs:
+        given = dict(o.split("=", 1) for o in job if "=" in o)
+        if name := given.get("sweep"):
+            about = ("sweep", "scale", "shards", "shard")  # which are no part of an entry
+            run = tuple(o for o in job if _key(o) not in about)
+            swept.setdefault((name, given.get("scale")), {})[run] = None
+    if not swept:
+        return
+    elsewhere = "" if launcher in HERE else f"hydra/launcher={launcher} runs on other devices"
+    with EntryMemory().kept() as memory:
+        for (name, scale), runs in swept.items():
+            entries = [experiment_files.Entry(list(run)) for run in runs]
+            found = forecast(looks(entries, memory))
+            title = f"{name} ({scale})" if scale else name
+            seconds = SECONDS if scale == "paper" else SECONDS_SMALL
+            known = paces(found.shares, seconds, elsewhere) if found.shares else []
+            print(*headline(title, found), *outlook(found, known), sep="\n", flush=True)
 
 
 def _values(overrides: Sequence[Override], key: str) -> list[str]:

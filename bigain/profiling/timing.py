@@ -64,11 +64,16 @@ def peak(side: Side, device: torch.device) -> float | None:
         return memory.mib()
 
 
+def device_name(device: torch.device) -> str:
+    """A device in words, such as "NVIDIA H100 80GB HBM3"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
 def conditions(device: torch.device) -> dict[str, Any]:
     """The hardware, software and command with which times are measured."""
     gpu = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if gpu else processor(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if gpu else None,

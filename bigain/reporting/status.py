@@ -11,6 +11,7 @@ from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
 from bigain.experiments.entry_memory import EntryLike, EntryMemory
 from bigain.experiments.experiment_files import Entry, Experiment
+from bigain.experiments.forecast import Asked, Left, forecast, headline, outlook, paces
 from bigain.experiments.schema import explain
 from bigain.store.runs import Run
 from bigain.store.shards import Shard
@@ -61,6 +62,13 @@ class State:
         parts += [f"{shard} failed: {error}" for shard, error in self.failures.items()]
         return "; ".join(parts)
 
+    @property
+    def left(self) -> Left:
+        """The images that are missing; None if it is done, and the problem if it cannot run."""
+        if self.problem is not None:
+            return self.problem
+        return None if self.word == "done" else self.wanted - self.done
+
 
 States = dict[tuple[str, ...], State]
 
@@ -86,7 +94,7 @@ def look(entry: EntryLike) -> State:
 def status_of(
     given: Sequence[str], scale: str | None = None, details: bool = False
 ) -> Iterator[str]:
-    """Lines about experiments.
+    """Lines about experiments, and what is left to compute in all.
 
     Args:
         given: names of experiments, all by default, and overrides, which hold a "=".
@@ -100,6 +108,7 @@ def status_of(
     overrides = [g for g in given if "=" in g]
     chosen = [g for g in given if "=" not in g]
     known: States = {}  # experiments share entries, and each takes time
+    every: dict[tuple[str, ...], Entry] = {}
     with EntryMemory().kept() as memory:
         for name in chosen or experiment_files.names(scale):
             try:
@@ -110,9 +119,14 @@ def status_of(
                 yield explain(error)
                 continue
             if chosen or details:
-                yield from status(experiment, overrides, known, memory)
+                yield from status(experiment, overrides, known, memory, ahead=True)
             else:
                 yield summary(experiment, overrides, known, memory)
+                every |= {tuple(entry.overrides): entry for entry in experiment.entries}
+    ahead = forecast((entry, known[key].left) for key, entry in every.items())
+    if ahead.shares:
+        yield from headline("in all", ahead)
+        yield from outlook(ahead, paces(ahead.shares, seconds=0))
 
 
 def summary(
@@ -140,6 +154,7 @@ def status(
     overrides: Sequence[str],
     known: States,
     memory: EntryMemory | None = None,
+    ahead: bool = False,
 ) -> Iterator[str]:
     """Lines about an experiment, and the command that completes it.
 
@@ -147,20 +162,25 @@ def status(
         overrides: those on top of every row's, for that command.
         known: the states of entries by their overrides, which it adds to.
         memory: of entries; without one, each entry is built.
+        ahead: whether to say what is left to compute, for which some entries are built.
     """
     yield _title(experiment)
     yield f"  {experiment.title}"
     states = []
+    looked: dict[tuple[str, ...], tuple[Asked, Left]] = {}
     for group in experiment.groups:
         lines: dict[str, list[str]] = {}
         for row in group.rows:
             for task, entry in row.entries.items():
                 states.append(_state(entry, known, memory))
+                looked[tuple(entry.overrides)] = entry, states[-1].left
                 lines.setdefault(states[-1].line, []).append(f"{row.title} ({task})")
         if group.title:
             yield f"  {group.title}"
         yield from (f"    {line}: {', '.join(those)}" for line, those in lines.items())
     yield f"  {_counts(states)}"
+    if ahead and (found := forecast(looked.values())).shares:
+        yield from outlook(found, paces(found.shares, seconds=0))
     if command := _next(experiment, overrides, states):
         yield f"  next: {command}"
 

@@ -176,6 +176,10 @@ class Task(ABC):
         finished = run.finished()
         return [i for i in ids if i not in finished]
 
+    def evaluations(self, classes: int) -> int:
+        """Evaluations of the denoiser per image of a data set with this many classes."""
+        raise NotImplementedError(f"task={self.name} keeps no rows of images")
+
     def compute(self, work: Work) -> None:
         """Compute ``work.todo``, appending finished images to the run batch by batch."""
         raise NotImplementedError(f"task={self.name} keeps no rows of images")

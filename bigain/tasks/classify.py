@@ -117,7 +117,6 @@ class Classify(Task):
         return sum(map(len, self.stages()))
 
     def evaluations(self, classes: int) -> int:
-        """Evaluations per image."""
         alive = [classes, *(min(k, classes) for k in self.keep)]
         return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
 

@@ -105,6 +105,9 @@ class Generate(Task):
     def shares_noise(self) -> bool:
         return self.passes > 1
 
+    def evaluations(self, classes: int) -> int:
+        return self.steps * self.passes
+
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         """Indices as text; past the data set's end its classes come again in the same order."""
         if limit is not None and not 1 <= limit <= MOST:

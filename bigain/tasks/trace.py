@@ -79,6 +79,9 @@ class Trace(Task):
                 f"the last is {length - 1}"
             )
 
+    def evaluations(self, classes: int) -> int:
+        return len(self.timesteps)
+
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         return select(labelled(dataset), limit)
 

@@ -47,6 +47,14 @@ def snapshot(path: str, wanted: Sequence[str], setting: str, revision: str | Non
     return Path(found)
 
 
+def local(path: str, revision: str | None = None) -> Path | None:
+    """The cache's folder of a model, which may lack some of its files; None if there is none."""
+    try:
+        return Path(snapshot_download(path, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
 def file(path: str, name: str, setting: str, revision: str | None = None) -> Path:
     """One file of a model, fetched if it is not in the cache.
 
