@@ -8,11 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from bigain.compressors import TokenGrid
+from bigain.metrics.accuracy import Z, top1
 from bigain.metrics.image_metric import Generated
 from bigain.utils.tables import markdown
 
@@ -213,6 +215,22 @@ def test_hours_are_those_of_the_experiments():
         if (found := re.findall(r"needs .*; (?:about )?((?:\d+ H100 )?(?:hours|minutes))", head))
     }
     assert stated == wanted
+
+
+def test_intervals_are_those_of_the_published_values():
+    """In docs/reproducing.md: Wilson's intervals on Pets' test split, and of differences."""
+    text = (REPOSITORY / "docs" / "reproducing.md").read_text()
+    (_, *lines) = tables(marked(text, "intervals"))[0]
+    published = pd.read_csv(REPOSITORY / "experiments" / "published.csv")
+    known = published[published["table"] == "1"].set_index("method")["value"]
+    names = {"uncompressed": "none", "L-GTM": "lgtm", "IE-KVD": "iekvd"}
+    assert len(lines) == 6
+    for row, value, interval, apart in lines:
+        p, n = known[names.get(row, row.lower())] / 100, 3669
+        found = top1(np.arange(n) < round(p * n))
+        assert value == f"{100 * p:.2f}"
+        assert interval == f"{100 * found.low:.1f} to {100 * found.high:.1f}"
+        assert apart == f"{100 * Z * np.sqrt(2 * p * (1 - p) / n):.1f} points"
 
 
 # Form
