@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,7 +19,6 @@ from omegaconf import DictConfig
 
 from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
-from bigain.experiments.entry_memory import EntryMemory
 from bigain.experiments.forecast import (
     HERE,
     SECONDS,
@@ -184,7 +184,10 @@ def _foretell(jobs: Sequence[Sequence[str]], launcher: str) -> None:
             swept.setdefault((name, given.get("scale")), {})[run] = None
     if not swept:
         return
+    from bigain.experiments.entry_memory import EntryMemory  # only now: pandas takes a second
+
     elsewhere = "" if launcher in HERE else f"hydra/launcher={launcher} runs on other devices"
+    running = GlobalHydra.instance().hydra  # which composing entries clears
     with EntryMemory().kept() as memory:
         for (name, scale), runs in swept.items():
             entries = [experiment_files.Entry(list(run)) for run in runs]
@@ -193,6 +196,7 @@ def _foretell(jobs: Sequence[Sequence[str]], launcher: str) -> None:
             seconds = SECONDS if scale == "paper" else SECONDS_SMALL
             known = paces(found.shares, seconds, elsewhere) if found.shares else []
             print(*headline(title, found), *outlook(found, known), sep="\n", flush=True)
+    GlobalHydra.instance().hydra = running
 
 
 def _values(overrides: Sequence[Override], key: str) -> list[str]:
