@@ -165,7 +165,8 @@ def paces(shares: Sequence[Share], seconds: float, elsewhere: str = "") -> list[
                 found.append(pace)
             elif left > 0 and share.images:
                 pace = measure_pace(*about, left) or pace
-                found.append(pace or f"{name} takes too long here to be measured")
+                slow = f"an evaluation of {name} did not end within {left:.0f} seconds here"
+                found.append(pace or slow)
             else:
                 found.append(pace or f"{name} was not measured here")
         except BiGainError as error:

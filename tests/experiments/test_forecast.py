@@ -299,6 +299,6 @@ def test_an_earlier_measurement_serves_unless_it_had_less_time(dit, monkeypatch)
     assert paces([share], 60) == [pace(1.0)] and len(calls) == 1
     monkeypatch.setattr(pace_module, "measure_pace", lambda *_: None)
     about.setup.batch_size = 5
-    assert paces([share], 60) == ["sd2 takes too long here to be measured"]
+    assert paces([share], 60) == ["an evaluation of sd2 did not end within 60 seconds here"]
     about.setup.device = "cuda:99"
     assert "device=cuda:99 cannot be used" in str(paces([share], 60)[0])
