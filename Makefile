@@ -82,7 +82,7 @@ report: $(STAMP) ## write one page with all tables and figures at SCALE: results
 	$(PY) -m bigain.reporting report --scale $(SCALE)
 
 status: $(STAMP) ## say what is done, running, missing or failed, and which commands complete it
-	$(PY) -m bigain.reporting status --scale $(SCALE)
+	$(PY) -m bigain.reporting status --scale $(SCALE) --ahead
 
 benchmark: $(STAMP) ## time everything against its peers, into results/benchmarks; stop other work first
 	$(PY) scripts/benchmark.py $(ARGS)

@@ -52,6 +52,11 @@ def _parse() -> argparse.Namespace:
     state.add_argument("--scale", choices=SCALES, help="default: mini, or else paper")
     state.add_argument("--details", action="store_true", help="show every entry")
     state.add_argument(
+        "--ahead",
+        action="store_true",
+        help="say what is left to compute, and how long that takes here if it was measured before",
+    )
+    state.add_argument(
         "names",
         nargs="*",
         metavar="NAME",
@@ -119,7 +124,7 @@ def _table(arguments: argparse.Namespace) -> None:
 def _status(arguments: argparse.Namespace) -> None:
     from bigain.reporting.status import status_of
 
-    for line in status_of(arguments.names, arguments.scale, arguments.details):
+    for line in status_of(arguments.names, arguments.scale, arguments.details, arguments.ahead):
         print(line, flush=True)
 
 

@@ -92,15 +92,17 @@ def look(entry: EntryLike) -> State:
 
 
 def status_of(
-    given: Sequence[str], scale: str | None = None, details: bool = False
+    given: Sequence[str], scale: str | None = None, details: bool = False, ahead: bool = False
 ) -> Iterator[str]:
-    """Lines about experiments, and what is left to compute in all.
+    """Lines about experiments.
 
     Args:
         given: names of experiments, all by default, and overrides, which hold a "=".
         details: show every entry, also of experiments that are not named, which otherwise get one
             line each.
         scale: "paper" or "mini"; by default "mini", or "paper" where there is no other.
+        ahead: say also what is left to compute and how long that takes, which builds some entries
+            and so imports torch; of experiments with one line each, it is said of all together.
 
     Raises:
         BiGainError: if an experiment that was named cannot be read; without names, that is a line.
@@ -119,14 +121,14 @@ def status_of(
                 yield explain(error)
                 continue
             if chosen or details:
-                yield from status(experiment, overrides, known, memory, ahead=True)
+                yield from status(experiment, overrides, known, memory, ahead)
             else:
                 yield summary(experiment, overrides, known, memory)
                 every |= {tuple(entry.overrides): entry for entry in experiment.entries}
-    ahead = forecast((entry, known[key].left) for key, entry in every.items())
-    if ahead.shares:
-        yield from headline("in all", ahead)
-        yield from outlook(ahead, paces(ahead.shares, seconds=0))
+    left = forecast((entry, known[key].left) for key, entry in every.items() if ahead)
+    if left.shares:
+        yield from headline("in all", left)
+        yield from outlook(left, paces(left.shares, seconds=0))
 
 
 def summary(

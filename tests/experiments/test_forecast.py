@@ -228,14 +228,14 @@ def test_status_says_it_without_measuring(tmp_path, monkeypatch, small_dit, caps
     given = ["demo", "limit=2", f"results={tmp_path}", f"model.path={small_dit}"]
     with monkeypatch.context() as patched:
         patched.setattr(pace_module, "measure_pace", None)
-        said = list(status_of(given))
+        said = list(status_of(given, ahead=True))
     assert "  to compute: 14 images, 672 evaluations" in said
     assert "  to wait: unknown, as dit_fashion was not measured here" in said
     assert said[-1].startswith("  next: ")
     entry = Entry([*given[1:], "task=classify"])
     about = entry.job.setup
     measure_pace(entry.job.skeleton, CPU, about.dtype, about.batch_size, 60)
-    assert any("dit_fashion takes" in line for line in status_of(given))
+    assert any("dit_fashion takes" in line for line in status_of(given, ahead=True))
 
 
 # --- pace
