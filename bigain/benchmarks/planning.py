@@ -46,13 +46,8 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
             with torch.inference_mode(), fused_attention(device, dtype):
                 seconds = in_turn(sides, device, warmup=cfg.warmup, repeats=own.repeats)
             shares = {
-                plans: [
-                    part / whole
-                    for part, whole in zip(
-                        spent[plans][-own.repeats :], seconds[plans], strict=True
-                    )
-                ]
-                for plans in PLANS
+                plans: [a / b for a, b in zip(spent[plans][cfg.warmup :], whole, strict=True)]
+                for plans, whole in seconds.items()
             }
             compared = ratio(shares["shared"], shares["per_class"])
             lines.append(
@@ -100,7 +95,7 @@ def _forward(
             took += now(device) - began
             return made
 
-        attachment._decide = timed  # type: ignore[method-assign]
+        attachment._decide = timed  # type: ignore[method-assign, assignment]
         sharing.conditions(condition)
         x = latent.expand(classes, -1, -1, -1)
         t = torch.full((classes,), 500, device=device)
