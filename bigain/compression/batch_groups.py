@@ -57,15 +57,20 @@ class Cut:
         repeated: how many of them, at the start, belong to other batches as well, and are here for
             the plan that the others follow.
         together: its groups, each planned by the group's first sample; None if it is cut anywhere.
+        most: how many groups a full batch has.
     """
 
     places: Tensor
     start: int = 0
     repeated: int = 0
     together: Groups | None = None
+    most: int = 1
 
     def padded(self, smallest: int) -> "Cut":
-        """The same with the first sample repeated at the end, up to ``smallest`` samples."""
+        """The same with the first sample repeated at the end, up to ``smallest`` samples.
+
+        It then has as many groups as a full batch, so that compiled models see one shape.
+        """
         missing = smallest - len(self.places)
         if missing <= 0:
             return self
@@ -73,8 +78,9 @@ class Cut:
         together = self.together
         if together is not None:
             group = torch.cat([together.group, together.group[:1].expand(missing)])
-            together = Groups(together.first, group)
-        return Cut(places, self.start, self.repeated, together)
+            spare = together.first[:1].expand(max(self.most - len(together.first), 0))
+            together = Groups(torch.cat([together.first, spare]), group)
+        return Cut(places, self.start, self.repeated, together, self.most)
 
 
 def anywhere(count: int, size: int, batch: int, device: torch.device) -> Iterator[Cut]:
@@ -99,7 +105,7 @@ def whole_groups(count: int, size: int, batch: int, device: torch.device) -> Ite
             places = torch.arange(start, min(start + step, count * size), device=device)
             first = torch.arange(0, len(places), size, device=device)
             group = torch.arange(len(places), device=device) // size
-            yield Cut(places, together=Groups(first, group))
+            yield Cut(places, together=Groups(first, group), most=batch // size)
         return
     one = torch.zeros(1, dtype=torch.int64, device=device)
     for start in range(0, count * size, size):

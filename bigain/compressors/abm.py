@@ -13,6 +13,7 @@ from bigain.compressors.base import (
     check_ratio,
     plain_numbers,
 )
+from bigain.compressors.constant import positions
 from bigain.compressors.matching import cell_tokens
 from bigain.compressors.spectrum import score
 from bigain.compressors.tokens import TokenGrid, TokenMap
@@ -85,6 +86,6 @@ class ABM(Compressor):
             smooth = torch.zeros_like(roughness, dtype=torch.bool).scatter_(1, picked, True)
         # the destination of every token in a smooth cell is the cell's first token
         in_cells = torch.where(smooth.unsqueeze(-1), cells[:, :1], cells)
-        destinations = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
+        destinations = positions(grid.tokens, x.device).repeat(len(x), 1)
         destinations[:, cells.flatten()] = in_cells.flatten(1)
         return Plan(queries=TokenMap.from_destinations(destinations, size))

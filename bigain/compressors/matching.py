@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from bigain.compressors import kernels
+from bigain.compressors.constant import constant, positions
 from bigain.compressors.tokens import TokenGrid, TokenMap, precise, take
 
 BLOCK = 2**22  # similarities computed at a time, few enough for a CPU's cache
 PIECE = 64  # similarities; half as many still pay off, and so do rows of at least eight pieces
 
 
+@constant
 def cell_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
     """The token indices of every whole cell, int64 [cells, stride**2], both in row-major order."""
     rows, columns = grid.height // stride, grid.width // stride
@@ -39,6 +41,7 @@ def cell_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
     )
 
 
+@constant
 def loose_tokens(grid: TokenGrid, stride: int, device: torch.device) -> Tensor:
     """The indices of tokens that lie in no whole cell, int64 [loose]."""
     index = torch.arange(grid.tokens, device=device).view(grid.height, grid.width)
@@ -57,12 +60,13 @@ def split_cells(chosen: Tensor, grid: TokenGrid, stride: int) -> tuple[Tensor, T
     """
     cells = cell_tokens(grid, stride, chosen.device).expand(len(chosen), -1, -1)
     chosen = chosen.unsqueeze(-1)
-    others = torch.arange(stride**2 - 1, device=chosen.device)
+    others = positions(stride**2 - 1, chosen.device)
     others = others + (others >= chosen)  # 0..s^2-1 except the chosen one
     loose = loose_tokens(grid, stride, chosen.device).expand(len(chosen), -1)
-    return cells.gather(2, chosen).squeeze(-1), torch.cat(
-        [cells.gather(2, others).flatten(1), loose], 1
-    )
+    sources = cells.gather(2, others).flatten(1)
+    if loose.shape[1]:
+        sources = torch.cat([sources, loose], 1)
+    return cells.gather(2, chosen).squeeze(-1), sources
 
 
 def lengths(x: Tensor) -> Tensor:
@@ -198,11 +202,12 @@ def merge_into(
         found = [nearest_destination(x, *pair, barred) for pair in pairs]
         best, match = (torch.cat(part, 1) for part in zip(*found, strict=True))
     picked = best.topk(merged, dim=1, sorted=False).indices
-    destinations = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
+    destinations = positions(grid.tokens, x.device).repeat(len(x), 1)
     destinations.scatter_(1, sources.gather(1, picked), match.gather(1, picked))
     return TokenMap.from_destinations(destinations, grid.tokens - merged, merge, proportional)
 
 
+@constant
 def in_windows(grid: TokenGrid, stride: int, windows: int, device: torch.device) -> Tensor:
     """The cells in the order of the windows that they lie in, int64 [cells].
 

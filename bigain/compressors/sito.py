@@ -14,6 +14,7 @@ from bigain.compressors.base import (
     plain_numbers,
     strength,
 )
+from bigain.compressors.constant import positions
 from bigain.compressors.matching import cell_tokens, lengths, nearest_destination, split_cells
 from bigain.compressors.tokens import TokenGrid, TokenMap, marked, precise
 from bigain.utils.randomness import KeyedStream
@@ -72,7 +73,7 @@ class SiTo(Compressor):
         gone = sources.gather(1, best.topk(dropped, dim=1, sorted=False).indices)
         stays = torch.ones_like(score, dtype=torch.bool).scatter_(1, gone, False)
         kept = marked(stays, grid.tokens - dropped)
-        destinations = torch.arange(grid.tokens, device=x.device).repeat(len(x), 1)
+        destinations = positions(grid.tokens, x.device).repeat(len(x), 1)
         destinations.scatter_(1, gone, nearest_destination(x, gone, kept)[1])
         size = grid.tokens - dropped
         return Plan(queries=TokenMap.from_destinations(destinations, size, merge="keep"))

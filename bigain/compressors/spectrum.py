@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigain.compressors import kernels
+from bigain.compressors.constant import constant
 from bigain.compressors.tokens import TokenGrid, precise
 
 PART = 2**21  # elements scored at a time, few enough for a CPU's cache
@@ -25,11 +26,15 @@ def laplacian(x: Tensor, grid: TokenGrid) -> Tensor:
     if not x.is_cpu:
         return torch.add(neighbour_sum(z), z, alpha=-4).flatten(1, 2)
     # one pass over memory instead of six
-    kernel = torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=x.dtype)
     channels = x.shape[-1]
-    kernel = kernel.expand(channels, 1, 3, 3)
+    kernel = _laplacian_kernel(x.dtype).expand(channels, 1, 3, 3)
     z = F.conv2d(z.permute(0, 3, 1, 2), kernel, padding=1, groups=channels)
     return z.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+@constant
+def _laplacian_kernel(dtype: torch.dtype) -> Tensor:
+    return torch.tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=dtype)
 
 
 def neighbour_sum(z: Tensor) -> Tensor:
@@ -132,4 +137,5 @@ def score(name: str, x: Tensor, grid: TokenGrid) -> Tensor:
         grid.check(x)
         return kernels.laplacian_l1(x, grid.height, grid.width)
     parts = x.split(max(1, PART // x[0].numel()))
-    return torch.cat([SCORES[name](precise(part), grid) for part in parts])
+    found = [SCORES[name](precise(part), grid) for part in parts]
+    return found[0] if len(found) == 1 else torch.cat(found)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from bigain.compressors import kernels
+from bigain.compressors.constant import offsets, positions
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class TokenMap:
             merge: one of `MERGES`.
             proportional: as the attribute.
         """
-        tokens = torch.arange(destinations.shape[1], device=destinations.device)
+        tokens = positions(destinations.shape[1], destinations.device)
         opens = destinations == tokens
         rank = opens.cumsum(1) - 1
         ragged = size is None
@@ -116,7 +117,7 @@ class TokenMap:
     @classmethod
     def identity(cls, x: Tensor) -> "TokenMap":
         """The map that leaves ``x`` [B, N, C] as it is."""
-        tokens = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        tokens = positions(x.shape[1], x.device).expand(x.shape[:2])
         return cls(tokens, x.shape[1], kept=tokens)
 
     def at(self, samples: Tensor) -> "TokenMap":
@@ -159,7 +160,7 @@ class TokenMap:
         """The means [B, M, C], each as long as the longest token that was merged into it."""
         assert self.destinations is not None  # of every map that merges by MLERP
         length = precise(y).norm(dim=-1)
-        merged = self.destinations != torch.arange(y.shape[1], device=y.device)
+        merged = self.destinations != positions(y.shape[1], y.device)
         longest = torch.zeros(means.shape[:2], dtype=length.dtype, device=y.device)
         longest.scatter_reduce_(1, self.slots, length * merged, "amax")
         own = precise(means).norm(dim=-1)
@@ -170,10 +171,10 @@ class TokenMap:
     def _bags(self) -> tuple[Tensor, Tensor]:
         """Indices into the flattened tokens in the order of their slots, and each slot's start."""
         if self._members is None:
-            first = torch.arange(len(self.slots), device=self.slots.device) * self.slots.shape[1]
+            first = offsets(len(self.slots), self.slots.shape[1], self.slots.device)
             counts = self.counts.flatten()
             starts = counts.cumsum(0) - counts
-            self._members = (self._in_order() + first.unsqueeze(1)).flatten(), starts
+            self._members = (self._in_order() + first).flatten(), starts
         return self._members
 
     def _in_order(self) -> Tensor:
@@ -225,7 +226,7 @@ class _SlotMeans(torch.autograd.Function):
 def take(x: Tensor, index: Tensor) -> Tensor:
     """The tokens of ``x`` [B, N, C] at ``index`` int64 [B, K], as [B, K, C]."""
     # whole tokens at once: on a CPU this is tens of times faster than torch.gather
-    first = torch.arange(len(x), device=x.device).unsqueeze(1) * x.shape[1]
+    first = offsets(len(x), x.shape[1], x.device)
     rows = x.flatten(0, 1).index_select(0, (index + first).flatten())
     return rows.view(*index.shape, x.shape[-1])
 
@@ -237,7 +238,7 @@ def marked(mask: Tensor, size: int) -> Tensor:
         size: at least the number of positions set in any sample.
     """
     rank = mask.cumsum(1) - 1
-    tokens = torch.arange(mask.shape[1], device=mask.device).expand_as(rank)
+    tokens = positions(mask.shape[1], mask.device).expand_as(rank)
     found = tokens.new_zeros(len(mask), size + 1)  # unset positions write to the extra column
     return found.scatter_(1, torch.where(mask, rank, size), tokens)[:, :size]
 
