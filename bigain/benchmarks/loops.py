@@ -12,8 +12,9 @@ from bigain.benchmarks.models import Subject
 from bigain.compression import Attachment, attached
 from bigain.compression.sharing import Sharing
 from bigain.compressors import Compressor
-from bigain.tasks.classify import LOSSES, Classify, Scores, classify, keyed_noise
+from bigain.tasks.classify import Classify, classify, keyed_noise
 from bigain.tasks.generate import first_ids
+from bigain.tasks.trials import LOSSES, Scores
 
 
 @dataclass(frozen=True)

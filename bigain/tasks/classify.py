@@ -1,11 +1,12 @@
-"""Zero-shot classification by denoising error, in stages (Li et al. 2023, arXiv 2303.16203).
+"""Zero-shot classification by denoising error (Li et al. 2023, arXiv 2303.16203).
 
 error(c) = mean over s of loss(eps_s, eps_theta(x_{t_s}, c, t_s)) with the same (t_s, eps_s) for
-every class. Each stage looks at more timesteps for the classes of lowest error so far.
+every class. Each stage looks at more timesteps for the classes of lowest error so far; a race
+(`bigain.tasks.racing`) decides after every timestep which classes are left.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -28,26 +29,30 @@ from bigain.metrics.ranking import average_precision, finalists_first, mean
 from bigain.tasks.base import Task, Work
 from bigain.tasks.classify_columns import PANEL, accuracy_columns, accuracy_row
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
+from bigain.tasks.racing import Track, order
+from bigain.tasks.trials import LOSSES, Classified, Prepared, Scores, denoising_errors, rows
 from bigain.utils.prefetch import prefetch
 from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "l2": F.mse_loss,
-    "l1": F.l1_loss,
-    "huber": F.huber_loss,
-}
+STRATEGIES = ("staged", "race")
+KEEP = (5, 1)
+AGREEMENT = 0.99
 
 
 @dataclass(frozen=True)
 class Classify(Task):
-    """The staged protocol.
+    """The protocol.
 
     Args:
         samples: timesteps of each stage, spread evenly over the grid, of which the last stage
-            takes all; those tried before are not tried again. Each must divide the last.
-        keep: classes that remain after each stage; the last is 1, the prediction.
+            takes all; those tried before are not tried again. Each must divide the last. A race
+            takes at most as many as the last stage, with the noise that each has there.
+        keep: classes that remain after each stage; the last is 1, the prediction. A race has none.
         loss: "l2", "l1" or "huber", averaged over the latent.
+        strategy: "staged" or "race".
+        agreement: of a race, the wanted share of images that get the answer that all timesteps for
+            all classes would give.
     """
 
     name: ClassVar[str] = "classify"
@@ -65,11 +70,42 @@ class Classify(Task):
     panels: ClassVar[Sequence[Panel]] = (PANEL,)
 
     samples: Sequence[int] = (5, 20)
-    keep: Sequence[int] = (5, 1)
+    keep: Sequence[int] = KEEP
     loss: str = "l2"
+    strategy: str = "staged"
+    agreement: float = AGREEMENT
 
     def __post_init__(self) -> None:
+        self._check_stages()
+        if self.loss not in LOSSES:
+            raise ValueError(
+                f"Classify: loss must be one of {', '.join(LOSSES)}; got {self.loss!r}"
+            )
+        if self.strategy not in STRATEGIES:
+            raise ValueError(
+                f"Classify: strategy must be one of {', '.join(STRATEGIES)}; got {self.strategy!r}"
+            )
+        if not 0 < self.agreement < 1:
+            raise ValueError(
+                "Classify: agreement must lie between 0 and 1, such as 0.99 for 99% of the "
+                f"images; got {self.agreement}"
+            )
+        # they would make another run of the same results
+        if self.strategy == "race" and list(self.keep) != list(KEEP):
+            raise ValueError(
+                f"Classify: a race decides by itself which classes to keep; leave keep at "
+                f"{list(KEEP)}, or set strategy=staged; got keep={list(self.keep)}"
+            )
+        if self.strategy == "staged" and self.agreement != AGREEMENT:
+            raise ValueError(
+                "Classify: stages keep as many classes as keep says, whatever the agreement; "
+                f"remove agreement, or set strategy=race; got agreement={self.agreement}"
+            )
+
+    def _check_stages(self) -> None:
         samples, keep = list(self.samples), list(self.keep)
+        if self.strategy == "race":
+            keep = list(range(len(samples), 0, -1))  # as good as any
         if not samples or len(samples) != len(keep):
             raise ValueError(
                 f"Classify: samples and keep need one entry a stage, got {samples} and {keep}"
@@ -80,10 +116,6 @@ class Classify(Task):
             raise ValueError(f"Classify: each of samples must divide the last, got {samples}")
         if keep[-1] != 1 or any(a <= b for a, b in pairwise(keep)):
             raise ValueError(f"Classify: keep must fall to 1, got {keep}")
-        if self.loss not in LOSSES:
-            raise ValueError(
-                f"Classify: loss must be one of {', '.join(LOSSES)}; got {self.loss!r}"
-            )
 
     def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
         self.timesteps(timesteps(noise_schedule))  # refuses before the model is loaded
@@ -111,12 +143,37 @@ class Classify(Task):
             stages.append(stage)
         return stages
 
+    def rounds(self) -> list[int]:
+        """The noises in the order in which a race takes them."""
+        drawn = [p for stage in self.stages() for p in stage]
+        return [drawn.index(p) for p in order(len(drawn))]
+
+    def track(
+        self, backbone: Backbone, sharing: Sharing, batch_size: int, smallest_batch: int = 1
+    ) -> Track:
+        """What a race runs on."""
+        grid = self.timesteps(len(backbone.alphas_cumprod))
+        times = [grid[p] for stage in self.stages() for p in stage]
+        return Track(
+            backbone,
+            sharing,
+            self.loss,
+            times,
+            self.rounds(),
+            self.agreement,
+            batch_size,
+            smallest_batch,
+        )
+
     @property
     def trials(self) -> int:
         """Timesteps, and so noises, in all stages together."""
         return sum(map(len, self.stages()))
 
     def evaluations(self, classes: int) -> int:
+        """Evaluations per image; of a race, at most."""
+        if self.strategy == "race":
+            return classes * self.samples[-1]
         alive = [classes, *(min(k, classes) for k in self.keep)]
         return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
 
@@ -132,11 +189,13 @@ class Classify(Task):
         todo = set(work.todo)
         seen = len(work.ids) - len(todo)
         right = 0
+        expected = float(each)
         if seen:
             before = work.run.require([i for i in work.ids if i not in todo])
             right = int(hits(before["prediction"], before["labels"]).sum())
+            expected = self.spent(before)
 
-        def prepare(ids: Sequence[str]) -> tuple[Sequence[str], list[Any], Tensor, Tensor, Tensor]:
+        def prepare(ids: Sequence[str]) -> Prepared:
             examples = [work.dataset[position[i]] for i in ids]
             latents = work.backbone.encode(torch.stack([e.image for e in examples]))
             return (
@@ -150,30 +209,52 @@ class Classify(Task):
         # on a CPU another thread would take the cores from the model: slower by a fifth and more
         on_gpu = work.backbone.alphas_cumprod.device.type == "cuda"
         prepared = prefetch(prepare, chunks) if on_gpu else map(prepare, chunks)
+        classified = self._raced if self.strategy == "race" else self._staged
         with (
-            Progress(work.title, len(work.ids), seen, each) as progress,
+            Progress(work.title, len(work.ids), seen, round(expected)) as progress,
             Sharing(work.backbone.denoiser, work.attachment, work.plans) as sharing,
         ):
             sharing.conditions(condition)
             began = time.perf_counter()
-            for ids, labels, latents, noise, keys in prepared:
-                scores = classify(
-                    work.backbone,
-                    self,
-                    latents,
-                    noise,
-                    sharing,
-                    batch_size=work.batch_size,
-                    smallest_batch=work.smallest_batch,
-                    sample_keys=keys,
-                    evaluated=progress.evaluated,
-                )
+            for ids, labels, scores in classified(work, prepared, sharing, progress.evaluated):
                 right += int(hits(scores.predictions.tolist(), labels).sum())
                 now = time.perf_counter()
                 work.append(list(rows(scores, ids, labels, (now - began) / len(ids))))
                 began = now
+                expected += (float(scores.samples.sum()) - expected * len(ids)) / (seen + len(ids))
                 seen += len(ids)
-                progress.finished(len(ids), f", top-1 {100 * right / seen:.1f}%")
+                progress.finished(len(ids), f", top-1 {100 * right / seen:.1f}%", expected)
+
+    def _staged(
+        self,
+        work: Work,
+        prepared: Iterable[Prepared],
+        sharing: Sharing,
+        evaluated: Callable[[int], None],
+    ) -> Iterator[Classified]:
+        for ids, labels, latents, noise, keys in prepared:
+            scores = classify(
+                work.backbone,
+                self,
+                latents,
+                noise,
+                sharing,
+                batch_size=work.batch_size,
+                smallest_batch=work.smallest_batch,
+                sample_keys=keys,
+                evaluated=evaluated,
+            )
+            yield ids, labels, scores
+
+    def _raced(
+        self,
+        work: Work,
+        prepared: Iterable[Prepared],
+        sharing: Sharing,
+        evaluated: Callable[[int], None],
+    ) -> Iterator[Classified]:
+        track = self.track(work.backbone, sharing, work.batch_size, work.smallest_batch)
+        return track.in_groups(prepared, evaluated)
 
     def spent(self, frame: pd.DataFrame) -> float:
         return float(frame["samples"].map(sum).mean())
@@ -242,30 +323,6 @@ class Classify(Task):
         )
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What classification found for a batch of I images, K classes, S timesteps.
-
-    Attributes:
-        trials: loss of every (image, class, timestep) tried, float32 [I, K, S] in the order of the
-            stages; NaN where a class was out of the race.
-        predictions: int64 [I].
-    """
-
-    trials: Tensor
-    predictions: Tensor
-
-    @property
-    def errors(self) -> Tensor:
-        """Mean over the timesteps tried, [I, K]."""
-        return self.trials.nanmean(-1)
-
-    @property
-    def samples(self) -> Tensor:
-        """Timesteps tried, int64 [I, K]."""
-        return (~self.trials.isnan()).sum(-1)
-
-
 def keyed_noise(
     protocol: Classify, latents: Tensor, ids: Sequence[str], seed: int
 ) -> tuple[Tensor, Tensor]:
@@ -312,7 +369,6 @@ def classify(
     grid = torch.tensor(protocol.timesteps(len(backbone.alphas_cumprod)), device=device)
     stages = protocol.stages()
     times = grid[[p for stage in stages for p in stage]]
-    loss = LOSSES[protocol.loss]
     # a compiled model takes one shape
     smallest = max(smallest_batch, batch_size if is_compiled(backbone.denoiser) else 1)
     trials = torch.full((images, classes, len(times)), torch.nan, device=device)
@@ -334,38 +390,19 @@ def classify(
             cut = cut.padded(smallest)  # those added are not looked at
             ii, ss, kk = (v[cut.places] for v in (i, s, k))
             t, eps = times[ss], noise[ii, ss]
-            a = backbone.alphas_cumprod[t].view(-1, *[1] * (latents.ndim - 1))
-            x = a.sqrt() * latents[ii] + (1 - a).sqrt() * eps
             groups = Groups.runs(cut.start, len(ii), size, device, smallest_batch)
             keys = None if sample_keys is None else sample_keys[ii]
-            condition = sharing.batch(kk, groups, keys, cut.together)
-            predicted = backbone.predict_noise(x, t, condition)
+            errors = denoising_errors(
+                backbone, sharing, protocol.loss, latents[ii], eps, t, kk, groups, keys, cut.together
+            )
             new = slice(cut.repeated, evaluations)
-            values = loss(predicted, eps, reduction="none").flatten(1).mean(1)[new]
+            values = errors[new]
             finite &= values.isfinite().all()
             trials[ii[new], kk[new], ss[new]] = values
             evaluated(len(values))
         if not finite:  # the first wait for the device in the stage
             raise NotFiniteError
-        errors = trials.nanmean(-1).gather(1, alive)
-        best = errors.topk(min(keep, alive.shape[1]), dim=1, largest=False, sorted=True).indices
+        means = trials.nanmean(-1).gather(1, alive)
+        best = means.topk(min(keep, alive.shape[1]), dim=1, largest=False, sorted=True).indices
         alive = alive.gather(1, best)
     return Scores(trials, alive[:, 0])
-
-
-def rows(
-    scores: Scores, ids: Sequence[str], labels: Sequence[Sequence[int]], seconds: float
-) -> Iterator[dict[str, object]]:
-    """Store rows; ``seconds`` is the images' share of the wall-clock, ``trials`` is [K * S]."""
-    errors, samples = scores.errors.double().cpu(), scores.samples.cpu()
-    trials, predictions = scores.trials.double().cpu(), scores.predictions.cpu()
-    for i, (image_id, wanted) in enumerate(zip(ids, labels, strict=True)):
-        yield {
-            "image_id": image_id,
-            "labels": list(wanted),
-            "prediction": int(predictions[i]),
-            "errors": errors[i].tolist(),
-            "samples": samples[i].tolist(),
-            "trials": trials[i].flatten().tolist(),
-            "seconds": seconds,
-        }

@@ -56,13 +56,17 @@ class Progress:
             self._next = now + EVERY
             print(self._line(now), file=self._file, flush=True)
 
-    def finished(self, images: int, note: str = "") -> None:
+    def finished(self, images: int, note: str = "", each: float | None = None) -> None:
         """Count finished images.
 
         Args:
             note: text to show after the count of images.
+            each: evaluations to expect for each of those left, if these were only guessed before.
         """
         self._done += images
+        if each is not None:
+            self._total = self._evaluations + round((self._images - self._done) * each)
+            self._bar.total = self._total
         self._bar.set_postfix_str(f"{self._done}/{self._images} images{note}", refresh=False)
 
     def _line(self, now: float) -> str:

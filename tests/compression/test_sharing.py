@@ -258,6 +258,18 @@ def test_runs_name_a_sample_of_each_group(size, batch):
         assert torch.equal(noisy[groups.first][groups.group], noisy)
 
 
+@pytest.mark.parametrize("smallest", [1, 4])
+@pytest.mark.parametrize("sizes", [[3, 1, 2], [1, 5], [6], [1, 1, 1], [2, 2, 2, 2]])
+def test_groups_of_any_size_name_a_sample_of_each(sizes, smallest):
+    number = torch.repeat_interleave(torch.tensor(sizes))
+    groups = Groups.of(number, smallest)
+    if groups is None:
+        assert max(len(sizes), smallest) >= len(number)
+        return
+    assert len(groups.first) == max(len(sizes), smallest)
+    assert torch.equal(number[groups.first][groups.group], number)
+
+
 def test_leaving_restores_the_model(unet):
     before = [
         (len(m._forward_hooks), len(m._forward_pre_hooks), m.__dict__.get("forward"))

@@ -205,7 +205,16 @@ def test_a_strength_is_named_even_at_its_default(kind):
         (compressors.FrequencyFilter, {"factor": 2, "domain": "spectrum"}),
         (Compose, {}),
         (compressors.Cached, {}),
-        (Classify, {"samples": (5, 20), "keep": (5, 1), "loss": "l2"}),
+        (
+            Classify,
+            {
+                "samples": (5, 20),
+                "keep": (5, 1),
+                "loss": "l2",
+                "strategy": "staged",
+                "agreement": 0.99,
+            },
+        ),
         (Generate, {"sampler": "ddim", "steps": 50, "guidance": 4.0, "spacing": None}),
         (Trace, {"timesteps": (125, 525, 925), "bands": 8}),
     ],

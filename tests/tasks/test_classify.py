@@ -136,6 +136,10 @@ def test_evaluations_of_the_paper(classes, evaluations):
     assert Classify().evaluations(classes) == evaluations
 
 
+def test_a_race_takes_no_more_than_all_trials():
+    assert Classify(strategy="race").evaluations(10) == 200
+
+
 def test_evaluations_are_those_made(golden, backbone):
     tensors, _ = golden
     protocol = Classify(samples=(1, 4), keep=(2, 1))
@@ -176,6 +180,12 @@ def test_nan_is_refused(golden, backbone, broken_class):
         ({"keep": [5, 2]}, "must fall to 1"),
         ({"samples": [15, 20]}, "divide the last"),
         ({"loss": "l3"}, "l2, l1, huber"),
+        ({"strategy": "fast"}, "staged, race; got 'fast'"),
+        ({"strategy": "race", "agreement": 1.0}, "between 0 and 1, such as 0.99 for 99%"),
+        ({"strategy": "race", "agreement": 0}, "between 0 and 1"),
+        ({"strategy": "race", "keep": [3, 1]}, r"leave keep at \[5, 1\], or set strategy=staged"),
+        ({"strategy": "race", "samples": [15, 20]}, "divide the last"),
+        ({"agreement": 0.9}, "remove agreement, or set strategy=race"),
     ],
 )
 def test_refusals(arguments, message):

@@ -26,6 +26,17 @@ def test_a_log_file_gets_a_line_now_and_then_with_the_time_left():
     ]
 
 
+def test_the_total_follows_what_an_image_takes():
+    """Where that is known only afterwards, as of a race."""
+    now, file = 0.0, io.StringIO()
+    with Progress("race", 10, 0, 200, file=file, clock=lambda: now) as progress:
+        progress.evaluated(100)
+        progress.finished(2, each=50.0)
+        now = FIRST
+        progress.evaluated(50)
+    assert file.getvalue() == "race: 150 of 500 evaluations, 2 of 10 images, 00:23 left\n"
+
+
 def test_a_short_run_writes_nothing_into_a_log_file():
     file = io.StringIO()
     with Progress("lgtm", 1, 0, 10, file=file) as progress:

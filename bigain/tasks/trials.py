@@ -1,0 +1,96 @@
+"""Trials: the model's error for one image, class and timestep."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from bigain.backbones.base import Backbone
+from bigain.compression.batch_groups import Groups
+from bigain.compression.sharing import Sharing
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "l2": F.mse_loss,
+    "l1": F.l1_loss,
+    "huber": F.huber_loss,
+}
+
+# images to classify: their ids and labels, latents [I, c, h, w], and what `keyed_noise` gives
+Prepared = tuple[Sequence[str], Sequence[Sequence[int]], Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What classification found for a batch of I images, K classes, S timesteps.
+
+    Attributes:
+        trials: loss of every (image, class, timestep) tried, float32 [I, K, S] in the order of the
+            stages; NaN where a class was out of the race.
+        predictions: int64 [I].
+    """
+
+    trials: Tensor
+    predictions: Tensor
+
+    @property
+    def errors(self) -> Tensor:
+        """Mean over the timesteps tried, [I, K]."""
+        return self.trials.nanmean(-1)
+
+    @property
+    def samples(self) -> Tensor:
+        """Timesteps tried, int64 [I, K]."""
+        return (~self.trials.isnan()).sum(-1)
+
+
+# images' ids and labels, and what was found
+Classified = tuple[Sequence[str], Sequence[Sequence[int]], Scores]
+
+
+def denoising_errors(
+    backbone: Backbone,
+    sharing: Sharing,
+    loss: str,
+    latents: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    classes: Tensor,
+    groups: Groups | None,
+    keys: Tensor | None,
+    together: Groups | None = None,
+) -> Tensor:
+    """The errors of a batch of B trials, float32 [B].
+
+    Args:
+        sharing: on the backbone, with the condition of each class.
+        loss: one of `LOSSES`, averaged over the latent.
+        latents, noise: float32 [B, c, h, w].
+        t: timesteps, int64 [B].
+        classes: int64 [B].
+        groups: of trials that differ in nothing but their class.
+        keys: int64 [B], for random compressors.
+        together: groups that share a compressor's plans; see `Sharing.batch`.
+    """
+    a = backbone.alphas_cumprod[t].view(-1, *[1] * (latents.ndim - 1))
+    x = a.sqrt() * latents + (1 - a).sqrt() * noise
+    predicted = backbone.predict_noise(x, t, sharing.batch(classes, groups, keys, together))
+    return LOSSES[loss](predicted, noise, reduction="none").flatten(1).mean(1)
+
+
+def rows(
+    scores: Scores, ids: Sequence[str], labels: Sequence[Sequence[int]], seconds: float
+) -> Iterator[dict[str, object]]:
+    """Store rows; ``seconds`` is the images' share of the wall-clock, ``trials`` is [K * S]."""
+    errors, samples = scores.errors.double().cpu(), scores.samples.cpu()
+    trials, predictions = scores.trials.double().cpu(), scores.predictions.cpu()
+    for i, (image_id, wanted) in enumerate(zip(ids, labels, strict=True)):
+        yield {
+            "image_id": image_id,
+            "labels": list(wanted),
+            "prediction": int(predictions[i]),
+            "errors": errors[i].tolist(),
+            "samples": samples[i].tolist(),
+            "trials": trials[i].flatten().tolist(),
+            "seconds": seconds,
+        }
