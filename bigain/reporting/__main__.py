@@ -79,6 +79,16 @@ def _parse() -> argparse.Namespace:
     )
     whole.add_argument("--scale", choices=SCALES, default="mini")
     whole.add_argument("--out", type=given_path, help="file; default: results/overview.png")
+    race = verbs.add_parser(
+        "racing", help="say what task.strategy=race saves, from runs of all trials"
+    )
+    race.add_argument(
+        "names",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="settings of these runs, as for run.py; default: start=0 limit=1000",
+    )
+    race.add_argument("--scale", choices=SCALES, default="mini")
     arguments, more = parser.parse_known_args()
     if arguments.verb != "table" or not all("=" in text for text in more):
         parser.parse_args()  # exits with what is wrong
@@ -167,6 +177,15 @@ def _overview(arguments: argparse.Namespace) -> None:
         print(f"wrote {path}")
 
 
+def _racing(arguments: argparse.Namespace) -> None:
+    from bigain.reporting.racing import racing
+
+    out = REPOSITORY / "results" / arguments.scale
+    images = arguments.names or ["start=0", "limit=1000"]
+    for name, text in racing(out, images).items():
+        print(f"## {name}\n\n{text}")
+
+
 VERBS = {
     "table": _table,
     "status": _status,
@@ -174,6 +193,7 @@ VERBS = {
     "findings": _findings,
     "report": _report,
     "overview": _overview,
+    "racing": _racing,
 }
 
 

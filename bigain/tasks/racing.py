@@ -27,14 +27,14 @@ from bigain.compression.sharing import Sharing
 from bigain.errors import NotFiniteError
 from bigain.tasks.trials import Classified, Prepared, Scores, denoising_errors
 
-FIRST = 3  # rounds before the first class may drop out; a variance of fewer says too little
+FIRST = 2  # rounds before the first class may drop out: a variance takes two
 # The parts of the grid, from clean to noisy in twentieths, in the order of the rounds: each tells
 # the most about the mean of all that those before it leave open (principal variables, McCabe 1984,
 # Technometrics 26:137-144). docs/performance.md says how they were found.
 PARTS = (17, 7, 4, 14, 12, 2, 13, 0, 9, 15, 8, 3, 11, 6, 16, 1, 10, 5, 18, 19)
 # Errors are not normal, and the variance is pooled over classes further behind than those in doubt;
 # found with the order
-SCALE = 0.75
+SCALE = 0.82
 
 
 def order(total: int) -> list[int]:
