@@ -22,7 +22,7 @@ from bigain.tasks.classify_columns import PANEL
 from bigain.tasks.columns import Row
 from bigain.tasks.racing import FIRST, tolerance
 from bigain.utils import files
-from bigain.utils.tables import markdown
+from bigain.utils.tables import DASH, markdown
 
 MODELS = {"DiT": "dit_fashion", "U-Net": "sd_fashion"}
 FULL = ["task=classify", "task.samples=[5,20]", "task.keep=[10,1]", "dtype=bfloat16"]
@@ -186,7 +186,10 @@ def variants() -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def needed(errors: Errors, wanted: float, **how: object) -> float:
-    """The evaluations per image at the loosest tolerance from which on ``wanted`` agree."""
+    """The evaluations per image at the loosest tolerance from which on a share ``wanted`` agrees.
+
+    NaN if even the strictest of those tried, 4 standard errors, does not reach it.
+    """
     least = float("nan")
     for z in np.arange(4, 0.7, -0.1):
         found = race(errors, float(z), **how)  # type: ignore[arg-type]
@@ -257,7 +260,7 @@ def table(every: Mapping[str, Errors]) -> str:
                     f"{answers.evaluations.mean():.1f}",
                     f"{answers.evaluations.mean() / reference.evaluations.mean():.2f}",
                     f"{100 * top1(correct).value:.1f}",
-                    "–" if answers is reference else _interval(difference, "+.1f"),
+                    DASH if answers is reference else _interval(difference, "+.1f"),
                     _interval((100 * same.value, 100 * same.low, 100 * same.high), ".1f"),
                 ]
             )
@@ -268,7 +271,8 @@ def ablation(every: Mapping[str, Errors]) -> str:
     """The evaluations that each variant needs for the same agreement."""
     lines = [["What decides", *every]]
     for name, how in variants():
-        lines.append([name, *(f"{needed(e, WANTED, **how):.1f}" for e in every.values())])
+        found = [needed(errors, WANTED, **how) for errors in every.values()]
+        lines.append([name, *(DASH if np.isnan(f) else f"{f:.1f}" for f in found)])
     return markdown(lines) + "\n"
 
 

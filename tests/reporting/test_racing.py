@@ -1,0 +1,107 @@
+"""What a race saves: the simulation is the task's rule, and the page shows what came out."""
+
+import re
+
+import numpy as np
+import pytest
+
+from bigain.reporting import racing
+from bigain.reporting.racing import Errors, needed, race, resampled, staged
+from bigain.tasks.classify import Classify
+from bigain.tasks.racing import raced, tolerance
+from bigain.utils.paths import REPOSITORY
+
+
+def errors_of(images: int = 40, classes: int = 10, seed: int = 0) -> Errors:
+    rng = np.random.default_rng(seed)
+    means = rng.normal(size=(images, classes, 1))
+    trials = means + 1.5 * rng.normal(size=(images, classes, 20))
+    return Errors(trials, [[int(k)] for k in rng.integers(classes, size=images)])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 37])
+@pytest.mark.parametrize("agreement", [0.6, 0.9, 0.99, 0.999])
+def test_all_images_at_once_are_the_races_of_each(classes, agreement):
+    errors = errors_of(classes=classes)
+    found = race(errors, tolerance(agreement))
+    rounds = Classify().rounds()
+    for trials, prediction, spent in zip(errors.trials, *found[::-1], strict=True):
+        alone = raced(trials[:, rounds], agreement)
+        assert alone.alive.tolist() == [prediction]
+        assert np.isfinite(alone.errors).sum() == spent
+
+
+def test_stages_take_the_best_by_the_first_timesteps():
+    errors = errors_of()
+    found = staged(errors)
+    assert set(found.evaluations) == {125}
+    for trials, prediction in zip(errors.trials, found.predictions, strict=True):
+        five = np.argsort(trials[:, :5].mean(1))[:5]
+        assert prediction == five[trials[five].mean(1).argmin()]
+    every = staged(errors, Classify(keep=(10, 1)))
+    assert every.predictions.tolist() == errors.answers.tolist()
+
+
+def test_each_variant_decides_otherwise():
+    errors = errors_of(200)
+    spent = {name: race(errors, 2.0, **how).evaluations.sum() for name, how in racing.variants()}
+    assert len(set(spent.values())) == len(spent)
+
+
+def test_the_order_of_the_first_trial():
+    assert racing.halving(8) == [4, 2, 6, 1, 5, 3, 7, 0]
+    assert sorted(racing.halving(20)) == list(range(20))
+    assert racing.halving(20)[:3] == [10, 5, 15]
+
+
+def test_a_wanted_agreement_has_a_price():
+    errors = errors_of(300)
+    loose, strict = needed(errors, 0.9), needed(errors, 0.99)
+    assert 20 < loose < strict < 200
+    assert np.isnan(needed(errors, 1.1))
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_a_simulated_data_set_has_the_rivals_of_its_images(crowded):
+    errors = errors_of()
+    made = resampled(errors, 100, 30, crowded)
+    assert made.trials.shape == (30, 100, 20)
+    assert made.answers.tolist() == [0] * 30, "the answer stays the answer"
+    sources = {
+        trials[answer].tobytes()
+        for trials, answer in zip(errors.trials, errors.answers, strict=True)
+    }
+    assert {trials[0].tobytes() for trials in made.trials} <= sources
+    for trials in made.trials:
+        behind = (trials - trials[0]).mean(1)[10:]
+        near = errors.trials.mean(2) - errors.trials.mean(2).min(1, keepdims=True)
+        half = np.median(near[near > 0])
+        assert (behind > half).all() != crowded
+
+
+def test_the_table_counts_what_was_taken_and_agreed():
+    errors = errors_of()
+    header, _, *lines = racing.table({"toy": errors}).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert "Same answer" in header and len(cells) == 2 + len(racing.AGREEMENTS)
+    assert cells[0][:4] == ["toy", "all", "200.0", "1.60"] and cells[0][6].startswith("100.0 [")
+    assert cells[1][2:4] == ["125.0", "1.00"] and cells[1][5] == "–"
+    for line, agreement in zip(cells[2:], racing.AGREEMENTS, strict=True):
+        found = race(errors, tolerance(agreement))
+        assert line[2] == f"{found.evaluations.mean():.1f}"
+        assert line[6].startswith(f"{100 * (found.predictions == errors.answers).mean():.1f} [")
+
+
+def test_the_page_shows_the_tables():
+    def cells(text: str) -> list[list[str]]:
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows if "--" not in row]
+
+    page = (REPOSITORY / "docs" / "performance.md").read_text()
+    made = (REPOSITORY / "results" / "mini" / "racing.md").read_text()
+    for name in ("strategies", "ablation", "simulated"):
+        (shown,) = re.findall(
+            rf"<!-- racing-{name} -->\n(.*?)\n<!-- /racing-{name} -->", page, re.S
+        )
+        (written,) = re.findall(rf"## {name.capitalize()}\n(.*?)(?=\n## |\Z)", made, re.S)
+        assert cells(shown) == cells(written)
