@@ -185,6 +185,36 @@ def variants() -> Iterator[tuple[str, dict[str, object]]]:
     )
 
 
+def informative_order(every: Sequence[Errors], rivals: int = 3) -> list[int]:
+    """The positions of the grid, each the one that leaves least of the mean's variance unexplained.
+
+    The variance is that of the differences between an image's closest rivals and its answer, each
+    scaled to a mean square of 1, averaged over the models in ``every``.
+    """
+    total = every[0].trials.shape[2]
+    products = np.zeros((total, total))
+    drawn = [p for stage in STAGED.stages() for p in stage]
+    for errors in every:
+        trials = np.empty_like(errors.trials)
+        trials[:, :, drawn] = errors.trials
+        ranked = np.argsort(trials.mean(2), axis=1, kind="stable")[:, : rivals + 1, None]
+        closest = np.take_along_axis(trials, ranked, 1)
+        differences = (closest[:, 1:] - closest[:, :1]).reshape(-1, total)
+        differences /= np.sqrt((differences**2).mean(1, keepdims=True))
+        products += differences.T @ differences / len(differences)
+
+    def explained(places: list[int]) -> float:
+        with_mean = products[places].sum(1)
+        known = products[np.ix_(places, places)]
+        return float(with_mean @ np.linalg.lstsq(known, with_mean, rcond=1e-9)[0])
+
+    found: list[int] = []
+    while len(found) < total:
+        left = [p for p in range(total) if p not in found]
+        found.append(max(left, key=lambda p: explained([*found, p])))
+    return found
+
+
 def needed(errors: Errors, wanted: float, **how: object) -> float:
     """The evaluations per image at the loosest tolerance from which on a share ``wanted`` agrees.
 

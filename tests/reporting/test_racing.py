@@ -54,6 +54,17 @@ def test_the_order_of_the_first_trial():
     assert racing.halving(20)[:3] == [10, 5, 15]
 
 
+def test_the_order_takes_what_says_most_about_the_mean_first():
+    """One timestep carries most of the variance; another says nothing that the first does not."""
+    rng = np.random.default_rng(0)
+    trials = rng.normal(size=(400, 2, 20))
+    drawn = [p for stage in Classify().stages() for p in stage]
+    trials[:, :, drawn.index(4)] *= 8
+    trials[:, :, drawn.index(9)] = trials[:, :, drawn.index(4)] / 8
+    found = racing.informative_order([Errors(trials, [[0]] * 400)], rivals=1)
+    assert found[0] == 4 and found[-1] == 9 and sorted(found) == list(range(20))
+
+
 def test_a_wanted_agreement_has_a_price():
     errors = errors_of(300)
     loose, strict = needed(errors, 0.9), needed(errors, 0.99)
