@@ -47,20 +47,15 @@ class Groups:
         return cls(first.clamp(0, batch - 1), group)
 
     @classmethod
-    def of(cls, group: Tensor, smallest: int = 1) -> "Groups | None":
+    def of(cls, group: Tensor, smallest: int = 1) -> "Groups":
         """A batch whose samples stand group by group.
 
         Args:
             group: int64 [B], the number of each sample's group, which rises from 0 by ones.
             smallest: U is at least that.
-
-        Returns:
-            The groups, or None if no work can be shared.
         """
         count = int(group[-1]) + 1
         many = max(count, smallest)
-        if many >= len(group):
-            return None
         numbers = torch.arange(many, device=group.device).clamp(max=count - 1)
         return cls(torch.searchsorted(group, numbers), group)
 

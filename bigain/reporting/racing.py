@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
@@ -95,7 +96,7 @@ def staged(errors: Errors, protocol: Classify = STAGED) -> Answers:
 
 def race(
     errors: Errors,
-    z: float,
+    agreement: float,
     rounds: Sequence[int] | None = None,
     variance: str = "all",
     first: int = FIRST,
@@ -104,12 +105,12 @@ def race(
     """The race of each image, all at once, and variants of it.
 
     Args:
-        z: standard errors, as `bigain.tasks.racing.tolerance` gives them.
+        agreement: as a race takes it.
         rounds: the noises in the order of the rounds; default: the race's own.
         variance: of a class's difference to the leader: "all", pooled over all classes; "alive",
             pooled over those still in; "own"; or "half", the mean of the latter two.
         first: rounds before the first class may drop out.
-        early: by how much stricter early rounds are: after n, z is multiplied by
+        early: by how much stricter early rounds are: after n, the tolerance is multiplied by
             sqrt(1 + early / n).
     """
     e = errors.trials[:, :, STAGED.rounds() if rounds is None else list(rounds)]
@@ -127,7 +128,8 @@ def race(
         if n == total:
             return Answers(tried.sum(1), leader)
         left = (1 - n / total) / n
-        spread = _variance(e[:, :, :n], leader, alive, tried, variance)
+        spread, freedom = _variance(e[:, :, :n], leader, alive, tried, variance)
+        z = tolerance(agreement, freedom)
         margin = z * np.sqrt(spread * left * (1 + early / n))
         behind = means - means[every, leader][:, None]
         alive &= ~racing | (behind <= margin)
@@ -140,8 +142,8 @@ def _variance(
     alive: NDArray[np.bool_],
     tried: NDArray[np.int64],
     kind: str,
-) -> NDArray[np.float64]:
-    """Of the differences to the leader, [I, K] or [I, 1]."""
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of the differences to the leader, with its degrees of freedom, both [I, K] or [I, 1]."""
     every = np.arange(len(e))
     differences = e - e[every, leader][:, None]
     seen = np.arange(e.shape[2]) < tried[:, :, None]
@@ -149,14 +151,13 @@ def _variance(
     squares = np.where(seen, (differences - means[:, :, None]) ** 2, 0).sum(2)
     freedom = tried - 1
     freedom[every, leader] = 0
-    own = squares / np.maximum(freedom, 1)
+    each = np.maximum(freedom, 1)
     if kind == "own":
-        return own
+        return squares / each, each
     of = alive if kind in {"alive", "half"} else np.ones_like(alive)
-    pooled: NDArray[np.float64] = (squares * of).sum(1, keepdims=True) / np.maximum(
-        (freedom * of).sum(1, keepdims=True), 1
-    )
-    return (own + pooled) / 2 if kind == "half" else pooled
+    pooled = np.maximum((freedom * of).sum(1, keepdims=True), 1)
+    variance: NDArray[np.float64] = (squares * of).sum(1, keepdims=True) / pooled
+    return ((squares / each + variance) / 2 if kind == "half" else variance), pooled
 
 
 def halving(total: int) -> list[int]:
@@ -218,11 +219,11 @@ def informative_order(every: Sequence[Errors], rivals: int = 3) -> list[int]:
 def needed(errors: Errors, wanted: float, **how: object) -> float:
     """The evaluations per image at the loosest tolerance from which on a share ``wanted`` agrees.
 
-    NaN if even the strictest of those tried, 4 standard errors, does not reach it.
+    NaN if even the strictest of those tried, an agreement of 1 - 3e-7, does not reach it.
     """
     least = float("nan")
-    for z in np.arange(4, 0.7, -0.1):
-        found = race(errors, float(z), **how)  # type: ignore[arg-type]
+    for level in np.arange(5, 0.6, -0.1):  # standard errors of a normal distribution
+        found = race(errors, float(norm.cdf(level)), **how)  # type: ignore[arg-type]
         if (found.predictions == errors.answers).mean() < wanted:
             break
         least = float(found.evaluations.mean())
@@ -266,7 +267,7 @@ def strategies(errors: Errors) -> dict[str, Answers]:
     full = Answers(np.full(images, classes * total), errors.answers)
     found = {"all": full, "staged 5/20, keep 5": staged(errors)}
     for agreement in AGREEMENTS:
-        found[f"race, agreement {agreement}"] = race(errors, tolerance(agreement))
+        found[f"race, agreement {agreement}"] = race(errors, agreement)
     return found
 
 
@@ -314,7 +315,7 @@ def scaled(every: Mapping[str, Errors]) -> str:
         for model, errors in every.items():
             for crowded in (False, True):
                 made = resampled(errors, classes, SYNTHETIC, crowded)
-                both = (staged(made), race(made, tolerance(WANTED)))
+                both = (staged(made), race(made, WANTED))
                 usual, spent = (found.evaluations.mean() for found in both)
                 same = [100 * (found.predictions == made.answers).mean() for found in both]
                 lines.append(

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bigain.backbones.base import Backbone
@@ -393,7 +392,16 @@ def classify(
             groups = Groups.runs(cut.start, len(ii), size, device, smallest_batch)
             keys = None if sample_keys is None else sample_keys[ii]
             errors = denoising_errors(
-                backbone, sharing, protocol.loss, latents[ii], eps, t, kk, groups, keys, cut.together
+                backbone,
+                sharing,
+                protocol.loss,
+                latents[ii],
+                eps,
+                t,
+                kk,
+                groups,
+                keys,
+                cut.together,
             )
             new = slice(cut.repeated, evaluations)
             values = errors[new]

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.stats import norm
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t
 from torch import Tensor
 
 from bigain.backbones.base import Backbone
@@ -34,7 +35,7 @@ FIRST = 2  # rounds before the first class may drop out: a variance takes two
 PARTS = (17, 7, 4, 14, 12, 2, 13, 0, 9, 15, 8, 3, 11, 6, 16, 1, 10, 5, 18, 19)
 # Errors are not normal, and the variance is pooled over classes further behind than those in doubt;
 # found with the order
-SCALE = 0.82
+SCALE = 0.75
 
 
 def order(total: int) -> list[int]:
@@ -50,9 +51,14 @@ def order(total: int) -> list[int]:
     return [parts[part][i] for i in range(depth) for part in PARTS if i < len(parts[part])]
 
 
-def tolerance(agreement: float) -> float:
-    """The standard errors by which a class must lie behind the leader to drop out."""
-    return SCALE * float(norm.isf(1 - agreement))
+def tolerance(agreement: float, freedom: ArrayLike) -> NDArray[np.float64]:
+    """The standard errors by which a class must lie behind the leader to drop out.
+
+    Args:
+        freedom: the degrees of freedom of the variance.
+    """
+    found: NDArray[np.float64] = SCALE * np.asarray(t.isf(1 - agreement, freedom))
+    return found
 
 
 class Race:
@@ -61,7 +67,7 @@ class Race:
     Args:
         classes: K.
         total: S, the timesteps of the whole grid.
-        z: as `tolerance` gives it.
+        agreement: the wanted share of images with the answer of all timesteps.
 
     Attributes:
         errors: what is known, float64 [K, S] in the order of the rounds; NaN elsewhere.
@@ -70,12 +76,12 @@ class Race:
         finished: whether the prediction is known.
     """
 
-    def __init__(self, classes: int, total: int, z: float) -> None:
+    def __init__(self, classes: int, total: int, agreement: float) -> None:
         self.errors = np.full((classes, total), np.nan)
         self.alive = np.arange(classes)
         self.round = 0
         self.finished = False
-        self._z = z
+        self._agreement = agreement
 
     def enter(self, errors: NDArray[np.float64]) -> None:
         """Add the errors of all classes that are `alive` at the round's timestep."""
@@ -97,9 +103,11 @@ class Race:
         differences = errors - errors[self.alive[leader]]
         tried = np.isfinite(differences).sum(1, keepdims=True)
         deviations = differences - np.nansum(differences, 1, keepdims=True) / tried
-        variance = np.nansum(deviations**2) / max((tried - 1).sum() - (self.round - 1), 1)
+        freedom = max((tried - 1).sum() - (self.round - 1), 1)  # the leader's own are none
+        variance = np.nansum(deviations**2) / freedom
         # the mean of all timesteps is known the better, the more of them have been tried
-        margin = self._z * np.sqrt(variance * (1 - self.round / total) / self.round)
+        left = (1 - self.round / total) / self.round
+        margin = tolerance(self._agreement, freedom) * np.sqrt(variance * left)
         stay: NDArray[np.bool_] = means - means[leader] <= margin
         return stay
 
@@ -107,7 +115,7 @@ class Race:
 def raced(errors: NDArray[np.float64], agreement: float) -> Race:
     """The race that an image with these errors ran, [K, S] in the order of the rounds."""
     classes, total = errors.shape
-    race = Race(classes, total, tolerance(agreement))
+    race = Race(classes, total, agreement)
     while not race.finished:
         race.enter(errors[race.alive, race.round])
     return race
@@ -140,6 +148,14 @@ class _Running:
     errors: list[float]
 
 
+class _Trial(NamedTuple):
+    """A class to try in an image's round; not ``new`` if that has been done in another batch."""
+
+    image: _Running
+    k: int
+    new: bool = True
+
+
 @dataclass(frozen=True)
 class Track:
     """What all images race on.
@@ -148,7 +164,7 @@ class Track:
         loss: see `bigain.tasks.trials.LOSSES`.
         times: the timestep of each of the S noises.
         order: the indices of noises in the order of the rounds.
-        agreement: see `tolerance`.
+        agreement: see `Race`.
         sharing: on the backbone, with the condition of each of the K classes.
         batch_size: evaluations per forward pass.
         smallest_batch: what smaller batches are padded to.
@@ -182,7 +198,7 @@ class Track:
         """
         waiting = iter(entrants)
         # trials to come, of which those of one round stand together
-        queue: deque[tuple[_Running, int]] = deque()
+        queue: deque[_Trial] = deque()
         more = True
         while True:
             while more and len(queue) < self.batch_size:
@@ -192,10 +208,12 @@ class Track:
                     queue.extend(self._round(_Running(entrant, self._race(), [])))
             if not queue:
                 return
-            batch = [queue.popleft() for _ in range(min(self.batch_size, len(queue)))]
+            batch = self._batch(queue)
             errors = self._errors(batch)
-            evaluated(len(batch))
-            for (image, _), error in zip(batch, errors, strict=True):
+            evaluated(sum(trial.new for trial in batch))
+            for (image, _, new), error in zip(batch, errors, strict=True):
+                if not new:
+                    continue
                 image.errors.append(error)
                 if len(image.errors) < len(image.race.alive):
                     continue
@@ -230,10 +248,33 @@ class Track:
             )
 
     def _race(self) -> Race:
-        return Race(self.sharing.classes, len(self.order), tolerance(self.agreement))
+        return Race(self.sharing.classes, len(self.order), self.agreement)
 
-    def _round(self, image: _Running) -> list[tuple[_Running, int]]:
-        return [(image, k) for k in image.race.alive.tolist()]
+    def _round(self, image: _Running) -> list["_Trial"]:
+        return [_Trial(image, k) for k in image.race.alive.tolist()]
+
+    def _batch(self, queue: deque["_Trial"]) -> list["_Trial"]:
+        """The next trials.
+
+        If one plan of a compressor serves all classes of a round, a round is not divided between
+        batches. One that no batch can hold has its first class in each of its batches, because the
+        plan follows that class.
+        """
+        batch: list[_Trial] = []
+        while queue and len(batch) < self.batch_size:
+            image = queue[0].image
+            begun = len(image.errors)
+            left = len(image.race.alive) - begun
+            first = [_Trial(image, int(image.race.alive[0]), new=False)] if begun else []
+            if not self.sharing.plans_together:
+                first = []
+            elif batch and len(batch) + len(first) + left > self.batch_size:
+                break
+            batch += first
+            # two at least, of which one may be the first class
+            room = max(self.batch_size - len(batch), 1)
+            batch += [queue.popleft() for _ in range(min(left, room))]
+        return batch
 
     def _scores(self, race: Race) -> Scores:
         trials = np.full_like(race.errors, np.nan)
@@ -246,33 +287,35 @@ class Track:
         return max(self.smallest_batch, self.batch_size if compiled else 1)
 
     @torch.inference_mode()
-    def _errors(self, batch: Sequence[tuple[_Running, int]]) -> list[float]:
+    def _errors(self, batch: Sequence[_Trial]) -> list[float]:
         """The errors of trials, float32 in value."""
         places = padded(len(batch), self._smallest)
         # the trials of one image are all at its round's timestep
-        images = list({id(image): image for image, _ in batch}.values())
+        images = list({id(trial.image): trial.image for trial in batch}.values())
         device = images[0].entrant.latent.device
         number = {id(image): i for i, image in enumerate(images)}
-        which = torch.tensor([number[id(batch[p][0])] for p in places], device=device)
-        classes = torch.tensor([batch[p][1] for p in places], device=device)
+        which = torch.tensor([number[id(batch[p].image)] for p in places], device=device)
+        classes = torch.tensor([batch[p].k for p in places], device=device)
         tried = [self.order[image.race.round] for image in images]
-        t = torch.tensor([self.times[s] for s in tried], device=device)
+        times = torch.tensor([self.times[s] for s in tried], device=device)
         latents = torch.stack([image.entrant.latent for image in images])
         noise = torch.stack([i.entrant.noise[s] for i, s in zip(images, tried, strict=True)])
         keys = torch.stack([image.entrant.key for image in images])
-        groups = None
-        if not is_compiled(self.backbone.denoiser):  # their number changes from batch to batch
-            groups = Groups.of(which, self.smallest_batch)
+        # a compiled model takes one shape, but the number of images changes
+        compiled = is_compiled(self.backbone.denoiser)
+        groups = None if compiled else Groups.of(which, self.smallest_batch)
+        together = Groups.of(which, len(which) if compiled else 1)
         values = denoising_errors(
             self.backbone,
             self.sharing,
             self.loss,
             latents[which],
             noise[which],
-            t[which],
+            times[which],
             classes,
-            groups,
+            groups if groups is not None and len(groups.first) < len(which) else None,
             keys[which],
+            together,
         )[: len(batch)]
         if not values.isfinite().all():
             raise NotFiniteError

@@ -263,9 +263,6 @@ def test_runs_name_a_sample_of_each_group(size, batch):
 def test_groups_of_any_size_name_a_sample_of_each(sizes, smallest):
     number = torch.repeat_interleave(torch.tensor(sizes))
     groups = Groups.of(number, smallest)
-    if groups is None:
-        assert max(len(sizes), smallest) >= len(number)
-        return
     assert len(groups.first) == max(len(sizes), smallest)
     assert torch.equal(number[groups.first][groups.group], number)
 
