@@ -8,6 +8,7 @@ every class. Each stage looks at more timesteps for the classes of lowest error 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -208,14 +209,13 @@ class Classify(Task):
         # on a CPU another thread would take the cores from the model: slower by a fifth and more
         on_gpu = work.backbone.alphas_cumprod.device.type == "cuda"
         prepared = prefetch(prepare, chunks) if on_gpu else map(prepare, chunks)
-        classified = self._raced if self.strategy == "race" else self._staged
         with (
             Progress(work.title, len(work.ids), seen, round(expected)) as progress,
             Sharing(work.backbone.denoiser, work.attachment, work.plans) as sharing,
         ):
             sharing.conditions(condition)
             began = time.perf_counter()
-            for ids, labels, scores in classified(work, prepared, sharing, progress.evaluated):
+            for ids, labels, scores in self._classified(work, prepared, sharing, progress):
                 right += int(hits(scores.predictions.tolist(), labels).sum())
                 now = time.perf_counter()
                 work.append(list(rows(scores, ids, labels, (now - began) / len(ids))))
@@ -224,36 +224,18 @@ class Classify(Task):
                 seen += len(ids)
                 progress.finished(len(ids), f", top-1 {100 * right / seen:.1f}%", expected)
 
-    def _staged(
-        self,
-        work: Work,
-        prepared: Iterable[Prepared],
-        sharing: Sharing,
-        evaluated: Callable[[int], None],
+    def _classified(
+        self, work: Work, prepared: Iterable[Prepared], sharing: Sharing, progress: Progress
     ) -> Iterator[Classified]:
+        backbone, batch, smallest = work.backbone, work.batch_size, work.smallest_batch
+        evaluated = progress.evaluated
+        if self.strategy == "race":
+            track = self.track(backbone, sharing, batch, smallest)
+            yield from track.in_groups(prepared, evaluated)
+            return
+        staged = partial(classify, batch_size=batch, smallest_batch=smallest, evaluated=evaluated)
         for ids, labels, latents, noise, keys in prepared:
-            scores = classify(
-                work.backbone,
-                self,
-                latents,
-                noise,
-                sharing,
-                batch_size=work.batch_size,
-                smallest_batch=work.smallest_batch,
-                sample_keys=keys,
-                evaluated=evaluated,
-            )
-            yield ids, labels, scores
-
-    def _raced(
-        self,
-        work: Work,
-        prepared: Iterable[Prepared],
-        sharing: Sharing,
-        evaluated: Callable[[int], None],
-    ) -> Iterator[Classified]:
-        track = self.track(work.backbone, sharing, work.batch_size, work.smallest_batch)
-        return track.in_groups(prepared, evaluated)
+            yield ids, labels, staged(backbone, self, latents, noise, sharing, sample_keys=keys)
 
     def spent(self, frame: pd.DataFrame) -> float:
         return float(frame["samples"].map(sum).mean())
