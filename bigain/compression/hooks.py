@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from bigain.compression import checks
 from bigain.compression.architectures import architecture_of, select_blocks
@@ -242,7 +243,8 @@ class Hooks:
                 t, stream = t.to(x.device), KeyedStream(stream.keys.to(x.device))
             with torch.no_grad(), _full_precision(x):
                 decide = partial(self._decide, index, x, grid, t, stream.fork(index))
-                if index in self._watched:
+                # torch.compile cannot read the states of generators; the trial must suffice
+                if is_compiling() or index in self._watched:
                     plan = decide()
                 else:
                     plan = watched(decide, self.compressor, x.device)

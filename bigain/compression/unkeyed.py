@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.utils.randomness import KeyedStream
@@ -66,8 +65,6 @@ def watched(plan: Callable[[], Plan], compressor: Compressor, device: torch.devi
     Raises:
         UnkeyedDrawError: if it did not.
     """
-    if is_compiling():  # the states of generators cannot be read; the trial must suffice
-        return plan()
     before = list(_states(device))
     found = plan()
     for old, new in zip(before, _states(device), strict=True):
