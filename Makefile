@@ -10,6 +10,8 @@ MAKING := $(VENV)/.making
 # SCALE of `make table4`: paper or mini; ARGS: more overrides, such as hydra/launcher=ray shards=8
 SCALE ?= paper
 ARGS ?=
+# seconds of `make gpu`
+BUDGET ?= 540
 # number of processes of `make test`, with one thread each
 JOBS ?= 2
 EXPERIMENTS := $(filter-out demo methods,$(basename $(notdir $(wildcard experiments/*.yaml))))
@@ -19,7 +21,7 @@ TEXTURED := data/fashion_textured/t10k-labels-idx1-ubyte.gz
 HERE = $(shell grep -l '^  $(SCALE):' experiments/*.yaml | xargs -n 1 basename -s .yaml)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run joint overview findings tables figures report status benchmark test format clean $(EXPERIMENTS)
+.PHONY: help venv run joint overview findings tables figures report status benchmark gpu test format clean $(EXPERIMENTS)
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -43,7 +45,7 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@rm -f $(MAKING) && touch $@
 
-run findings overview benchmark test: export HF_HUB_OFFLINE = 1
+run findings overview benchmark gpu test: export HF_HUB_OFFLINE = 1
 ifeq ($(SCALE),mini)
 tables figures report $(EXPERIMENTS): export HF_HUB_OFFLINE = 1
 report: $(TEXTURED)
@@ -86,6 +88,9 @@ status: $(STAMP) ## say what is done, running, missing or failed, and which comm
 
 benchmark: $(STAMP) ## time everything against its peers, into results/benchmarks; stop other work first
 	$(PY) scripts/benchmark.py $(ARGS)
+
+gpu: $(STAMP) ## measure on a GPU what is worth most in BUDGET seconds; the next call goes on
+	$(PY) scripts/gpu.py budget=$(BUDGET) $(ARGS)
 
 test: $(STAMP) ## lint, check layers and types, and run the tests
 	$(PY) -m ruff check .

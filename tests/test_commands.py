@@ -59,6 +59,8 @@ def test_ctrl_c_is_one_line_from_the_first_import(name):
         ("benchmark.py", ["suites=3"]),
         ("benchmark.py", ["repeats=many"]),
         ("make_reference_statistics.py", ["batch_size=many"]),
+        ("make_random_pipeline.py", ["seed=x"]),
+        ("gpu.py", ["budget=long"]),
         ("train_reference.py", ["images=x"]),
     ],
 )

@@ -51,7 +51,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
     for name in own.models[device.type]:
         for kind in own.dtypes:
             dtype, images = getattr(torch, kind), own.images[device.type]
-            where = (name, images, device, dtype, cfg.seed)
+            where = (name, images, device, dtype, cfg.seed, own.classes)
             eager, compiled = subject(*where), None
             if own.compile is not None:
                 compiled = subject(*where)

@@ -49,8 +49,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
     for heading, case in own.cases.items():
         name, batch, dtype = case.model, case.batch_size[device.type], getattr(torch, case.dtype)
         every = methods(case.methods)
-        backbone = configuration.build(every[0].configured(f"model={name}"), "model")
-        skeleton = backbone.skeleton()
+        skeleton = skeleton_of(name, case.get("sample_size"))
         architecture = architecture_of(skeleton)
         longest = max(map(architecture.tokens, architecture.default_places()))
         compressors = {m.title: m.compressor(f"model={name}", "task=classify") for m in every}
@@ -111,6 +110,7 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
         found.append(
             {
                 "model": name,
+                "sample_size": case.get("sample_size"),
                 "dtype": case.dtype,
                 "batch_size": batch,
                 "flops": flops,
@@ -124,6 +124,20 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
         if longest >= 1024:
             bars.append(_bar(heading, realised))
     return Report("Forwards", NOTE, tables, found, bars)
+
+
+def skeleton_of(name: str, sample_size: int | None = None) -> Any:
+    """A model of configs/model on the meta device.
+
+    Args:
+        sample_size: the side of its latents; None for the published one.
+    """
+    (plain,) = methods([BASELINE])
+    skeleton = configuration.build(plain.configured(f"model={name}"), "model").skeleton()
+    if sample_size is None:
+        return skeleton
+    with torch.device("meta"):
+        return type(skeleton).from_config({**skeleton.config, "sample_size": sample_size}).eval()
 
 
 def _timed(

@@ -14,8 +14,6 @@ from bigain.experiments import configuration, experiment_files
 from bigain.profiling.timing import random_denoiser, seeded
 from bigain.utils.paths import REPOSITORY
 
-CLASSES = 10
-
 
 @dataclass
 class Subject:
@@ -32,15 +30,26 @@ class Subject:
     latents: Tensor
 
 
-def subject(name: str, images: int, device: torch.device, dtype: torch.dtype, seed: int) -> Subject:
-    """A model of configs/model with ``images`` latents."""
+def subject(
+    name: str,
+    images: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    classes: int = 10,
+) -> Subject:
+    """A model of configs/model with ``images`` latents.
+
+    Args:
+        classes: how many a model of random weights tells apart; the others have their data's.
+    """
     cfg = experiment_files.composed([f"model={name}", "dataset=fashion_mnist"])
     backbone: Backbone = configuration.build(cfg, "model")
     if not str(cfg.model.path).startswith(str(REPOSITORY)):
         with seeded(device, seed):
             random = RandomBackbone(random_denoiser(backbone.skeleton(), device, dtype))
             latents = torch.randn(images, *random.latent_shape, device=device)
-            return Subject(random, random.condition(CLASSES), latents)
+            return Subject(random, random.condition(classes), latents)
     dataset: Dataset = configuration.build(cfg, "dataset")
     loaded = backbone.load(device, dtype)
     latents = loaded.encode(torch.stack([dataset[i].image for i in range(images)]))

@@ -1,12 +1,14 @@
 """Triton kernels for what compressors do to every token: match, score and average.
 
-With BIGAIN_KERNELS=1 in the environment, eager code on an NVIDIA GPU uses them. Everything else
-uses the torch code next to their calls, which defines what they must compute. Tests run them in
-Triton's interpreter on a CPU and compile them for two generations of GPUs. They are off by default
-because no GPU has run them yet.
+Eager code on an NVIDIA GPU uses them with BIGAIN_KERNELS=1 in the environment, and never with
+BIGAIN_KERNELS=0. Everything else uses the torch code next to their calls, which defines what they
+must compute. Tests run them in Triton's interpreter on a CPU and compile them for two generations
+of GPUs. Without the variable, `PROVEN` decides.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,9 +21,10 @@ except ImportError:  # triton has no build for this platform
 else:
     INSTALLED = True
 
-__all__ = ["laplacian_l1", "nearest", "slot_means", "usable"]
+__all__ = ["laplacian_l1", "nearest", "slot_means", "usable", "used"]
 
-ASKED = os.environ.get("BIGAIN_KERNELS") == "1"
+PROVEN = False  # no GPU has run their tests yet; docs/gpu.md says when this becomes True
+ASKED = os.environ.get("BIGAIN_KERNELS", "1" if PROVEN else "0") == "1"
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -40,3 +43,14 @@ def usable(x: Tensor) -> bool:
         and torch.version.hip is None
         and torch.cuda.get_device_properties(x.device).major >= 8
     )
+
+
+@contextmanager
+def used(wanted: bool) -> Iterator[None]:
+    """Inside, code uses the kernels if ``wanted``, whatever the environment says."""
+    global ASKED
+    before, ASKED = ASKED, wanted
+    try:
+        yield
+    finally:
+        ASKED = before
