@@ -136,7 +136,7 @@ def page(listed: list[Item], records: list[Record]) -> str:
         "Noise is the distance between the quartiles of a ratio over its median and the root of "
         "the number of rounds, of the item's noisiest ratio. Tables are of the last time that an "
         "item was measured; under All visits together, time is relative to the first line in the "
-        "same rounds. docs/gpu.md explains the order, and the notes of the suites explain the tables."
+        "same rounds. docs/gpu.md explains the order, and the suites' notes explain the tables."
     )
     return "\n\n".join(["# Visits to a GPU", note, markdown(lines), *parts]) + "\n"
 

@@ -28,20 +28,21 @@ class Item:
 
 
 def items(cfg: DictConfig, device: str) -> list[Item]:
-    """The items of configs/visit, in order.
+    """The items of configs/visit, in order: all of the first dtype come before the others.
 
     Args:
         device: the type of the device, "cuda" or "cpu".
     """
     visit: Any = OmegaConf.to_container(cfg.visit, resolve=True)
-    return [
-        *_tests(visit),
-        *_operators(visit, device),
-        *_forwards(visit, device),
-        *_tasks(visit, device),
-        *_other_methods(visit, device),
-        Item("extremes", 60, "extremes"),
-    ]
+    found = list(_tests(visit))
+    for number, dtype in enumerate(visit["dtypes"]):
+        found += [*_operators(visit, device, dtype), *_forwards(visit, device, dtype, "first")]
+        if number == 0:
+            found += [*_tasks(visit, device, dtype), Item("extremes", 60, "extremes")]
+        found += _compiled(visit, device, dtype)
+    for dtype in visit["dtypes"]:
+        found += _forwards(visit, device, dtype, "then")
+    return found
 
 
 def _tests(visit: dict[str, Any]) -> Iterator[Item]:
@@ -50,56 +51,53 @@ def _tests(visit: dict[str, Any]) -> Iterator[Item]:
         yield Item(key, 90, "gpu_tests", {"gpu_tests": {"arguments": arguments}})
 
 
-def _operators(visit: dict[str, Any], device: str) -> Iterator[Item]:
+def _operators(visit: dict[str, Any], device: str, dtype: str) -> Iterator[Item]:
     own = visit["operators"]
     ways = ("torch", "kernels") if device == "cuda" else ("torch",)
-    for dtype, shape, way in product(visit["dtypes"], own["shapes"], ways):
+    for shape, way in product(own["shapes"], ways):
         tokens, channels, batch = shape["tokens"], shape["channels"], shape["batch"]
         key = f"operators: {tokens} tokens of {channels} channels, batch {batch}, {dtype}, {way}"
         settings = {"methods": own["methods"], "dtypes": [dtype], "shapes": [shape]}
         yield Item(key, 12, "operators", {"operators": settings}, way == "kernels")
 
 
-def _forwards(visit: dict[str, Any], device: str) -> Iterator[Item]:
+def _forwards(visit: dict[str, Any], device: str, dtype: str, which: str) -> Iterator[Item]:
     own = visit["forwards"]
-    for (about, size, settings), compiled in product(_cases(visit, device), (False, True)):
-        if not compiled:
-            case = {**settings, "methods": own["first"], "whole": None}
-            yield _case(f"forwards: {about}", 40, case, own)
-        elif own["compile"] is not None:
-            case = {**settings, "batch_size": size, "methods": own["first"]}
-            case |= {"compile": own["compile"], "repeats": own["repeats"]}
-            yield Item(f"compiled: {about}", 150, "compiled", {"compiled": case})
+    kind, seconds = ("forwards", 40) if which == "first" else ("forwards, every method", 120)
+    repeats = {"repeats": own["repeats"], "repeats_of_blocks": own["repeats"]}
+    for title, size, model in _cases(own, dtype):
+        case = {**model, "dtype": dtype, "batch_size": {device: size}}
+        case |= {"methods": own[which], "whole": None}
+        yield Item(
+            f"{kind}: {title}",
+            seconds,
+            "forwards",
+            {"forwards": {"cases": {title: case}, **repeats}},
+        )
 
 
-def _other_methods(visit: dict[str, Any], device: str) -> Iterator[Item]:
-    for about, _, settings in _cases(visit, device):
-        case = {**settings, "methods": visit["forwards"]["then"], "whole": None}
-        yield _case(f"forwards, every method: {about}", 120, case, visit["forwards"])
-
-
-def _cases(visit: dict[str, Any], device: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _compiled(visit: dict[str, Any], device: str, dtype: str) -> Iterator[Item]:
     own = visit["forwards"]
-    for size, dtype, model in product(own["batch_sizes"], visit["dtypes"], own["models"]):
+    if own["compile"] is None:
+        return
+    for title, size, model in _cases(own, dtype):
+        case = {**model, "dtype": dtype, "batch_size": size, "methods": own["compiled"]}
+        case |= {"compile": own["compile"], "repeats": own["repeats"]}
+        yield Item(f"compiled: {title}", 240, "compiled", {"compiled": case})
+
+
+def _cases(own: dict[str, Any], dtype: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    for size, model in product(own["batch_sizes"], own["models"]):
         side = model["sample_size"]
         name = model["model"] + (f" at {8 * side} pixels" if side else "")
-        settings = {**model, "dtype": dtype, "batch_size": {device: size}}
-        yield f"{name}, batch {size}, {dtype}", size, settings
+        yield f"{name}, batch {size}, {dtype}", size, model
 
 
-def _case(key: str, seconds: float, case: dict[str, Any], own: dict[str, Any]) -> Item:
-    _, _, title = key.partition(": ")
-    repeats = {"repeats": own["repeats"], "repeats_of_blocks": own["repeats"]}
-    return Item(key, seconds, "forwards", {"forwards": {"cases": {title: case}, **repeats}})
-
-
-def _tasks(visit: dict[str, Any], device: str) -> Iterator[Item]:
+def _tasks(visit: dict[str, Any], device: str, dtype: str) -> Iterator[Item]:
     own, drawn = visit["classification"], visit["generation"]
-    dtype = visit["dtypes"][0]
     for name in own["models"]:
-        chosen = {"models": {device: [name]}, "images": {device: own["images"]}, "compile": None}
-        chosen = {**own, **chosen, "dtypes": [dtype]}
+        here: dict[str, Any] = {"models": {device: [name]}, "compile": None}
+        chosen = {**own, **here, "images": {device: own["images"]}, "dtypes": [dtype]}
         yield Item(f"classification: {name}", 120, "classification", {"classification": chosen})
-        chosen = {"models": {device: [name]}, "images": {device: drawn["images"]}, "compile": None}
-        chosen = {**drawn, **chosen, "dtype": dtype}
+        chosen = {**drawn, **here, "images": {device: drawn["images"]}, "dtype": dtype}
         yield Item(f"generation: {name}", 60, "generation", {"generation": chosen})

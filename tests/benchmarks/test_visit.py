@@ -58,7 +58,7 @@ def failed(key: str) -> dict[str, Any]:
 
 def test_in_order_and_then_again_what_failed_or_was_cut_off():
     listed = [item("a"), item("b"), item("c"), item("d")]
-    records = []
+    records: list[dict[str, Any]] = []
     for expected in "abcd":
         following = visit.following(listed, records, 100)
         assert following is not None and following.key == expected
@@ -110,6 +110,17 @@ def test_the_whole_order():
     keys = [i.key for i in items(configured(), "cuda")]
     assert len(set(keys)) == len(keys)
     assert "test_kernels.py" in keys[0]
+    kinds = list(dict.fromkeys(key.partition(":")[0] for key in keys))
+    assert kinds == [
+        "tests",
+        "operators",
+        "forwards",
+        "classification",
+        "generation",
+        "extremes",
+        "compiled",
+        "forwards, every method",
+    ]
     for shape in ("1024 tokens", "4096 tokens", "9216 tokens", "16384 tokens"):
         for dtype in ("bfloat16", "float16"):
             found = [k for k in keys if k.startswith(f"operators: {shape}") and dtype in k]
@@ -249,7 +260,12 @@ def test_a_compiled_forward_is_beside_the_eager_one_and_tomesds_patch(monkeypatc
     """With the compiler's place taken, whose work is tested elsewhere."""
     asked: list[str] = []
     monkeypatch.setattr(compiled, "compile_denoiser", lambda model, mode: asked.append(mode))
-    own = {"model": "sd_fashion", "sample_size": None, "dtype": "float32", "batch_size": 1}
+    own: dict[str, Any] = {
+        "model": "sd_fashion",
+        "sample_size": None,
+        "dtype": "float32",
+        "batch_size": 1,
+    }
     own |= {"methods": ["none", "lgtm@0.5"], "compile": "default", "repeats": 2}
     cfg = _Settings(compiled=_Own(own), seed=0)
     (only,) = compiled.run(cfg, CPU).measurements
