@@ -23,6 +23,7 @@ class Loop:
 
     Attributes:
         noise, keys: as `bigain.tasks.classify.keyed_noise` returns them.
+        plans: as of `Sharing`. The plain loop's are per class.
     """
 
     model: Subject
@@ -31,10 +32,11 @@ class Loop:
     keys: Tensor
     attachment: Attachment | None
     batch_size: int
+    plans: str = "per_class"
 
     def ours(self) -> Scores:
         """Pack the evaluations of all images into batches, and do shared work once."""
-        with Sharing(self.model.backbone.denoiser, self.attachment) as sharing:
+        with Sharing(self.model.backbone.denoiser, self.attachment, self.plans) as sharing:
             sharing.conditions(self.model.condition)
             return classify(
                 self.model.backbone,
@@ -87,8 +89,9 @@ def side(
     compressor: Compressor | None,
     batch_size: int,
     seed: int,
+    plans: str = "per_class",
 ) -> Iterator[Callable[[], Scores]]:
     """A side to time: the classification by ``Loop.ours`` or ``Loop.plain``."""
     noise, keys = keyed_noise(protocol, model.latents, first_ids(len(model.latents)), seed)
     with attached(model.backbone.denoiser, compressor, seed=seed) as attachment:
-        yield partial(how, Loop(model, protocol, noise, keys, attachment, batch_size))
+        yield partial(how, Loop(model, protocol, noise, keys, attachment, batch_size, plans))

@@ -200,6 +200,10 @@ def test_classification(run):
     for way in (none, lgtm):
         assert way["differences"]["ours"]["errors"] < 1e-5
         assert way["differences"]["ours"]["predictions"] == 0
+    # what is not to agree with the plain loop is only timed
+    assert classification.SHARED not in none["seconds"]
+    assert len(lgtm["seconds"][classification.SHARED]) == 1
+    assert classification.SHARED not in lgtm["differences"]
     assert len(content["bars"]) == 1
 
 

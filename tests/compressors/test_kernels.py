@@ -202,7 +202,7 @@ def test_lgtm_decides_the_same(device, dtype):
 @cuda
 @types
 @pytest.mark.parametrize("channels", [320, 640, 1152])
-@pytest.mark.parametrize("sides", [(64, 64), (63, 65)], ids=str)
+@pytest.mark.parametrize("sides", [(64, 64), (63, 65), (32, 32), (16, 16)], ids=str)
 def test_at_size(dtype, channels, sides):
     grid = TokenGrid(*sides)
     x = tokens("cuda", 2, grid.tokens, channels, dtype=dtype)
