@@ -49,6 +49,21 @@ class Loop:
             )
 
     @torch.inference_mode()
+    def race(self) -> Scores:
+        """As `ours`, but drop each class as soon as it can hardly win any more."""
+        protocol = Classify(self.protocol.samples, strategy="race", loss=self.protocol.loss)
+        count = len(self.model.latents)
+        prepared = (first_ids(count), [()] * count, self.model.latents, self.noise, self.keys)
+        with Sharing(self.model.backbone.denoiser, self.attachment, self.plans) as sharing:
+            sharing.conditions(self.model.condition)
+            track = protocol.track(self.model.backbone, sharing, self.batch_size)
+            found = [scores for *_, scores in track.in_groups([prepared], lambda count: None)]
+        return Scores(
+            torch.cat([scores.trials for scores in found]),
+            torch.cat([scores.predictions for scores in found]),
+        )
+
+    @torch.inference_mode()
     def plain(self) -> Scores:
         """Go image by image and batch by batch, share nothing, and fetch every error."""
         model, protocol = self.model, self.protocol
