@@ -33,6 +33,7 @@ class Loop:
     attachment: Attachment | None
     batch_size: int
     plans: str = "per_class"
+    smallest_batch: int = 1
 
     def ours(self) -> Scores:
         """Pack the evaluations of all images into batches, and do shared work once."""
@@ -45,6 +46,7 @@ class Loop:
                 self.noise,
                 sharing,
                 batch_size=self.batch_size,
+                smallest_batch=self.smallest_batch,
                 sample_keys=self.keys,
             )
 
@@ -105,8 +107,10 @@ def side(
     batch_size: int,
     seed: int,
     plans: str = "per_class",
+    smallest_batch: int = 1,
 ) -> Iterator[Callable[[], Scores]]:
     """A side to time: the classification by ``Loop.ours`` or ``Loop.plain``."""
     noise, keys = keyed_noise(protocol, model.latents, first_ids(len(model.latents)), seed)
     with attached(model.backbone.denoiser, compressor, seed=seed) as attachment:
-        yield partial(how, Loop(model, protocol, noise, keys, attachment, batch_size, plans))
+        loop = Loop(model, protocol, noise, keys, attachment, batch_size, plans, smallest_batch)
+        yield partial(how, loop)

@@ -200,12 +200,13 @@ def test_classification(run):
     for way in (none, lgtm):
         assert way["differences"]["ours"]["errors"] < 1e-5
         assert way["differences"]["ours"]["predictions"] == 0
+        assert way["differences"][classification.PADDED]["errors"] < 1e-5
     # what is not to agree with the plain loop is only timed
     assert classification.SHARED not in none["seconds"]
     assert len(lgtm["seconds"][classification.SHARED]) == 1
     assert len(none["seconds"][classification.RACE]) == 1
-    assert lgtm["differences"].keys() == {"ours"}
-    assert len(content["bars"]) == 1
+    assert lgtm["differences"].keys() == {"ours", classification.PADDED}
+    assert len(content["bars"]) == 2
 
 
 def test_generation(run):
