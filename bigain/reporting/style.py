@@ -45,8 +45,10 @@ FIXED = {
     "L-GTM, official cells": Style("#8B1A1A", "<"),
     "L-GTM, highest": Style("#F29A86", ">"),
     "L-GTM cached": Style("#E8308C", "P"),
+    "L-GTM, official DiT default": Style("#2F4F4F", "v"),
     "ToDo": Style("#E69F00", "v"),
     "ToDo, mean": Style("#7D6608", ">"),
+    "ToDo, coarse queries": Style("#C9B037", "s"),
     "IE-KVD": Style("#7B3FA0", "P"),
     "L-GTM + IE-KVD": Style("#CC79A7", "X"),
 }
