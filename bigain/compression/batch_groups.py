@@ -96,7 +96,7 @@ class Cut:
         return Cut(places, self.start, self.repeated, together, self.most)
 
 
-def anywhere(count: int, size: int, batch: int, device: torch.device) -> Iterator[Cut]:
+def full_batches(count: int, size: int, batch: int, device: torch.device) -> Iterator[Cut]:
     """Cut ``count`` groups of ``size`` samples each into full batches."""
     for start in range(0, count * size, batch):
         stop = min(start + batch, count * size)

@@ -277,11 +277,11 @@ class Hooks:
         if groups is None:
             return self.planner(self.compressor, x, grid, t, stream)
         one, first = x[groups.first], groups.first
+        if "keys_values" in self.compressor.shortens:
+            # how keys and values are made cannot be handed on; each decides by the first's tokens
+            return self.planner(self.compressor, one[groups.group], grid, t, stream)
         plan = self.planner(self.compressor, one, grid, t[first], stream.at(first))
-        if plan.keys_values is None and plan.queries is not None:
-            return Plan(queries=plan.queries.at(groups.group))
-        # how keys and values are made cannot be handed on, but depends on the first alone, too
-        return self.planner(self.compressor, one[groups.group], grid, t, stream)
+        return plan if plan.queries is None else Plan(queries=plan.queries.at(groups.group))
 
     def _plan_of(self, index: int, samples: int) -> Plan:
         """The block's plan, or that of one sample per group if the site is given only these."""

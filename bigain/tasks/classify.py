@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bigain.backbones.base import Backbone
 from bigain.backbones.schedule import timesteps
-from bigain.compression.batch_groups import Groups, anywhere, whole_groups
+from bigain.compression.batch_groups import Groups, full_batches, whole_groups
 from bigain.compression.compilation import is_compiled
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset, labelled, select
@@ -365,7 +365,7 @@ def classify(
         s = draws.view(1, -1, 1).expand(shape).flatten()
         k = alive.unsqueeze(1).expand(shape).flatten()
         size = alive.shape[1]
-        cuts = whole_groups if sharing.plans_together else anywhere
+        cuts = whole_groups if sharing.plans_together else full_batches
         for cut in cuts(images * len(stage), size, batch_size, device):
             evaluations = len(cut.places)
             cut = cut.padded(smallest)  # those added are not looked at

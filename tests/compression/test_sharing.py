@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from bigain import compress
 from bigain.compression import architecture_of
-from bigain.compression.batch_groups import Groups, anywhere, whole_groups
+from bigain.compression.batch_groups import Groups, full_batches, whole_groups
 from bigain.compression.sharing import Sharing
 from bigain.compressors import (
     ABM,
@@ -236,7 +236,7 @@ def test_cuts_hold_every_sample_once_and_the_first_of_its_group(count, size, bat
         assert len(wide.places) == len(wide.together.group) == 70
         assert torch.equal(wide.places[: len(cut.places)], cut.places)
     assert covered == list(range(count * size))
-    plain = torch.cat([cut.places for cut in anywhere(count, size, batch, CPU)])
+    plain = torch.cat([cut.places for cut in full_batches(count, size, batch, CPU)])
     assert plain.tolist() == covered
 
 
