@@ -87,7 +87,8 @@ class Hooks:
             (`bigain.compression.sharing`), or None.
         groups: the samples that share one plan in every block of the next forward, made from the
             first of each; None plans for each sample.
-        planner: called with (compressor, x, grid, t, rng) for every plan; a profiler may wrap it.
+        planner: called with (compressor, x, grid, t, rng, block) for every plan; a profiler may
+            wrap it.
         used: whether a forward has run since the hooks were last put on the model.
     """
 
@@ -259,29 +260,31 @@ class Hooks:
         """The block's plan, made for one sample of each group while these are still equal."""
         shared, now = self.shared, self._now
         if shared is None or shared.module is not self.blocks[index].module:
-            return self._decide_together(x, grid, t, stream)
+            return self._decide_together(index, x, grid, t, stream)
         first = shared.groups.first
         one = x[first] if len(x) == len(t) else x  # attention may be given only these
-        now.once = self.planner(self.compressor, one, grid, t[first], stream.at(first))
+        now.once = self.planner(self.compressor, one, grid, t[first], stream.at(first), index)
         alone = self.sites == ("self_attention",) and not self.compressor.reuse
         if shared.attention and alone:
             return now.once  # only the attention itself uses the plan
-        if now.once.keys_values is None and now.once.queries is not None:
-            return Plan(queries=now.once.queries.at(shared.groups.group))
+        if now.once.for_any_samples:
+            return now.once.at(shared.groups.group)
         every = x if len(x) == len(t) else x[shared.groups.group]
-        return self.planner(self.compressor, every, grid, t, stream)
+        return self.planner(self.compressor, every, grid, t, stream, index)
 
-    def _decide_together(self, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream) -> Plan:
+    def _decide_together(
+        self, index: int, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream
+    ) -> Plan:
         """One plan for each of ``groups``, which have equal timesteps and draws."""
         groups = self.groups
         if groups is None:
-            return self.planner(self.compressor, x, grid, t, stream)
+            return self.planner(self.compressor, x, grid, t, stream, index)
         one, first = x[groups.first], groups.first
-        if "keys_values" in self.compressor.shortens:
-            # how keys and values are made cannot be handed on; each decides by the first's tokens
-            return self.planner(self.compressor, one[groups.group], grid, t, stream)
-        plan = self.planner(self.compressor, one, grid, t[first], stream.at(first))
-        return plan if plan.queries is None else Plan(queries=plan.queries.at(groups.group))
+        plan = self.planner(self.compressor, one, grid, t[first], stream.at(first), index)
+        if plan.for_any_samples:
+            return plan.at(groups.group)
+        # how keys and values are made cannot be handed on; each decides by the first's tokens
+        return self.planner(self.compressor, one[groups.group], grid, t, stream, index)
 
     def _plan_of(self, index: int, samples: int) -> Plan:
         """The block's plan, or that of one sample per group if the site is given only these."""
@@ -314,18 +317,19 @@ class Hooks:
 
     def _attend(self, index: int, plan: Plan, y: Tensor, module: Any) -> dict[str, Tensor]:
         """The arguments of self-attention that the plan changes, apart from the queries."""
+        given: dict[str, Tensor] = {}
         if plan.keys_values:
             checks.check_projections(self.compressor, module)
             tokens = plan.keys_values(y)
             self._now.keys[index] = tokens.shape[1]
-            return {"encoder_hidden_states": tokens}
-        queries = plan.queries
-        if queries and (queries.ragged or queries.proportional):
+            given["encoder_hidden_states"] = tokens
+        slots = plan.attended
+        if slots and (slots.ragged or slots.proportional):
             # the logarithm of an empty slot masks it
-            counts = queries.counts if queries.proportional else queries.counts.clamp(max=1)
+            counts = slots.counts if slots.proportional else slots.counts.clamp(max=1)
             exact = counts.to(torch.promote_types(y.dtype, torch.float32))
-            return {"attention_mask": exact.log().unsqueeze(1).to(y.dtype)}
-        return {}
+            given["attention_mask"] = exact.log().unsqueeze(1).to(y.dtype)
+        return given
 
     def _project(self, index: int, module: nn.Module, args: tuple) -> None:
         """Before to_k, check that the attention processor uses the keys that it was given."""

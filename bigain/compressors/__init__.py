@@ -5,6 +5,7 @@ from bigain.compressors.base import Compressor, Plan
 from bigain.compressors.compose import Cached, Compose
 from bigain.compressors.frequency import FrequencyFilter
 from bigain.compressors.iekvd import IEKVD, LinearAlpha
+from bigain.compressors.kv_merge import KVMerge
 from bigain.compressors.kv_select import KVSelect
 from bigain.compressors.lgtm import LGTM
 from bigain.compressors.sito import SiTo
@@ -20,6 +21,7 @@ __all__ = [
     "Compose",
     "Compressor",
     "FrequencyFilter",
+    "KVMerge",
     "KVSelect",
     "LinearAlpha",
     "Plan",

@@ -61,7 +61,12 @@ class ABM(Compressor):
         return frozenset({"queries"})
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
         grid.check(x)
         cells = cell_tokens(grid, self.stride, x.device)

@@ -20,11 +20,29 @@ class Plan:
 
     Attributes:
         queries: the map that shortens the sequence, or None to keep it at full length.
-        keys_values: a function [B, N, C] -> [B, M, C] for keys and values only, or None.
+        keys_values: a map, or another function [B, N, C] -> [B, M, C], for keys and values only; or
+            None to take them from the queries' tokens.
     """
 
     queries: TokenMap | None = None
     keys_values: Callable[[Tensor], Tensor] | None = None
+
+    def at(self, samples: Tensor) -> "Plan":
+        """The plan for these samples, int64 [S], in this order; samples may repeat."""
+        queries, keys = self.queries, self.keys_values
+        assert keys is None or isinstance(keys, TokenMap)  # as `for_any_samples` says
+        return Plan(queries and queries.at(samples), keys and keys.at(samples))
+
+    @property
+    def for_any_samples(self) -> bool:
+        """Whether the plan consists of maps, so that `at` can hand it on to other samples."""
+        return self.keys_values is None or isinstance(self.keys_values, TokenMap)
+
+    @property
+    def attended(self) -> TokenMap | None:
+        """The map whose slots are the keys, or None if the keys are made in another way."""
+        found = self.queries if self.keys_values is None else self.keys_values
+        return found if isinstance(found, TokenMap) else None
 
 
 class Compressor:
@@ -67,7 +85,12 @@ class Compressor:
         return self
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
         """Decide what to do with a block's tokens.
 
@@ -78,6 +101,8 @@ class Compressor:
             t: the diffusion timestep of each sample, [B]. Only alpha schedules read it.
             rng: keyed random numbers. Only random methods read them. None means seed 0 and the
                 same draw for every sample.
+            block: the position of the block among the compressed ones, in forward order. Only
+                methods that vary with depth read it.
 
         Raises:
             ValueError: if ``x`` does not fit ``grid``, or the method cannot handle this grid.

@@ -9,6 +9,7 @@ from bigain.compressors.abm import ABM
 from bigain.compressors.base import Compressor
 from bigain.compressors.frequency import FrequencyFilter
 from bigain.compressors.iekvd import IEKVD
+from bigain.compressors.kv_merge import KVMerge
 from bigain.compressors.kv_select import KVSelect
 from bigain.compressors.lgtm import LGTM
 from bigain.compressors.sito import SiTo
@@ -20,6 +21,7 @@ NAMES: dict[str, type[Compressor]] = {
     "abm": ABM,
     "frequency": FrequencyFilter,
     "iekvd": IEKVD,
+    "kv_merge": KVMerge,
     "kv_select": KVSelect,
     "lgtm": LGTM,
     "sito": SiTo,

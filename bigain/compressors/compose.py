@@ -61,9 +61,14 @@ class Compose(Compressor):
         return Compose(*(part.scheduled(timesteps) for part in self.parts))
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
-        plans = [part.plan(x, grid, t, rng) for part in self.parts]
+        plans = [part.plan(x, grid, t, rng, block) for part in self.parts]
         downsampled = any(p.keys_values for p in plans)
         if downsampled and any(p.queries and p.queries.proportional for p in plans):
             raise ValueError(
@@ -116,6 +121,11 @@ class Cached(Compressor):
         return Cached(self.compressor.scheduled(timesteps))
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
-        return self.compressor.plan(x, grid, t, rng)
+        return self.compressor.plan(x, grid, t, rng, block)

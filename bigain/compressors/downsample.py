@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bigain.compressors import places
 from bigain.compressors.base import check_whole
-from bigain.compressors.tokens import TokenGrid, TokenMap
+from bigain.compressors.constant import constant
+from bigain.compressors.tokens import TokenGrid, TokenMap, take
+from bigain.utils.randomness import KeyedStream
 
 
 class Factors(dict[int, int]):
@@ -61,8 +64,54 @@ def check_fits(name: str, factor: int, grid: TokenGrid) -> None:
         )
 
 
-def nearest(x: Tensor, grid: TokenGrid, factor: int) -> Tensor:
-    """The token nearest to each coarse cell's centre, [B, N, C] to [B, (h//s)*(w//s), C].
+# Which token of each cell is taken for it: the one nearest to its centre, one place that changes
+# from block to block, or a random one.
+PLACES = ("fixed", "cycle", "random")
+
+
+def taken(
+    place: str, x: Tensor, grid: TokenGrid, factor: int, rng: KeyedStream | None, block: int
+) -> Tensor:
+    """The token that is taken from each cell, int64 [cells], or [B, cells] if it is drawn.
+
+    Args:
+        place: one of `PLACES`.
+        x: [B, N, C].
+    """
+    if place == "fixed" or factor == 1:
+        return centres(grid, factor, x.device)
+    if place == "cycle":
+        return starts(grid, factor, places.in_block(block, factor), x.device)
+    first = starts(grid, factor, 0, x.device)
+    chosen = places.drawn(rng, x, factor, len(first))
+    return first + chosen // factor * grid.width + chosen % factor
+
+
+def pick(x: Tensor, index: Tensor) -> Tensor:
+    """The tokens of ``x`` [B, N, C] that `taken` names, [B, cells, C]."""
+    if index.ndim == 1:
+        return x.index_select(1, index)
+    return take(x, index if len(index) == len(x) else index.expand(len(x), -1))
+
+
+@constant
+def starts(grid: TokenGrid, factor: int, place: int, device: torch.device) -> Tensor:
+    """The token at one place of each cell, int64 [(h//s)*(w//s)].
+
+    Args:
+        place: its number, row by row, among the s*s at the top left of the cell, which is larger
+            where s does not divide the sides.
+    """
+    rows, columns = (
+        [i * side // (side // factor) + offset for i in range(side // factor)]
+        for side, offset in zip((grid.height, grid.width), divmod(place, factor), strict=True)
+    )
+    return torch.tensor([r * grid.width + c for r in rows for c in columns], device=device)
+
+
+@constant
+def centres(grid: TokenGrid, factor: int, device: torch.device) -> Tensor:
+    """The token nearest to each coarse cell's centre, int64 [(h//s)*(w//s)].
 
     A cell spans h/(h//s) x w/(w//s) tokens, as in torch's nearest-exact mode. If s divides both
     sides, the result is token s//2 of each cell along either axis (bottom-right at s=2).
@@ -71,8 +120,12 @@ def nearest(x: Tensor, grid: TokenGrid, factor: int) -> Tensor:
         [(2 * i + 1) * side // (2 * (side // factor)) for i in range(side // factor)]
         for side in (grid.height, grid.width)
     )
-    index = [r * grid.width + c for r in rows for c in columns]
-    return x[:, index]
+    return torch.tensor([r * grid.width + c for r in rows for c in columns], device=device)
+
+
+def nearest(x: Tensor, grid: TokenGrid, factor: int) -> Tensor:
+    """The tokens at `centres`, [B, N, C] to [B, (h//s)*(w//s), C]."""
+    return pick(x, centres(grid, factor, x.device))
 
 
 def cells_map(x: Tensor, grid: TokenGrid, factor: int, keep: bool) -> TokenMap:

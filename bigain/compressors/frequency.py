@@ -53,7 +53,12 @@ class FrequencyFilter(Compressor):
         return False
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
         grid.check(x)
         downsample.check_fits("FrequencyFilter", self.factor, grid)

@@ -11,6 +11,7 @@ from bigain.compressors import downsample
 from bigain.compressors.base import (
     Compressor,
     Plan,
+    check_choice,
     check_number,
     plain_numbers,
     strength,
@@ -61,6 +62,7 @@ class IEKVD(Compressor):
             classifies with 0.9, and generates on the U-Net with LinearAlpha(noise=0.8, clean=1.2),
             whose fields may also be given as a mapping. "task" lets `suited` choose between these
             two.
+        place: which token of each cell counts as the nearest, as in :class:`bigain.ToDo`.
 
     Example:
         >>> import bigain
@@ -70,10 +72,12 @@ class IEKVD(Compressor):
 
     factor: int | Mapping[int, int] = strength(2)
     alpha: float | LinearAlpha | Mapping[str, float] | str = CONSTANT
+    place: str = "fixed"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         object.__setattr__(self, "factor", downsample.checked_factor("IEKVD", self.factor))
+        check_choice("IEKVD", "place", self.place, downsample.PLACES)
         if isinstance(self.alpha, Mapping):
             object.__setattr__(self, "alpha", LinearAlpha(**dict[str, Any](self.alpha)))
         elif not isinstance(self.alpha, int | float | LinearAlpha) and self.alpha != "task":
@@ -104,7 +108,12 @@ class IEKVD(Compressor):
         return False
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
         grid.check(x)
         factor = downsample.factor_at("IEKVD", self.factor, grid)
@@ -119,10 +128,11 @@ class IEKVD(Compressor):
             alpha = self.alpha(t).to(x.device).view(-1, 1, 1)
         else:
             alpha = float(self.alpha)  # type: ignore[arg-type]
+        index = downsample.taken(self.place, x, grid, factor, rng, block)
 
         def keys_values(y: Tensor) -> Tensor:
             coarse = downsample.mean(y, grid, factor)
-            fine = downsample.nearest(y, grid, factor)
+            fine = downsample.pick(y, index)
             weight = alpha.to(y.dtype) if isinstance(alpha, Tensor) else alpha
             return torch.lerp(coarse, fine, weight)
 

@@ -59,7 +59,12 @@ class KVSelect(Compressor):
         return frozenset({"keys_values"})
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
         grid.check(x)
         scores = score(self.score, x, grid)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bigain.compressors import places
 from bigain.compressors.base import (
     Compressor,
     Plan,
@@ -35,7 +36,8 @@ class LGTM(Compressor):
         cells: "paper" takes the minimum over the cell itself. "official" reproduces the published
             code, which takes it over stride**2 consecutive tokens of the flattened grid and uses
             that position within the cell (docs/fidelity.md, trap 1).
-        destinations: the "lowest" score (the paper) or, as the opposite, the "highest".
+        destinations: the "lowest" score (the paper); as the opposite, the "highest"; or "cycle",
+            the lowest in the first block, the second lowest in the next, and so on around.
         score: a name of :data:`bigain.compressors.spectrum.SCORES` (paper, Table 8).
         merge: "mean", "mlerp" or "keep", as in :class:`bigain.ToMe`.
         proportional, windows: as in :class:`bigain.ToMe`.
@@ -62,7 +64,7 @@ class LGTM(Compressor):
         plain_numbers(self)
         check_ratio("LGTM", self.ratio, self.stride)
         check_choice("LGTM", "cells", self.cells, ("paper", "official"))
-        check_choice("LGTM", "destinations", self.destinations, ("lowest", "highest"))
+        check_choice("LGTM", "destinations", self.destinations, ("lowest", "highest", "cycle"))
         check_choice("LGTM", "score", self.score, tuple(SCORES))
         check_choice("LGTM", "merge", self.merge, MERGES)
         check_whole("LGTM", "windows", self.windows, 1)
@@ -72,10 +74,12 @@ class LGTM(Compressor):
                     f"LGTM: protect takes share and tokens, got {dict(self.protect)!r}"
                 )
             object.__setattr__(self, "protect", Protect(**self.protect))
-        if self.protect is not None and (self.windows > 1 or self.cells == "official"):
+        whole = self.windows == 1 and self.cells == "paper" and self.destinations != "cycle"
+        if self.protect is not None and not whole:
             raise ValueError(
-                "LGTM: protect works with windows=1 and cells=paper alone, because every window "
-                "needs a destination that is not protected; change these, or remove protect"
+                "LGTM: protect works with windows=1, cells=paper and destinations of the lowest or "
+                "highest score alone, because destinations must not be protected; change these, or "
+                "remove protect"
             )
 
     @property
@@ -88,7 +92,12 @@ class LGTM(Compressor):
         return replace(self, protect=replace(self.protect, timesteps=timesteps))
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
         grid.check(x)
         scores = score(self.score, x, grid)
@@ -108,7 +117,7 @@ class LGTM(Compressor):
             )
         else:
             scores = scores.unflatten(1, (-1, self.stride**2))
-        chosen = scores.argmin(-1) if self.destinations == "lowest" else scores.argmax(-1)
+        chosen = places.by_score(scores, self.destinations, block)
         queries = merge_into(
             x,
             chosen,

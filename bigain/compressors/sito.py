@@ -56,7 +56,12 @@ class SiTo(Compressor):
         return frozenset({"queries"})
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
         grid.check(x)
         dropped = int(self.ratio * grid.tokens)

@@ -26,6 +26,9 @@ class ToDo(Compressor):
         factor: side of a coarse cell in tokens; 1 changes nothing. A mapping such as {64: 4, 32: 2}
             gives one for each height of the token grid, where blocks have several.
         pool: the "nearest" token to the centre of each cell, or the cell's "mean".
+        place: which token "nearest" takes: the "fixed" one at the centre; one that moves from block
+            to block in a "cycle"; or one drawn at "random" for every cell, image, timestep and
+            block.
         queries: "full", or "coarse" for attention on the coarse grid alone, whose output is copied
             back to the tokens of each cell: the control for what whole queries are worth.
 
@@ -37,12 +40,19 @@ class ToDo(Compressor):
 
     factor: int | Mapping[int, int] = strength(2)
     pool: str = "nearest"
+    place: str = "fixed"
     queries: str = "full"
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         object.__setattr__(self, "factor", downsample.checked_factor("ToDo", self.factor))
         check_choice("ToDo", "pool", self.pool, ("nearest", "mean"))
+        check_choice("ToDo", "place", self.place, downsample.PLACES)
+        if self.place != "fixed" and (self.pool == "mean" or self.queries == "coarse"):
+            raise ValueError(
+                f"ToDo: place={self.place} moves the token that pool=nearest takes for "
+                "queries=full; set these, or place=fixed"
+            )
         check_choice("ToDo", "queries", self.queries, ("full", "coarse"))
 
     @property
@@ -54,12 +64,19 @@ class ToDo(Compressor):
         return False
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
         grid.check(x)
         factor = downsample.factor_at("ToDo", self.factor, grid)
         if self.queries == "coarse":
             coarse = downsample.cells_map(x, grid, factor, keep=self.pool == "nearest")
             return Plan(queries=coarse)
-        pool = downsample.nearest if self.pool == "nearest" else downsample.mean
-        return Plan(keys_values=partial(pool, grid=grid, factor=factor))
+        if self.pool == "mean":
+            return Plan(keys_values=partial(downsample.mean, grid=grid, factor=factor))
+        index = downsample.taken(self.place, x, grid, factor, rng, block)
+        return Plan(keys_values=partial(downsample.pick, index=index))

@@ -147,6 +147,10 @@ class TokenMap:
             return take(y, self.kept)
         return self._lengthened(y, self._means(y)) if self.mlerp else self._means(y)
 
+    def __call__(self, y: Tensor) -> Tensor:
+        """`apply`, so that a map can stand where a function of tokens is wanted."""
+        return self.apply(y)
+
     def _means(self, y: Tensor) -> Tensor:
         members, starts = self._bags()
         if kernels.usable(y):

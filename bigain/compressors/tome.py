@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from bigain.compressors import places
 from bigain.compressors.base import (
     Compressor,
     Plan,
     check_choice,
     check_ratio,
     check_whole,
-    keyed,
     plain_numbers,
     strength,
 )
@@ -19,7 +18,7 @@ from bigain.compressors.matching import merge_into
 from bigain.compressors.tokens import MERGES, TokenGrid
 from bigain.utils.randomness import KeyedStream
 
-DESTINATIONS = ("random", "first", "unpaired")
+DESTINATIONS = ("random", "first", "cycle", "unpaired")
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,9 @@ class ToMe(Compressor):
         ratio: share of the tokens to merge away, at most 1 - 1/stride**2.
         stride: side of a cell in tokens; each cell has one destination.
         destinations: "random", drawn anew for every image, timestep and block; "first", the
-            top-left token of each cell; or "unpaired", drawn anew for every class as well, which
-            shows the cost of the published code's new draw for every batch (task=classify only).
+            top-left token of each cell; "cycle", one place of every cell, which changes from block
+            to block; or "unpaired", drawn anew for every class as well, which shows the cost of the
+            published code's new draw for every batch (task=classify only).
         merge: what a destination holds after merging: the "mean"; "mlerp", the mean made as long as
             the longest token merged into it; or "keep", the destination itself.
         proportional: add the logarithm of the number of tokens in a slot to the logits of
@@ -67,14 +67,20 @@ class ToMe(Compressor):
         return self.destinations != "unpaired"
 
     def plan(
-        self, x: Tensor, grid: TokenGrid, t: Tensor | None = None, rng: KeyedStream | None = None
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
     ) -> Plan:
         grid.check(x)
         cells = (grid.height // self.stride) * (grid.width // self.stride)
-        if self.destinations == "first":
-            chosen = torch.zeros(len(x), cells, dtype=torch.int64, device=x.device)
+        if self.destinations in ("first", "cycle"):
+            place = 0 if self.destinations == "first" else places.in_block(block, self.stride)
+            chosen = places.same(place, x, cells)
         else:
-            chosen = keyed(rng, x).integers(self.stride**2, cells).expand(len(x), -1)
+            chosen = places.drawn(rng, x, self.stride, cells)
         merged = int(self.ratio * grid.tokens)
         queries = merge_into(
             x,

@@ -24,7 +24,7 @@ from bigain.compression import Attachment, Block
 from bigain.compression.batch_groups import padded
 from bigain.compression.signature import Signature
 from bigain.compressors import Compressor, Plan, TokenGrid
-from bigain.compressors.tokens import take
+from bigain.compressors.tokens import TokenMap, take
 from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError
 from bigain.metrics.spectrum import band_product, coherence, retention
@@ -243,16 +243,18 @@ def watching(attachment: Attachment, bands: int, height: int, width: int) -> Ite
         plans[grid] = planner(compressor, x, grid, *rest)
         return plans[grid]
 
-    def look(block: Block, signature: Signature, _: Any, args: tuple, kwargs: dict) -> None:
+    def look(
+        block: Block, signature: Signature, _: Any, args: tuple, kwargs: dict, __: Any
+    ) -> None:
         x = signature.read("hidden_states", args, kwargs)
         grid = attachment.architecture.grid(block.place, height, width)
-        # just made by the attachment's hook, or that of an earlier block, reused
+        # made in this block, or in an earlier one and reused
         seen.append(_look(attachment.compressor, plans[grid], x, grid, bands))
 
     attachment.planner = remembered
-    # after the attachment's own hooks, which plan
+    # after the block, whose attention's input may decide
     hooks = [
-        block.module.register_forward_pre_hook(
+        block.module.register_forward_hook(
             partial(look, block, Signature(block.module)), with_kwargs=True
         )
         for block in attachment.blocks
@@ -273,17 +275,19 @@ def _look(compressor: Compressor, plan: Plan, x: Tensor, grid: TokenGrid, bands:
     """Where both fields are shortened, slots and roles are of the queries.
 
     What is left of x is the map's undo of its apply; of keys and values, each token's coarse one
-    (nearest-exact). It is measured on the tokens that the compressor decides on, before the norm,
-    and without the rounding of half precision.
+    (nearest-exact). It is measured on the block's input, before the norm, whatever decides, and
+    without the rounding of half precision.
     """
     x = x.double()
     left: dict[str, Tensor] = {}
-    if plan.keys_values:
+    if plan.keys_values and not isinstance(plan.keys_values, TokenMap):
         slots, roles, pruned = _coarse(plan.keys_values, x, grid)
         left["keys_values"] = take(plan.keys_values(x), slots)
-    if plan.queries:
-        queries = plan.queries
-        left["queries"] = queries.undo(queries.apply(x))
+    for field in ("keys_values", "queries"):  # the last one is drawn
+        queries = getattr(plan, field)
+        if not isinstance(queries, TokenMap):
+            continue
+        left[field] = queries.undo(queries.apply(x))
         leads = None
         if queries.kept is not None:
             leads = _marked(queries.kept, queries.counts > 0, grid.tokens)

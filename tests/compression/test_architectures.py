@@ -292,9 +292,9 @@ def test_a_new_family_takes_an_adapter_and_its_registration(named, monkeypatch):
     with compress(pipeline, LGTM(0.5)) as attachment:
         planner = attachment.planner
 
-        def watch(compressor, x, grid, t, rng):
+        def watch(compressor, x, grid, t, rng, block):
             seen.append((grid, t.tolist()))
-            return planner(compressor, x, grid, t, rng)
+            return planner(compressor, x, grid, t, rng, block)
 
         attachment.planner = watch
         assert (run() - plain).abs().max() > 1e-3

@@ -150,9 +150,9 @@ def test_both_halves_of_guidance_draw_the_same_numbers(kind, pipeline):
     with compress(pipe, ToMe(0.5)) as attachment:
         planner = attachment.planner
 
-        def watch(compressor, x, grid, t, rng):
+        def watch(compressor, x, grid, t, rng, block):
             seen.append(rng.keys.tolist())
-            return planner(compressor, x, grid, t, rng)
+            return planner(compressor, x, grid, t, rng, block)
 
         attachment.planner = watch
         generate(pipe)
@@ -600,9 +600,9 @@ def test_autocast_decides_in_full_precision(dit):
     with compress(dit.model, LGTM(0.5)) as attachment:
         planner = attachment.planner
 
-        def watch(compressor, x, grid, t, rng):
+        def watch(compressor, x, grid, t, rng, block):
             seen.append((x.float() @ x.float().mT).dtype)
-            return planner(compressor, x, grid, t, rng)
+            return planner(compressor, x, grid, t, rng, block)
 
         attachment.planner = watch
         with torch.autocast("cpu", dtype=torch.bfloat16):

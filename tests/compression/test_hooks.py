@@ -22,9 +22,9 @@ def draws(attachment: Any) -> list[tuple[int, ...]]:
     seen: list[tuple[int, ...]] = []
     planner = attachment.planner
 
-    def watch(compressor, x, grid, t, rng):
+    def watch(compressor, x, grid, t, rng, block):
         seen.append(tuple(rng.keys.tolist()))
-        return planner(compressor, x, grid, t, rng)
+        return planner(compressor, x, grid, t, rng, block)
 
     attachment.planner = watch
     return seen
@@ -33,11 +33,11 @@ def draws(attachment: Any) -> list[tuple[int, ...]]:
 class Broken(LGTM):
     """Fails at the second block of a forward."""
 
-    def plan(self, x, grid, t=None, rng=None):
+    def plan(self, x, grid, t=None, rng=None, block=0):
         if "planned" in self.__dict__:
             raise ArithmeticError("inside a forward")
         self.__dict__["planned"] = True
-        return super().plan(x, grid, t, rng)
+        return super().plan(x, grid, t, rng, block)
 
 
 @both_models

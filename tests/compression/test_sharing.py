@@ -16,6 +16,7 @@ from bigain.compressors import (
     LGTM,
     Cached,
     Compose,
+    KVMerge,
     KVSelect,
     LinearAlpha,
     SiTo,
@@ -154,7 +155,14 @@ def test_a_dit_plans_its_first_block_once_a_group(dit):
 @pytest.mark.parametrize("decide_on", ["block_input", "attention_input"])
 @pytest.mark.parametrize(
     "compressor",
-    [ToMe(0.5), SiTo(0.5), LGTM(0.5), LGTM(0.5, merge="keep", proportional=True), KVSelect(2)],
+    [
+        ToMe(0.5),
+        SiTo(0.5),
+        LGTM(0.5),
+        LGTM(0.5, merge="keep", proportional=True),
+        KVSelect(2),
+        KVMerge(0.5, proportional=True),
+    ],
     ids=repr,
 )
 @pytest.mark.parametrize("kind", ["unet", "dit"])
@@ -176,9 +184,10 @@ def test_all_classes_follow_the_plan_of_the_first(kind, compressor, decide_on, r
         attachment.planner, attachment.sample_keys = keep, keys[first]
         alone = forward(golden, x[first], t[first], condition[classes[first]])
 
-        def follow(compressor, _, grid, t, rng):  # with the tokens of the first of each group
+        # with the tokens of the first of each group
+        def follow(compressor, _, grid, t, rng, block):
             x, *_ = plans.pop(0)
-            return plan(compressor, x[group], grid, t, rng)
+            return plan(compressor, x[group], grid, t, rng, block)
 
         attachment.planner, attachment.sample_keys = follow, keys
         want = forward(golden, x, t, condition[classes])

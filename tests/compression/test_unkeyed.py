@@ -73,7 +73,7 @@ class Pairs(Compressor):
     def shortens(self) -> frozenset[str]:
         return frozenset({"queries"})
 
-    def plan(self, x: Tensor, grid: TokenGrid, t: Any = None, rng: Any = None) -> Plan:
+    def plan(self, x, grid, t=None, rng=None, block=0):
         order = torch.arange(grid.tokens).repeat(len(x), 1)
         if int(t[0]) >= self.since:
             order = draw(self.kind, x, grid.tokens, rng)

@@ -76,7 +76,7 @@ def test_ragged_batch_equals_its_samples(name, request):
     golden = request.getfixturevalue(name).double()
     seen: list[Tensor] = []
 
-    def watch(compressor, x, grid, t, rng):
+    def watch(compressor, x, grid, t, rng, block):
         seen.append(cell_scores(x, grid))
         return compressor.plan(x, grid, t, rng)
 
@@ -86,7 +86,7 @@ def test_ragged_batch_equals_its_samples(name, request):
     compressor = ABM(threshold=seen[0].median().item())
     filled: list[Tensor] = []
 
-    def count(compressor, x, grid, t, rng):
+    def count(compressor, x, grid, t, rng, block):
         made = compressor.plan(x, grid, t, rng)
         filled.append((made.queries.counts > 0).sum(1))
         return made

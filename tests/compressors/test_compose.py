@@ -100,9 +100,9 @@ def test_cached_plans_once_a_grid_and_forward(unet, compressor, plans):
     with compress(unet.model, compressor, blocks="all") as attachment:
         planner = attachment.planner
 
-        def count(compressor, x, grid, t, rng):
+        def count(compressor, x, grid, t, rng, block):
             seen.append((grid.height, grid.width))
-            return planner(compressor, x, grid, t, rng)
+            return planner(compressor, x, grid, t, rng, block)
 
         attachment.planner = count
         for forward in (1, 2):

@@ -16,6 +16,7 @@ from bigain.compressors import (
     Cached,
     Compose,
     FrequencyFilter,
+    KVMerge,
     KVSelect,
     LinearAlpha,
     SiTo,
@@ -42,6 +43,12 @@ COMPRESSORS = {
     "high": FrequencyFilter("high"),
     "low_cells": FrequencyFilter("low", domain="cells"),
     "high_cells": FrequencyFilter("high", domain="cells"),
+    "tome_cycle": ToMe(0.5, destinations="cycle"),
+    "lgtm_cycle": LGTM(0.5, destinations="cycle"),
+    "todo_random": ToDo(2, place="random"),
+    "iekvd_cycle": IEKVD(2, place="cycle"),
+    "kv_merge": KVMerge(0.5),
+    "kv_merge_proportional": KVMerge(0.5, destinations="lowest", proportional=True),
     "kv_cells": KVSelect(2),
     "kv_grid": KVSelect(ratio=0.75, keep="highest"),
     "lgtm_proportional": LGTM(0.5, proportional=True),
@@ -51,6 +58,7 @@ COMPRESSORS = {
     "todo_coarse": ToDo(2, queries="coarse"),
     "todo_by_height": ToDo({16: 2, 8: 4, 4: 2, 2: 1}, pool="mean"),
     "compose": Compose(LGTM(0.5), ToDo(2)),
+    "compose_merge": Compose(ToMe(0.3), KVMerge(0.5, proportional=True)),
     "compose_select": Compose(LGTM(0.5), KVSelect(2)),
 }
 every_compressor = pytest.mark.parametrize("name", COMPRESSORS)
@@ -106,9 +114,9 @@ def test_latents_of_other_shapes(unet, name, size, blocks):
     with compress(golden.model, COMPRESSORS[name], blocks=blocks) as attachment:
         planner = attachment.planner
 
-        def watch(compressor, x, grid, t, rng):
+        def watch(compressor, x, grid, t, rng, block):
             grids.add((grid.height, grid.width))
-            return planner(compressor, x, grid, t, rng)
+            return planner(compressor, x, grid, t, rng, block)
 
         attachment.planner = watch
         out = golden(**inputs)

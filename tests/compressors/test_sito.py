@@ -21,7 +21,7 @@ CASES = {
 class HalfSiTo(SiTo):
     """Decides as the reference does: in float16, ties broken by the order of an unstable sort."""
 
-    def plan(self, x: Tensor, grid: TokenGrid, t=None, rng=None) -> Plan:
+    def plan(self, x: Tensor, grid: TokenGrid, t=None, rng=None, block=0) -> Plan:
         batch, tokens = x.shape[:2]
         dropped = int(self.ratio * tokens)
         z = F.normalize(x.half(), dim=-1)

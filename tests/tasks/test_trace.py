@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from bigain import compress
 from bigain.compression import Attachment
+from bigain.compression.architectures import DECIDE_ON
 from bigain.compressors import (
     IEKVD,
     LGTM,
@@ -46,7 +47,7 @@ class Pairs(Compressor):
     def shortens(self):
         return frozenset({"queries"})
 
-    def plan(self, x, grid, t=None, rng=None):
+    def plan(self, x, grid, t=None, rng=None, block=0):
         token = torch.arange(grid.tokens)
         destinations = token - (token % grid.width) % 2
         size = grid.height * ((grid.width + 1) // 2)
@@ -84,12 +85,12 @@ def run(configure):
 def look(unet):
     """The rows of the golden U-Net's three samples under a compressor, as arrays."""
 
-    def traced(compressor, ids=("a", "b", "c"), times=(50, 900), blocks="default"):
+    def traced(compressor, ids=("a", "b", "c"), times=(50, 900), **where):
         generator = torch.Generator().manual_seed(0)
         latents = torch.randn(3, *unet.inputs["sample"].shape[1:], generator=generator)
         picked = ["abc".index(i) for i in ids]
         text = unet.inputs["encoder_hidden_states"][picked]
-        with compress(unet.model, compressor, blocks=blocks) as attachment:
+        with compress(unet.model, compressor, **where) as attachment:
             planner, hooks = attachment.planner, unet.hooks()
             found = trace(
                 TextUNet(unet.model), Trace(times, 4), latents[picked], text, ids, 0, attachment
@@ -184,6 +185,15 @@ def test_weights_that_give_nan_are_refused(overrides, save_dit, tmp_path, run):
     save_file({k: v * float("nan") for k, v in load_file(path).items()}, path)
     with pytest.raises(BiGainError, match="NaN"):
         run([*overrides, "compressor=todo", f"model.path={broken}"])
+
+
+def test_what_decides_may_be_attention_input(look):
+    """Slots are those of the block itself, and what is left is measured on the same tokens."""
+    block, attention = (look(ToDo(2), decide_on=on)[0] for on in DECIDE_ON)
+    assert all(np.array_equal(block[key], attention[key]) for key in block)
+    block, attention = (look(LGTM(0.5), times=(50,), decide_on=on)[0] for on in DECIDE_ON)
+    assert np.array_equal(block["before"][:6], attention["before"][:6])
+    assert not np.array_equal(block["slots"], attention["slots"])
 
 
 def test_every_block_of_a_unet(look):
