@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigain.compression.architectures import DECIDE_ON, SITES, Architecture, Block
+from bigain.compression.architectures import DECIDE_ON, SITES, Architecture, Block, Part
 from bigain.compressors import Compressor, Plan
 
 OUTSIDE = (
@@ -23,9 +23,12 @@ def check_sites(compressor: Compressor, blocks: Sequence[Block], sites: Sequence
     if not sites or any(site not in list(SITES) for site in sites):
         raise ValueError(f"sites must be some of {names}; got {list(sites)}")
     for site in sites:
-        if any(block.site(site) is None for block in blocks):
-            raise ValueError(f"this model's blocks have no {site}; remove it from sites")
-        if site == "self_attention" and any(b.module.only_cross_attention for b in blocks):
+        if missing := [block.place for block in blocks if not block.parts(site)]:
+            some = len(missing) < len(blocks)
+            whose = f"of these blocks, {missing}" if some else "this model's blocks"
+            otherwise = ", or name others in blocks" if some else ""
+            raise ValueError(f"{whose} have no {site}; remove it from sites{otherwise}")
+        if site == "self_attention" and any(block.text_only for block in blocks):
             raise ValueError(
                 "some of these blocks attend to the text alone and have no self_attention; "
                 "name others in blocks"
@@ -49,7 +52,7 @@ def decide_on(given: str, architecture: Architecture, blocks: Sequence[Block]) -
         raise ValueError(
             f"decide_on must be default or one of {', '.join(DECIDE_ON)}; got {given!r}"
         )
-    if given == "attention_input" and any(b.module.only_cross_attention for b in blocks):
+    if given == "attention_input" and any(block.text_only for block in blocks):
         raise ValueError(
             "some of these blocks have no self-attention whose input could decide; name others in "
             "blocks, or set decide_on='block_input'"
@@ -100,8 +103,8 @@ def check_tokens(site: str, y: Tensor, plan: Plan) -> None:
         )
 
 
-def check_masks(site: str, plan: Plan, read: Callable[[str], Any]) -> None:
-    """Raise ValueError if the site was given a mask over tokens that the plan changes.
+def check_arguments(site: str, part: Part, plan: Plan, read: Callable[[str], Any]) -> None:
+    """Raise ValueError if the site was given something that depends on tokens that change.
 
     Args:
         read: returns an argument of the site's call by its name.
@@ -116,11 +119,20 @@ def check_masks(site: str, plan: Plan, read: Callable[[str], Any]) -> None:
             "IP-Adapter masks lie on the whole grid, which cross_attention here shortens; "
             "remove cross_attention from sites"
         )
+    if part.rotary and not part.text_first and read("ip_hidden_states") is not None:
+        raise ValueError(
+            "this IP-Adapter attends with queries that have not been rotated by their positions, "
+            "and compression rotates them before; call unload_ip_adapter(), or name only single "
+            "blocks in blocks"
+        )
 
 
 def check_projections(compressor: Compressor, attention: Any) -> None:
     """ValueError if one projection makes queries, keys and values from the same tokens."""
-    if not hasattr(attention, "to_kv") and "Fused" in type(attention.processor).__name__:
+    # an Attention keeps its flag when another processor unfuses it
+    flag = hasattr(attention, "unfuse_projections") and attention.fused_projections
+    by_name = not hasattr(attention, "to_kv") and "Fused" in type(attention.processor).__name__
+    if flag or by_name:
         raise ValueError(
             f"{compressor!r} takes keys and values from other tokens than queries, which the "
             "fused projection of all three cannot do; call unfuse_qkv_projections()"
@@ -134,6 +146,26 @@ def check_keys(compressor: Compressor, given: int, wanted: int) -> None:
             "this attention processor ignores encoder_hidden_states in self-attention, so "
             f"{compressor!r} has no effect; set another processor (AttnProcessor2_0), or compress "
             "the queries (ToMe, SiTo, LGTM, ABM)"
+        )
+
+
+def check_projected(compressor: Compressor, given: Sequence[int], wanted: Sequence[int]) -> None:
+    """Raise RuntimeError unless keys or values are about to be made of all tokens given."""
+    if tuple(given) != tuple(wanted):
+        raise RuntimeError(
+            "this attention processor makes keys and values of only some of its tokens "
+            f"({list(given)} of {list(wanted)}), which {compressor!r} cannot replace; set another "
+            "processor, or compress the queries (ToMe, SiTo, LGTM, ABM)"
+        )
+
+
+def check_weights(compressor: Compressor, part: Part) -> None:
+    """Raise ValueError if keys are to be weighed or hidden where attention takes no mask."""
+    if part.mask_axes is None:
+        raise ValueError(
+            f"{compressor!r} masks keys, or weighs them by the tokens that were merged into them "
+            f"(proportional=True), and {type(part.module.processor).__name__} takes no mask; "
+            "remove proportional=True, or give ABM a ratio instead of a threshold"
         )
 
 

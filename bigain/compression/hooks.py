@@ -1,9 +1,7 @@
 """A compressor's hooks on one model: plan before a block, shorten before a site, restore after."""
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
@@ -12,56 +10,15 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from bigain.compression import checks
-from bigain.compression.architectures import architecture_of, select_blocks
+from bigain.compression.architectures import Part, architecture_of, select_blocks
 from bigain.compression.batch_groups import Groups, SharedBlock
+from bigain.compression.forward_state import Forward, Place, Threads
 from bigain.compression.retrace import Retrace
+from bigain.compression.self_attention import changes, rotate
 from bigain.compression.signature import Signature
 from bigain.compression.unkeyed import check_trial, watched
 from bigain.compressors import Compressor, Plan, TokenGrid
 from bigain.utils.randomness import KeyedStream, key_of
-
-
-@dataclass
-class _Forward:
-    """What the blocks of one forward share.
-
-    Attributes:
-        height, width: size of the latent in its pixels.
-        t: the timestep of each sample, [B].
-        stream: the random numbers of each sample.
-        reusable: the first plan for each grid.
-        plans: each block's plan, by the block's position in ``Hooks.blocks``.
-        once: the plan of the block that ``Hooks.shared`` names, for one sample of each group.
-        keys: the number of keys that self-attention is given if they are shortened, by the same
-            position.
-        computed: the sites, each with the same position, that computed their output.
-        applied: how many times a plan was applied.
-    """
-
-    height: int
-    width: int
-    t: Tensor
-    stream: KeyedStream
-    reusable: dict[TokenGrid, Plan] = field(default_factory=dict)
-    plans: dict[int, Plan] = field(default_factory=dict)
-    once: Plan | None = None
-    keys: dict[int, int] = field(default_factory=dict)
-    computed: set[tuple[int, str]] = field(default_factory=set)
-    applied: int = 0
-
-
-@dataclass
-class _Running:
-    """The forward that is running, if any."""
-
-    forward: _Forward | None = None
-
-
-class _Threads(threading.local):
-    """Each thread's own `_Running`, an object because torch.compile loses a local's own values."""
-
-    def __init__(self) -> None:
-        self.own = _Running()
 
 
 def hooks_of(model: nn.Module) -> "Hooks | None":
@@ -119,9 +76,10 @@ class Hooks:
         self._purpose = key_of("compressor", seed)
         self._handles: list[Any] = []
         self._checkpointing: list[Any] = []
-        self._expected = 0
+        self._places: list[Place] = []
+        self._expected: dict[int, int] = {}  # how often each block's plan is applied
         self._watched: set[int] = set()  # blocks whose plans need no further watching
-        self._threads = _Threads()
+        self._threads = Threads()
         self.used = False
 
     @property
@@ -163,34 +121,47 @@ class Hooks:
         """Take the hooks off the model; nothing happens if they are off already."""
         while self._handles:
             self._handles.pop().remove()
-        self._threads = _Threads()
+        self._threads = Threads()
 
     def _register(self) -> None:
         # hooks are methods or partials of them, so that copying one calls __reduce_ex__
-        self._expected = len(self.blocks) * len(self.sites)
+        self._places, self._expected = [], dict.fromkeys(range(len(self.blocks)), 0)
         keep = self._handles.append
         keep(Retrace(self.model))
         keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
         keep(self.model.register_forward_hook(self._verify))
         keep(self.model.register_forward_hook(self._end, always_call=True))
         for index, block in enumerate(self.blocks):
-            before_attention = self.decide_on == "attention_input"
-            decider: Any = block.site("self_attention") if before_attention else block.module
-            plan = partial(self._plan, index, Signature(decider))
+            part = block.parts("self_attention")[0] if self.decide_on == "attention_input" else None
+            decider: Any = part.module if part else block.module
+            plan = partial(self._plan, index, part, Signature(decider))
             keep(Retrace(decider))
             keep(decider.register_forward_pre_hook(plan, with_kwargs=True))
             for site in self.sites:
-                module: Any = block.site(site)
-                before = partial(self._shorten, index, site, Signature(module))
-                keep(Retrace(module))
-                keep(module.register_forward_pre_hook(before, with_kwargs=True))
-                keep(module.register_forward_hook(partial(self._restore, index, site)))
-                computed = partial(self._compute, index, site)
-                keep(block.inside(site).register_forward_pre_hook(computed))
-                if site == "self_attention" and "keys_values" in self.compressor.shortens:
-                    self._expected += 1
-                    keep(module.to_k.register_forward_pre_hook(partial(self._project, index)))
+                for module in block.parts(site):
+                    self._places.append(Place(index, site, module))
+                    self._register_place(len(self._places) - 1)
         self._checkpointing = checks.checkpointing_modules(self.model, self.blocks)
+
+    def _register_place(self, number: int) -> None:
+        index, site, part = self._places[number]
+        keep, module = self._handles.append, part.module
+        before = partial(self._shorten, number, Signature(module))
+        keep(Retrace(module))
+        keep(module.register_forward_pre_hook(before, with_kwargs=True))
+        keep(module.register_forward_hook(partial(self._restore, number)))
+        keep(part.inside.register_forward_pre_hook(partial(self._compute, number)))
+        self._expected[index] += 1
+        if site != "self_attention":
+            return
+        if "keys_values" in self.compressor.shortens:
+            for projection in (module.to_k, module.to_v) if part.joint else (module.to_k,):
+                keep(projection.register_forward_pre_hook(partial(self._project, number)))
+                self._expected[index] += 1
+        for name in part.rotary:
+            norm = getattr(module, name)
+            keep(norm.register_forward_hook(partial(self._rotate, number, name)))
+            self._expected[index] += 1
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         """Refuse copy.deepcopy and pickle, which call this method."""
@@ -214,16 +185,21 @@ class Hooks:
         elif len(keys) != len(latent):
             raise ValueError(f"{len(keys)} sample_keys for a batch of {len(latent)}")
         stream = KeyedStream(keys.to(latent.device)).fork(self._purpose).fork(t)
-        self._threads.own.forward = _Forward(latent.shape[-2], latent.shape[-1], t, stream)
+        height, width = self.architecture.size(args, kwargs)
+        skipped = self.architecture.skipped(args, kwargs)
+        expected = sum(
+            self._expected[i] for i, b in enumerate(self.blocks) if b.place not in skipped
+        )
+        self._threads.own.forward = Forward(height, width, t, stream, expected)
 
     def _verify(self, module: nn.Module, args: tuple, output: Any) -> None:
-        checks.check_applied(self._now.applied, self._expected)
+        checks.check_applied(self._now.applied, self._now.expected)
 
     def _end(self, module: nn.Module, args: tuple, output: Any) -> None:
         self._threads.own.forward = None
 
     @property
-    def _now(self) -> _Forward:
+    def _now(self) -> Forward:
         """The forward that is running in this thread."""
         if self._threads.own.forward is None:
             raise RuntimeError(checks.OUTSIDE)
@@ -231,12 +207,24 @@ class Hooks:
 
     # Planning, before each block or its self-attention
 
-    def _plan(
-        self, index: int, signature: Signature, _: nn.Module, args: tuple, kwargs: dict
-    ) -> None:
+    def _grid(self, index: int) -> TokenGrid:
+        """The block's token grid in the forward that is running."""
         now = self._now
+        return self.architecture.grid(self.blocks[index].place, now.height, now.width)
+
+    def _plan(
+        self,
+        index: int,
+        part: Part | None,
+        signature: Signature,
+        _: nn.Module,
+        args: tuple,
+        kwargs: dict,
+    ) -> None:
+        now, grid = self._now, self._grid(index)
         x = signature.read("hidden_states", args, kwargs)
-        grid = self.architecture.grid(self.blocks[index].place, now.height, now.width)
+        if part:  # the input of attention, which may hold a text as well
+            _, x = part.split(x, grid.tokens)
         plan = now.reusable.get(grid)
         if plan is None:
             t, stream = now.t, now.stream
@@ -297,57 +285,66 @@ class Hooks:
     # Applying, before each site, and undoing, after it
 
     def _shorten(
-        self,
-        index: int,
-        site: str,
-        signature: Signature,
-        module: nn.Module,
-        args: tuple,
-        kwargs: dict,
+        self, number: int, signature: Signature, module: nn.Module, args: tuple, kwargs: dict
     ) -> tuple[tuple, dict]:
+        index, site, part = self._places[number]
+        now, count = self._now, self._grid(index).tokens
         y = signature.read("hidden_states", args, kwargs)
         plan = self._plan_of(index, len(y))
-        self._now.applied += 1
-        checks.check_tokens(site, y, plan)
-        checks.check_masks(site, plan, partial(signature.read, args=args, kwargs=kwargs))
-        values = {"hidden_states": plan.queries.apply(y) if plan.queries else y}
+        now.applied += 1
+        text, image = part.split(y, count)
+        checks.check_tokens(site, image, plan)
+        read = partial(signature.read, args=args, kwargs=kwargs)
+        checks.check_arguments(site, part, plan, read)
+        shorter = part.join(text, plan.queries.apply(image) if plan.queries else image)
+        values = {"hidden_states": shorter}
         if site == "self_attention":
-            values |= self._attend(index, plan, y, module)
+            changed = changes(self.compressor, part, plan, y, count, read)
+            changed.given = (len(shorter), shorter.shape[1])
+            now.attending[number] = changed
+            values |= changed.arguments
         return signature.replace(args, kwargs, values)
 
-    def _attend(self, index: int, plan: Plan, y: Tensor, module: Any) -> dict[str, Tensor]:
-        """The arguments of self-attention that the plan changes, apart from the queries."""
-        given: dict[str, Tensor] = {}
-        if plan.keys_values:
-            checks.check_projections(self.compressor, module)
-            tokens = plan.keys_values(y)
-            self._now.keys[index] = tokens.shape[1]
-            given["encoder_hidden_states"] = tokens
-        slots = plan.attended
-        if slots and (slots.ragged or slots.proportional):
-            # the logarithm of an empty slot masks it
-            counts = slots.counts if slots.proportional else slots.counts.clamp(max=1)
-            exact = counts.to(torch.promote_types(y.dtype, torch.float32))
-            given["attention_mask"] = exact.log().unsqueeze(1).to(y.dtype)
-        return given
+    def _project(self, number: int, module: nn.Module, args: tuple) -> tuple:
+        """Before to_k and to_v, check or replace the tokens of keys and values."""
+        changed = self._now.attending.get(number)
+        if changed is None or changed.keys is None:
+            return args
+        self._now.applied += 1
+        if changed.tokens is None:
+            checks.check_keys(self.compressor, args[0].shape[1], changed.keys)
+            return args
+        checks.check_projected(self.compressor, args[0].shape[:2], changed.given)
+        return (changed.tokens, *args[1:])
 
-    def _project(self, index: int, module: nn.Module, args: tuple) -> None:
-        """Before to_k, check that the attention processor uses the keys that it was given."""
-        wanted = self._now.keys.get(index)
-        if wanted is not None:
-            checks.check_keys(self.compressor, args[0].shape[1], wanted)
-            self._now.applied += 1
+    def _rotate(
+        self, number: int, name: str, module: nn.Module, args: tuple, output: Tensor
+    ) -> Tensor:
+        """After a norm, rotate queries or keys by their positions, which differ by sample."""
+        changed = self._now.attending.get(number)
+        if changed is None:
+            return output
+        self._now.applied += 1
+        rotation = changed.rotations.get(name)
+        return output if rotation is None else rotate(output, rotation)
 
-    def _compute(self, index: int, site: str, module: nn.Module, args: tuple) -> None:
+    def _compute(self, number: int, module: nn.Module, args: tuple) -> None:
         """Inside a site, note that its output is not one that some cache has kept."""
-        self._now.computed.add((index, site))
+        self._now.computed.add(number)
 
     def _restore(
-        self, index: int, site: str, module: nn.Module, args: tuple, output: Tensor
-    ) -> Tensor:
-        checks.check_computed(site, (index, site) in self._now.computed)
-        queries = self._plan_of(index, len(output)).queries
-        return queries.undo(output) if queries else output
+        self, number: int, module: nn.Module, args: tuple, output: Tensor | tuple
+    ) -> Tensor | tuple:
+        index, site, part = self._places[number]
+        now = self._now
+        checks.check_computed(site, number in now.computed)
+        now.attending.pop(number, None)
+        first, *others = output if isinstance(output, tuple) else (output,)
+        queries = self._plan_of(index, len(first)).queries
+        if queries:
+            before, image = part.split(first, queries.size)
+            first = part.join(before, queries.undo(image))
+        return (first, *others) if isinstance(output, tuple) else first
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager:

@@ -22,10 +22,13 @@ class Plan:
         queries: the map that shortens the sequence, or None to keep it at full length.
         keys_values: a map, or another function [B, N, C] -> [B, M, C], for keys and values only; or
             None to take them from the queries' tokens.
+        key_tokens: if ``keys_values`` is a function, int64 [M] or [B or 1, M], the token at whose
+            position each of its keys lies. Only models with rotary positions (Flux) read it.
     """
 
     queries: TokenMap | None = None
     keys_values: Callable[[Tensor], Tensor] | None = None
+    key_tokens: Tensor | None = None
 
     def at(self, samples: Tensor) -> "Plan":
         """The plan for these samples, int64 [S], in this order; samples may repeat."""

@@ -78,6 +78,7 @@ class Compose(Compressor):
         return Plan(
             queries=next((p.queries for p in plans if p.queries), None),
             keys_values=next((p.keys_values for p in plans if p.keys_values), None),
+            key_tokens=next((p.key_tokens for p in plans if p.keys_values), None),
         )
 
 

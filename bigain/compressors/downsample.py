@@ -146,8 +146,10 @@ def cells_map(x: Tensor, grid: TokenGrid, factor: int, keep: bool) -> TokenMap:
     tokens = torch.arange(grid.tokens, device=x.device)
     rows, columns = tokens // grid.width // factor, tokens % grid.width // factor
     slots = (rows * (grid.width // factor) + columns).expand(len(x), -1)
-    kept = nearest(tokens.expand(len(x), -1), grid, factor) if keep else None
-    return TokenMap(slots, grid.tokens // factor**2, kept)
+    middle = centres(grid, factor, x.device).expand(len(x), -1)
+    found = TokenMap(slots, grid.tokens // factor**2, middle if keep else None)
+    found.destinations = middle.gather(1, slots)
+    return found
 
 
 def mean(x: Tensor, grid: TokenGrid, factor: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bigain.compressors import downsample
 from bigain.compressors.base import Compressor, Plan, check_choice, check_whole, plain_numbers
+from bigain.compressors.constant import positions
 from bigain.compressors.tokens import TokenGrid, precise
 from bigain.utils.randomness import KeyedStream
 
@@ -62,9 +63,13 @@ class FrequencyFilter(Compressor):
     ) -> Plan:
         grid.check(x)
         downsample.check_fits("FrequencyFilter", self.factor, grid)
-        split = _spectrum if self.domain == "spectrum" else _cells
+        if self.domain == "spectrum":
+            split, tokens = _spectrum, positions(grid.tokens, x.device)
+        else:
+            split, tokens = _cells, downsample.centres(grid, self.factor, x.device)
         return Plan(
-            keys_values=partial(split, grid=grid, factor=self.factor, low=self.keep == "low")
+            keys_values=partial(split, grid=grid, factor=self.factor, low=self.keep == "low"),
+            key_tokens=tokens,
         )
 
 

@@ -136,4 +136,4 @@ class IEKVD(Compressor):
             weight = alpha.to(y.dtype) if isinstance(alpha, Tensor) else alpha
             return torch.lerp(coarse, fine, weight)
 
-        return Plan(keys_values=keys_values)
+        return Plan(keys_values=keys_values, key_tokens=index)

@@ -77,4 +77,4 @@ class KVSelect(Compressor):
         else:
             count = grid.tokens - int(self.ratio * grid.tokens)
             kept = scores.topk(count, dim=1).indices.sort(dim=1).values
-        return Plan(keys_values=partial(take, index=kept))
+        return Plan(keys_values=partial(take, index=kept), key_tokens=kept)

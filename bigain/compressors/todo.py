@@ -76,7 +76,9 @@ class ToDo(Compressor):
         if self.queries == "coarse":
             coarse = downsample.cells_map(x, grid, factor, keep=self.pool == "nearest")
             return Plan(queries=coarse)
+        centres = downsample.centres(grid, factor, x.device)
         if self.pool == "mean":
-            return Plan(keys_values=partial(downsample.mean, grid=grid, factor=factor))
+            pool = partial(downsample.mean, grid=grid, factor=factor)
+            return Plan(keys_values=pool, key_tokens=centres)
         index = downsample.taken(self.place, x, grid, factor, rng, block)
-        return Plan(keys_values=partial(downsample.pick, index=index))
+        return Plan(keys_values=partial(downsample.pick, index=index), key_tokens=index)

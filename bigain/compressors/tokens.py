@@ -57,8 +57,7 @@ class TokenMap:
         slots: int64 [B, N], the slot of each token.
         size: M, the number of slots.
         kept: int64 [B, M], the token that each slot keeps, or None for the mean.
-        destinations: int64 [B, N], the destination of each token, or None if the map was not built
-            by `from_destinations`.
+        destinations: int64 [B, N], the destination of each token, or None if the map names none.
         ragged: whether samples may fill different numbers of slots. Attention must then mask the
             empty slots, which come last.
         mlerp: whether means are made longer, as `MERGES` says; it takes ``destinations``.
@@ -140,6 +139,26 @@ class TokenMap:
             )
             self._counts = counts.scatter_add_(1, self.slots, torch.ones_like(self.slots))
         return self._counts
+
+    @property
+    def tokens(self) -> Tensor:
+        """The token at whose position each slot lies, int64 [B, M].
+
+        It is the token that the slot keeps, or its destination.
+
+        Raises:
+            ValueError: if the map names neither.
+        """
+        if self.kept is not None:
+            return self.kept
+        if self.destinations is None:
+            raise ValueError(
+                "this map says neither which token a slot keeps nor which is its destination, so "
+                "the slot has no position; build it with TokenMap.from_destinations"
+            )
+        return self.slots.new_zeros(len(self.slots), self.size).scatter_(
+            1, self.slots, self.destinations
+        )
 
     def apply(self, y: Tensor) -> Tensor:
         """Shorten ``y`` [B, N, C] to [B, M, C]; empty slots are zero."""

@@ -162,8 +162,8 @@ def _breakdown(
         left[None].subtract(spent(module))
     for block in architecture.blocks():
         for site in SITES:
-            if (found := block.site(site)) is not None:
-                move(spent(found), block.place, site)
+            for part in block.parts(site):
+                move(spent(part.module), block.place, site)
     for place, operations in matching.items():
         move(operations, place, "matching")
     for place, operations in left.items():

@@ -9,8 +9,18 @@ from typing import Any
 
 from torch import nn
 
-from bigain.compression.architectures.base import DECIDE_ON, SITES, Architecture, Block, Call
+from bigain.compression.architectures.base import (
+    DECIDE_ON,
+    SITES,
+    Architecture,
+    Block,
+    Call,
+    Part,
+)
 from bigain.compression.architectures.dit import DiT
+from bigain.compression.architectures.flux import Flux
+from bigain.compression.architectures.pixart import PixArt
+from bigain.compression.architectures.sd3 import SD3
 from bigain.compression.architectures.unet import UNet
 from bigain.compression.wrapping import unwrap
 
@@ -21,13 +31,14 @@ __all__ = [
     "Architecture",
     "Block",
     "Call",
+    "Part",
     "architecture_of",
     "find_denoiser",
     "select_blocks",
 ]
 
 ADAPTERS: dict[type[nn.Module], type[Architecture]] = {
-    adapter.denoiser: adapter for adapter in (UNet, DiT)
+    adapter.denoiser: adapter for adapter in (UNet, DiT, PixArt, SD3, Flux)
 }
 
 

@@ -6,53 +6,98 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from bigain.compression.signature import Signature
 from bigain.compressors import TokenGrid
 
-# The parts of a transformer block whose tokens a plan may shorten, and their attribute names.
-SITES = {"self_attention": "attn1", "cross_attention": "attn2", "mlp": "ff"}
+# The sites of diffusers' BasicTransformerBlock, and their attribute names.
+_ATTRIBUTES = {"self_attention": "attn1", "cross_attention": "attn2", "mlp": "ff"}
+# The sites of a transformer block whose image tokens a plan may shorten.
+SITES = tuple(_ATTRIBUTES)
 # Which tokens a compressor looks at: the block's input, before its norm, or the input of its
-# self-attention, after norm and, in a DiT, modulation by timestep and class.
+# self-attention, after norm and, in a transformer, modulation by timestep and condition.
 DECIDE_ON = ("block_input", "attention_input")
 
 
 @dataclass(frozen=True)
+class Part:
+    """A module of a site, which takes the image tokens as ``hidden_states`` [B, N, C].
+
+    It returns as many tokens, or a tuple whose first tensor holds them.
+
+    Attributes:
+        module: the attention or the feed-forward network.
+        inside: a module that runs whenever ``module`` computes its output, and that adapters such
+            as LoRA do not replace.
+        text_first: whether ``hidden_states`` and the output are the T tokens of a text and then the
+            image's, [B, T + N, C].
+        joint: whether the attention makes keys and values of its ``hidden_states`` alone, to which
+            it adds those of the text, instead of making them of ``encoder_hidden_states``.
+        mask_axes: how many axes the ``attention_mask`` over keys must have, which are the text's
+            and then the image's: 3 for [B, 1, keys], 4 for [B, 1, 1, keys], or None if the
+            attention takes no mask.
+        rotary: the attributes of the norms after which the attention rotates queries and keys by
+            their position (``image_rotary_emb``): of the queries, of the keys, and of both of the
+            text if it has norms of its own. It is empty if positions are no concern of attention.
+    """
+
+    module: Any
+    inside: nn.Module
+    text_first: bool = False
+    joint: bool = False
+    mask_axes: int | None = 3
+    rotary: tuple[str, ...] = ()
+
+    def split(self, tokens: Tensor, count: int) -> tuple[Tensor | None, Tensor]:
+        """The text's tokens, if they come first, and the last ``count``, which are the image's."""
+        if not self.text_first:
+            return None, tokens
+        return tokens[:, :-count], tokens[:, -count:]
+
+    def join(self, text: Tensor | None, image: Tensor) -> Tensor:
+        """What `split` has split."""
+        return image if text is None else torch.cat([text, image], dim=1)
+
+
+@dataclass(frozen=True)
 class Block:
-    """A transformer block and where it is.
+    """A transformer block and where it is: diffusers' BasicTransformerBlock, or a subclass's own.
 
     Attributes:
         place: for a U-Net, the downsampling factor of the latent, which several blocks share; for a
-            DiT, the index of the block (`Architecture.places`).
-        module: the block, with its sites as attributes.
+            transformer, the index of the block (`Architecture.places`).
+        module: the block, which takes the image tokens as ``hidden_states``.
     """
 
     place: int
-    module: BasicTransformerBlock
+    module: Any
+
+    def parts(self, site: str) -> tuple[Part, ...]:
+        """The modules at one of `SITES`; none if this block has no such site."""
+        module = getattr(self.module, _ATTRIBUTES[site])
+        if module is None:
+            return ()
+        return (Part(module, module.net[1] if site == "mlp" else module.to_out[1]),)
 
     def site(self, name: str) -> nn.Module | None:
-        """The module at one of `SITES`, or None if this block has no such site."""
-        found: nn.Module | None = getattr(self.module, SITES[name])
-        return found
+        """The first module at one of `SITES`, or None if this block has no such site."""
+        parts = self.parts(name)
+        return parts[0].module if parts else None
 
-    def inside(self, name: str) -> nn.Module:
-        """A module that runs whenever the site computes its output: its dropout.
-
-        Adapters such as LoRA replace linear layers, but not this one.
-        """
-        site: Any = self.site(name)
-        found: nn.Module = site.net[1] if name == "mlp" else site.to_out[1]
-        return found
+    @property
+    def text_only(self) -> bool:
+        """Whether what should be self-attention attends to the text alone."""
+        return bool(getattr(self.module, "only_cross_attention", False))
 
 
 class Call(NamedTuple):
     """The arguments that a denoiser was called with.
 
     Attributes:
-        latent: [B, c, h, w].
-        timestep: a number or a tensor, either one for all samples or [B].
+        latent: [B, c, h, w], or as the family packs it.
+        timestep: a number or a tensor, either one for all samples or [B], from 0 to the length of
+            the noise schedule.
         condition: the class or text to denoise towards, [B, ...].
     """
 
@@ -129,6 +174,20 @@ class Architecture(ABC):
             self._signature.read(timestep, args, kwargs),
             self._signature.read(condition, args, kwargs),
         )
+
+    def size(self, args: tuple, kwargs: dict[str, Any]) -> tuple[int, int]:
+        """The height and width, in its pixels, of the latent of a call of the model's forward.
+
+        Raises:
+            TypeError: if the call lacks an argument that says it.
+            ValueError: if the latent is no whole rectangle.
+        """
+        height, width = self.read(args, kwargs).latent.shape[-2:]
+        return height, width
+
+    def skipped(self, args: tuple, kwargs: dict[str, Any]) -> Collection[int]:
+        """The places that a call of the model's forward asks to leave out."""
+        return ()
 
     def inputs(self, latent: Tensor, timestep: Tensor, condition: Tensor) -> dict[str, Tensor]:
         """The keyword arguments of a forward."""
