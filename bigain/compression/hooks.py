@@ -224,7 +224,7 @@ class Hooks:
         now, grid = self._now, self._grid(index)
         x = signature.read("hidden_states", args, kwargs)
         if part:  # the input of attention, which may hold a text as well
-            _, x = part.split(x, grid.tokens)
+            x = part.split(x, grid.tokens)[1]
         plan = now.reusable.get(grid)
         if plan is None:
             t, stream = now.t, now.stream

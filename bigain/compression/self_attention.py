@@ -75,7 +75,8 @@ def changes(
         found.arguments["attention_mask"] = mask.view(len(mask), *axes, mask.shape[1])
     if part.rotary and (table := read("image_rotary_emb")) is not None:
         found.arguments["image_rotary_emb"] = None
-        found.rotations = _rotations(compressor, part, plan, table, count)
+        here = (table[0].to(y.device), table[1].to(y.device))
+        found.rotations = _rotations(compressor, part, plan, here, count)
     return found
 
 
@@ -110,7 +111,7 @@ def _turned(part: Part, table: Rotation, count: int, tokens: Tensor | None) -> R
     def rows(whole: Tensor) -> Tensor:
         if tokens is None:
             return whole if part.text_first else whole[-count:]
-        image = whole[-count:][tokens.to(whole.device)]
+        image = whole[-count:][tokens]
         if not part.text_first:
             return image
         text = whole[:-count].expand(*image.shape[:-2], -1, -1)

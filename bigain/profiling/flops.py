@@ -110,7 +110,8 @@ def count(
                 count(model)  # is the model itself to blame?
                 raise
     spent = sum(sum(operations.values()) for operations in matching.values())
-    breakdown = _breakdown(architecture, every.get_flop_counts(), matching)
+    inside = attachment is not None and attachment.decide_on == "attention_input"
+    breakdown = _breakdown(architecture, every.get_flop_counts(), matching, inside)
     return Flops(every.get_total_flops(), spent, breakdown)
 
 
@@ -142,8 +143,14 @@ def _breakdown(
     architecture: Architecture,
     counts: dict[str, dict[Any, int]],
     matching: Mapping[Place, Counter],
+    inside: bool,
 ) -> dict[tuple[Place, str], int]:
-    """Operations by place and kind; those of no site and no matching are convolution or other."""
+    """Operations by place and kind; those of no site and no matching are convolution or other.
+
+    Args:
+        inside: whether ``counts`` hold matching as a part of self-attention, where decisions on its
+            input are taken.
+    """
     model = architecture.model
     names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
     parts: dict[tuple[Place, str], int] = defaultdict(int)
@@ -165,7 +172,11 @@ def _breakdown(
             for part in block.parts(site):
                 move(spent(part.module), block.place, site)
     for place, operations in matching.items():
-        move(operations, place, "matching")
+        if inside:
+            parts[place, "self_attention"] -= sum(operations.values())
+            parts[place, "matching"] += sum(operations.values())
+        else:
+            move(operations, place, "matching")
     for place, operations in left.items():
         parts[place, "convolution"] += operations.pop(_CONVOLUTION, 0)
         parts[place, "other"] += sum(operations.values())

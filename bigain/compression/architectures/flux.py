@@ -125,7 +125,10 @@ def _positions(rows: int, columns: int) -> Tensor:
     return ids.flatten(0, 1)
 
 
-@torch.compiler.disable(reason="Flux's grid of tokens is read from the values of img_ids")
+@torch.compiler.disable(
+    reason="Flux's grid of tokens is read from the values of img_ids: compile without fullgraph, "
+    "or each block by compile_repeated_blocks(fullgraph=True)"
+)
 def _rectangle(ids: Tensor) -> tuple[int, int]:
     """The rows and columns of the tokens whose positions are ``ids``, [S, 3] or [1, S, 3].
 

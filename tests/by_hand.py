@@ -1,0 +1,104 @@
+"""Merging and attention in plain steps, with which tests state again what hooks do to a block."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bigain import compress
+from bigain.compressors import IEKVD, LGTM, Compose, Plan
+
+# What the blocks of a family are restated with: merged queries, downsampled keys, and both.
+COMPRESSORS = [LGTM(0.5), IEKVD(2), Compose(LGTM(0.5), IEKVD(2))]
+
+
+class Block:
+    """What one compressed block was given and returned, and the plan for it.
+
+    Attributes:
+        given: the arguments of its forward by name, all of which must be given by name or first.
+        returned: its output.
+        plan: the compressor's plan.
+    """
+
+    def __init__(self, model: Any, block: Any, index: int, compressor: Any, inputs: dict) -> None:
+        self.given: dict[str, Any] = {}
+        self.returned: Any = None
+        with compress(model, compressor, blocks=[index]) as handle, torch.no_grad():
+            planner = handle.planner
+            plans: list[Plan] = []
+
+            def watch(*arguments: Any) -> Plan:
+                plans.append(planner(*arguments))
+                return plans[-1]
+
+            handle.planner = watch
+            before = block.register_forward_pre_hook(self._before, with_kwargs=True)
+            after = block.register_forward_hook(self._after)
+            model(**inputs)
+            before.remove()
+            after.remove()
+        (self.plan,) = plans
+
+    def _before(self, module: Any, args: tuple, kwargs: dict) -> None:
+        self.given = {**dict(zip(("hidden_states",), args, strict=False)), **kwargs}
+
+    def _after(self, module: Any, args: tuple, output: Any) -> None:
+        self.returned = output
+
+    @property
+    def matrix(self) -> Tensor | None:
+        """Which token is in which slot, one or zero [B, N, M]; None if no queries are merged."""
+        queries = self.plan.queries
+        return None if queries is None else F.one_hot(queries.slots, queries.size).double()
+
+    def merged(self, x: Tensor) -> Tensor:
+        """The mean of each slot's tokens, [B, N, C] to [B, M, C]."""
+        if self.matrix is None:
+            return x
+        return self.matrix.mT @ x / self.matrix.sum(1).unsqueeze(-1)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Each slot copied to its tokens, [B, M, C] to [B, N, C]."""
+        return x if self.matrix is None else self.matrix @ x
+
+    def keys(self, x: Tensor) -> Tensor:
+        """The tokens of keys and values: IE-KVD's cells of 2 x 2 on a square grid, or slots."""
+        if self.plan.keys_values is None:
+            return self.merged(x)
+        side = int(x.shape[1] ** 0.5)
+        cells = x.view(len(x), side // 2, 2, side // 2, 2, -1)
+        return (0.9 * cells[:, :, 1, :, 1] + 0.1 * cells.mean((2, 4))).flatten(1, 2)
+
+    def query_tokens(self) -> Tensor:
+        """The token at whose position each query lies, int64 [B or 1, M]."""
+        if self.plan.queries is None:
+            return torch.arange(self.tokens).unsqueeze(0)
+        own = torch.arange(self.tokens)
+        destinations = self.plan.queries.destinations
+        assert destinations is not None
+        return torch.stack([row[row == own] for row in destinations])
+
+    def key_tokens(self) -> Tensor:
+        """The same of each key: of a cell, the last of its four tokens."""
+        if self.plan.keys_values is None:
+            return self.query_tokens()
+        side = int(self.tokens**0.5)
+        return torch.arange(self.tokens).view(side, side)[1::2, 1::2].reshape(1, -1)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.given["hidden_states"].shape[1])
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    """[B, S, C] to [B, heads, S, C / heads]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention of [B, heads, S, D], as [B, S, heads * D]."""
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    weights = (scores if mask is None else scores + mask).softmax(-1)
+    return (weights @ v).transpose(1, 2).flatten(2)
