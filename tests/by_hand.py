@@ -25,13 +25,13 @@ class Block:
     def __init__(self, model: Any, block: Any, index: int, compressor: Any, inputs: dict) -> None:
         self.given: dict[str, Any] = {}
         self.returned: Any = None
+        self.plan = self._last = Plan()
         with compress(model, compressor, blocks=[index]) as handle, torch.no_grad():
             planner = handle.planner
-            plans: list[Plan] = []
 
             def watch(*arguments: Any) -> Plan:
-                plans.append(planner(*arguments))
-                return plans[-1]
+                self._last = planner(*arguments)
+                return self._last
 
             handle.planner = watch
             before = block.register_forward_pre_hook(self._before, with_kwargs=True)
@@ -39,13 +39,12 @@ class Block:
             model(**inputs)
             before.remove()
             after.remove()
-        (self.plan,) = plans
 
     def _before(self, module: Any, args: tuple, kwargs: dict) -> None:
         self.given = {**dict(zip(("hidden_states",), args, strict=False)), **kwargs}
 
     def _after(self, module: Any, args: tuple, output: Any) -> None:
-        self.returned = output
+        self.returned, self.plan = output, self._last
 
     @property
     def matrix(self) -> Tensor | None:

@@ -53,6 +53,15 @@ def denoiser(family: str, **settings: Any) -> Any:
     return model
 
 
+def state(model: torch.nn.Module) -> list[tuple]:
+    """What `bigain.compress` touches, of every module."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called")
+    return [
+        (id(m.__dict__.get("forward")), *(len(getattr(m, name)) for name in names))
+        for m in model.modules()
+    ]
+
+
 def stable_diffusion_xl(folder: Path) -> Path:
     """Two text encoders, the second of which is pooled as well."""
     one, two = (_clip(folder / f"tokenizer{n}") for n in ("", "_2"))

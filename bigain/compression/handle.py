@@ -31,17 +31,20 @@ def compress(
     ``bigain.remove(model)``. The model is then exactly as it was before.
 
     Args:
-        model: a UNet2DConditionModel, a DiTTransformer2DModel, or a pipeline that holds one,
-            compiled or not; docs/compatibility.md lists what else may be done to it. A pipeline's
-            scheduler says how many timesteps there are, for schedules over time such as IE-KVD's.
+        model: a denoiser of diffusers (UNet2DConditionModel, DiTTransformer2DModel,
+            PixArtTransformer2DModel, SD3Transformer2DModel or FluxTransformer2DModel) or a pipeline
+            that holds one, compiled or not; docs/compatibility.md lists what else may be done to
+            it. Tokens of a text are never compressed. A pipeline's scheduler says how many
+            timesteps there are, for schedules over time such as IE-KVD's.
         compressor: what to do with the tokens, such as LGTM(0.5); or the name of a compressor
             ("abm", "frequency", "iekvd", "kv_select", "lgtm", "sito", "todo" or "tome"), with its
             settings as further arguments.
         blocks: "default", "all", or a list. For a U-Net the list holds downsampling factors (1, 2,
-            4, 8), and the default is the smallest that has transformer blocks. For a DiT it holds
-            block indices, and the default is the ten of 28 that the paper compresses, scaled to
-            the model's depth.
-        sites: any of "self_attention", "cross_attention" (its queries) and "mlp".
+            4, 8), and the default is the smallest that has transformer blocks. For a transformer it
+            holds block indices, and the default is the ten of 28 that the paper compresses, scaled
+            to the model's depth. Flux's single blocks are counted after its double ones.
+        sites: any of "self_attention", "cross_attention" (its queries) and "mlp". The joint
+            attention of SD3 and Flux is self-attention.
         seed: seed for random compressors.
         decide_on: the tokens that compressors look at: "block_input", before the block's norm;
             "attention_input", after it; or "default", which the family of models decides.

@@ -18,11 +18,11 @@ import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import (
+    AuraFlowTransformer2DModel,
     DiTPipeline,
-    FluxTransformer2DModel,
-    PixArtTransformer2DModel,
+    HunyuanDiT2DModel,
+    QwenImageTransformer2DModel,
     SanaTransformer2DModel,
-    SD3Transformer2DModel,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -558,15 +558,15 @@ def test_blocks_without_self_attention_are_refused():
 @pytest.mark.parametrize(
     "kind",
     [
-        FluxTransformer2DModel,
-        PixArtTransformer2DModel,
+        AuraFlowTransformer2DModel,
+        HunyuanDiT2DModel,
+        QwenImageTransformer2DModel,
         SanaTransformer2DModel,
-        SD3Transformer2DModel,
     ],
 )
 def test_other_transformers_are_refused(kind):
     pipe = SimpleNamespace(transformer=kind.__new__(kind))
-    message = rf"UNet2DConditionModel, a DiTTransformer2DModel .* with {kind.__name__}"
+    message = rf"UNet2DConditionModel, .*a FluxTransformer2DModel or .* with {kind.__name__}"
     with pytest.raises(TypeError, match=message):
         compress(pipe, LGTM(0.5))
 

@@ -118,16 +118,15 @@ def test_the_grid_is_read_from_the_positions(size):
     inputs["img_ids"] = inputs["img_ids"] + torch.tensor([0.0, 3.0, 5.0])  # wherever it begins
     for ids in (inputs["img_ids"], inputs["img_ids"].unsqueeze(0)):
         with compress(model, ToDo(2), blocks="all") as handle:
-            grids, times, planner = set(), set(), handle.planner
+            seen, planner = set[tuple](), handle.planner
 
-            def watch(compressor, x, grid, t, rng, planner=planner, grids=grids, times=times):
-                grids.add((grid.height, grid.width))
-                times.add(round(float(t), 3))
+            def watch(compressor, x, grid, t, rng, planner=planner, seen=seen):
+                seen.add((grid.height, grid.width, round(float(t), 3)))
                 return planner(compressor, x, grid, t, rng)
 
             handle.planner = watch
             model(**{**inputs, "img_ids": ids})
-        assert grids == {size} and times == {300.0}
+        assert seen == {(*size, 300.0)}
 
 
 IDS = torch.cartesian_prod(torch.zeros(1), torch.arange(8.0), torch.arange(8.0))

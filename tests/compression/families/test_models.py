@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
-from diffusers.models.attention import AttentionModuleMixin
-from diffusers.models.attention_processor import Attention
 from peft import LoraConfig
 from torch import Tensor
 from torch.testing import assert_close
@@ -81,15 +79,6 @@ class Tiny:
         return {name: of(name, value) for name, value in self.inputs.items()}
 
 
-def state(model: torch.nn.Module) -> list[tuple]:
-    """What compress() touches, of every module."""
-    names = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called")
-    return [
-        (id(m.__dict__.get("forward")), *(len(getattr(m, name)) for name in names))
-        for m in model.modules()
-    ]
-
-
 @every_family
 @pytest.mark.filterwarnings("ignore:.*leaves all tokens as they are")
 def test_strength_zero_is_the_identity(family):
@@ -100,18 +89,25 @@ def test_strength_zero_is_the_identity(family):
             assert torch.equal(tiny(), plain)
 
 
-@every_family
-@pytest.mark.parametrize("compressor", EVERY, ids=repr)
+@pytest.mark.parametrize(
+    ("family", "compressor"),
+    [
+        # other U-Nets are tested with the others
+        *(("sdxl", compressor) for compressor in SHORT),
+        *((family, compressor) for family in ("pixart", "sd3", "flux") for compressor in EVERY),
+    ],
+    ids=repr,
+)
 def test_every_compressor(family, compressor):
     """It changes the output, a batch is its samples one by one, and the model is restored."""
     tiny = Tiny(family)
-    plain, before = tiny(), state(tiny.model)
+    plain, before = tiny(), tiny_families.state(tiny.model)
     with compress(tiny.model, compressor, blocks="all"):
         found = tiny()
         assert found.isfinite().all() and (found - plain).abs().max() > 1e-5
         for i in range(2):
             assert_close(tiny.model(**tiny.one(i)).sample, found[i : i + 1], rtol=0, atol=1e-5)
-    assert state(tiny.model) == before
+    assert tiny_families.state(tiny.model) == before
     assert torch.equal(tiny(), plain)
 
 
@@ -136,10 +132,10 @@ def test_an_error_leaves_the_model_as_it_was(family):
             raise ArithmeticError("inside a forward")
 
     tiny = Tiny(family)
-    plain, before = tiny(), state(tiny.model)
+    plain, before = tiny(), tiny_families.state(tiny.model)
     with pytest.raises(ArithmeticError), compress(tiny.model, Broken(0.5)):
         tiny()
-    assert state(tiny.model) == before and torch.equal(tiny(), plain)
+    assert tiny_families.state(tiny.model) == before and torch.equal(tiny(), plain)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +201,7 @@ def test_a_mask_over_tokens_is_refused(family):
 
 @every_family
 def test_threads_do_not_mix(family):
-    tiny, found = Tiny(family), [None, None]
+    tiny, found = Tiny(family), dict[int, Tensor]()
     with compress(tiny.model, BOTH, blocks="all") as handle:
         wanted = [tiny(**tiny.one(i)) for i in range(2)]
         meet, planner = threading.Barrier(2, timeout=20), handle.planner
@@ -223,8 +219,7 @@ def test_threads_do_not_mix(family):
             thread.start()
         for thread in threads:
             thread.join()
-    for got, want in zip(found, wanted, strict=True):
-        assert torch.equal(got, want)
+    assert all(torch.equal(found[i], wanted[i]) for i in range(2))
 
 
 @every_family
@@ -309,7 +304,6 @@ def test_compiled(family, dynamo):
     """One graph where the shapes say how the tokens lie; of Flux, one for each block."""
     tiny = Tiny(family, **SMALL[family])
     where: dict[str, Any] = {"blocks": [2] if family == "sdxl" else "all"}
-    plain = tiny()
     with compress(tiny.model, BOTH, **where):
         want = tiny()
     if family == "flux":
@@ -319,17 +313,16 @@ def test_compiled(family, dynamo):
             block.module.compile(backend="eager", fullgraph=True)
     else:
         tiny.model = torch.compile(tiny.model, backend="eager", fullgraph=True)
-    assert_close(tiny(), plain, rtol=0, atol=1e-6)
     with compress(tiny.model, BOTH, **where):
         assert_close(tiny(), want, rtol=0, atol=1e-6)
         with dynamo.config.patch(error_on_recompile=True):
             tiny()
-    assert_close(tiny(), plain, rtol=0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:nothing was compressed")
 def test_a_whole_flux_breaks_the_graph_to_read_its_grid(dynamo):
     """It is read anew: two images with as many tokens each, but other sides."""
-    tiny = Tiny("flux", **SMALL["flux"])
+    tiny = Tiny("flux", num_layers=0, num_single_layers=1)
     condition = tiny.inputs["encoder_hidden_states"]
     sizes = [
         tiny.architecture.inputs(
@@ -337,10 +330,10 @@ def test_a_whole_flux_breaks_the_graph_to_read_its_grid(dynamo):
         )
         for size in ((8, 24), (24, 8))
     ]
-    with compress(tiny.model, BOTH, blocks="all"):
+    with compress(tiny.model, LGTM(0.5), blocks="all"):
         wants = [tiny(**one) for one in sizes]
     tiny.model = torch.compile(tiny.model, backend="eager")
-    with compress(tiny.model, BOTH, blocks="all"):
+    with compress(tiny.model, LGTM(0.5), blocks="all"):
         for one, want in zip(sizes, wants, strict=True):
             assert_close(tiny(**one), want, rtol=0, atol=1e-6)
     tiny.model = torch.compile(tiny.model._orig_mod, backend="eager", fullgraph=True)
@@ -365,11 +358,9 @@ def test_the_adapter(family):
     held = [(place, inner) for place, area in architecture.areas() for inner in area.modules()]
     for block in architecture.blocks():
         assert [place for place, inner in held if inner is block.module] == [block.place]
-    tokens = {"sdxl": 64}.get(family, architecture.tokens(0))
-    assert tokens == 64
-    ((words, places), *_) = architecture.groups(architecture.default_places())
-    assert "64 tokens" in words or family == "sdxl"
-    assert places
+    (place,) = chosen = architecture.default_places()
+    assert architecture.tokens(place) == 64
+    assert any(places == chosen and "64 tokens" in w for w, places in architecture.groups(chosen))
 
 
 @transformers
@@ -378,7 +369,7 @@ def test_the_adapter(family):
 def test_grids_are_the_model_s_own_at_any_size(family, size):
     """ToDo(1) changes nothing, but checks each grid against the block's tokens."""
     tiny = Tiny(family)
-    if family == "flux":  # packed by the pipeline, whose sides are even
+    if family == "flux":  # a pipeline packs only even sides
         size = tuple(side // 2 * 2 for side in size)
     latent, t = torch.randn(2, 4, *size).double(), torch.tensor([100, 200])
     inputs = tiny.architecture.inputs(latent, t, tiny.inputs["encoder_hidden_states"])
@@ -420,14 +411,3 @@ def test_what_is_saved_is_counted(family):
     assert merged.matching == 2 * (n - n // 4) * (n // 4) * c
     assert merged.total == plain.total - saved(n // 2, n // 2) + merged.matching
     assert coarse.total == plain.total - saved(n, n // 4)
-
-
-def test_attention_classes_are_those_that_the_adapters_know():
-    """A new kind of attention in these models would have to be looked at."""
-    kinds = {
-        type(part.module)
-        for family in tiny_families.FAMILIES
-        for block in architecture_of(tiny_families.denoiser(family)).blocks()
-        for part in block.parts("self_attention")
-    }
-    assert all(issubclass(kind, Attention | AttentionModuleMixin) for kind in kinds)
