@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigain import compress
-from bigain.compressors import IEKVD, LGTM, Compose, Plan
+from bigain.compressors import IEKVD, LGTM, Compose, KVMerge, Plan, TokenMap
 
-# What the blocks of a family are restated with: merged queries, downsampled keys, and both.
-COMPRESSORS = [LGTM(0.5), IEKVD(2), Compose(LGTM(0.5), IEKVD(2))]
+# What the blocks of a family are restated with: shorter queries, keys and both.
+COMPRESSORS = [LGTM(0.5), IEKVD(2), KVMerge(0.5), Compose(LGTM(0.5), IEKVD(2))]
 
 
 class Block:
@@ -46,26 +46,20 @@ class Block:
     def _after(self, module: Any, args: tuple, output: Any) -> None:
         self.returned, self.plan = output, self._last
 
-    @property
-    def matrix(self) -> Tensor | None:
-        """Which token is in which slot, one or zero [B, N, M]; None if no queries are merged."""
-        queries = self.plan.queries
-        return None if queries is None else F.one_hot(queries.slots, queries.size).double()
-
     def merged(self, x: Tensor) -> Tensor:
-        """The mean of each slot's tokens, [B, N, C] to [B, M, C]."""
-        if self.matrix is None:
-            return x
-        return self.matrix.mT @ x / self.matrix.sum(1).unsqueeze(-1)
+        """The tokens of queries, [B, N, C] to [B, M, C]."""
+        return x if self.plan.queries is None else means(x, self.plan.queries)
 
     def spread(self, x: Tensor) -> Tensor:
         """Each slot copied to its tokens, [B, M, C] to [B, N, C]."""
-        return x if self.matrix is None else self.matrix @ x
+        return x if self.plan.queries is None else members(self.plan.queries) @ x
 
     def keys(self, x: Tensor) -> Tensor:
-        """The tokens of keys and values: IE-KVD's cells of 2 x 2 on a square grid, or slots."""
+        """The tokens of keys and values: slots, or IE-KVD's cells of 2 x 2 on a square grid."""
         if self.plan.keys_values is None:
             return self.merged(x)
+        if isinstance(self.plan.keys_values, TokenMap):
+            return means(x, self.plan.keys_values)
         side = int(x.shape[1] ** 0.5)
         cells = x.view(len(x), side // 2, 2, side // 2, 2, -1)
         return (0.9 * cells[:, :, 1, :, 1] + 0.1 * cells.mean((2, 4))).flatten(1, 2)
@@ -74,21 +68,38 @@ class Block:
         """The token at whose position each query lies, int64 [B or 1, M]."""
         if self.plan.queries is None:
             return torch.arange(self.tokens).unsqueeze(0)
-        own = torch.arange(self.tokens)
-        destinations = self.plan.queries.destinations
-        assert destinations is not None
-        return torch.stack([row[row == own] for row in destinations])
+        return destinations(self.plan.queries)
 
     def key_tokens(self) -> Tensor:
         """The same of each key: of a cell, the last of its four tokens."""
         if self.plan.keys_values is None:
             return self.query_tokens()
+        if isinstance(self.plan.keys_values, TokenMap):
+            return destinations(self.plan.keys_values)
         side = int(self.tokens**0.5)
         return torch.arange(self.tokens).view(side, side)[1::2, 1::2].reshape(1, -1)
 
     @property
     def tokens(self) -> int:
         return int(self.given["hidden_states"].shape[1])
+
+
+def members(found: TokenMap) -> Tensor:
+    """Which token is in which slot, one or zero [B, N, M]."""
+    return F.one_hot(found.slots, found.size).double()
+
+
+def means(x: Tensor, found: TokenMap) -> Tensor:
+    """The mean of each slot's tokens, [B, N, C] to [B, M, C]."""
+    one = members(found)
+    return one.mT @ x / one.sum(1).unsqueeze(-1)
+
+
+def destinations(found: TokenMap) -> Tensor:
+    """The token into which each slot's tokens are merged, int64 [B, M]."""
+    assert found.destinations is not None
+    own = torch.arange(found.destinations.shape[1])
+    return torch.stack([row[row == own] for row in found.destinations])
 
 
 def split(x: Tensor, heads: int) -> Tensor:

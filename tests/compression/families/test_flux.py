@@ -10,11 +10,21 @@ from torch.testing import assert_close
 
 from bigain import compress
 from bigain.compression import architecture_of
-from bigain.compressors import ABM, LGTM, Compose, Compressor, Plan, ToDo, TokenMap, ToMe
+from bigain.compressors import (
+    ABM,
+    LGTM,
+    Compose,
+    Compressor,
+    KVMerge,
+    Plan,
+    ToDo,
+    TokenMap,
+    ToMe,
+)
 from tests import tiny_families
 from tests.by_hand import COMPRESSORS, Block, attention, split
 
-WEIGHTED = ToMe(0.5, proportional=True)
+WEIGHTED = [ToMe(0.5, proportional=True), KVMerge(0.5, proportional=True)]
 DOUBLE, SINGLE = 1, 3  # places of one block of either kind
 AXES = (2, 2, 4)  # channels of a head that turn with the row 0, the row and the column
 
@@ -48,8 +58,10 @@ def attend(seen: Block, module: Any, image: Tensor, text: Tensor, inputs: dict) 
     q = both("q", seen.merged(image), seen.query_tokens())
     k, v = both("k", seen.keys(image), seen.key_tokens()), both("v", seen.keys(image), None)
     mask = None
-    if seen.plan.queries is not None and seen.plan.queries.proportional:
-        many = torch.cat([torch.ones(len(image), text.shape[1]), seen.matrix.sum(1)], 1)
+    slots = seen.plan.attended
+    if slots is not None and slots.proportional:
+        many = torch.stack([row.bincount(minlength=slots.size) for row in slots.slots])
+        many = torch.cat([torch.ones(len(image), text.shape[1]), many], 1)
         mask = many.log().view(len(image), 1, 1, -1)
     out = attention(q, k, v, mask)
     count = text.shape[1]
@@ -64,7 +76,7 @@ def watched(compressor: Compressor, place: int) -> tuple[Any, Block, dict]:
     return block, Block(model, block, place, compressor, inputs), inputs
 
 
-@pytest.mark.parametrize("compressor", [*COMPRESSORS, WEIGHTED], ids=repr)
+@pytest.mark.parametrize("compressor", [*COMPRESSORS, *WEIGHTED], ids=repr)
 def test_a_double_block_is_what_it_is_by_hand(compressor):
     block, seen, inputs = watched(compressor, DOUBLE)
     x, text, emb = (seen.given[n] for n in ("hidden_states", "encoder_hidden_states", "temb"))
@@ -83,7 +95,7 @@ def test_a_double_block_is_what_it_is_by_hand(compressor):
     assert_close(seen.returned[0], text, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("compressor", [*COMPRESSORS, WEIGHTED], ids=repr)
+@pytest.mark.parametrize("compressor", [*COMPRESSORS, *WEIGHTED], ids=repr)
 def test_a_single_block_is_what_it_is_by_hand(compressor):
     block, seen, inputs = watched(compressor, SINGLE)
     x, text, emb = (seen.given[n] for n in ("hidden_states", "encoder_hidden_states", "temb"))
@@ -120,9 +132,9 @@ def test_the_grid_is_read_from_the_positions(size):
         with compress(model, ToDo(2), blocks="all") as handle:
             seen, planner = set[tuple](), handle.planner
 
-            def watch(compressor, x, grid, t, rng, planner=planner, seen=seen):
+            def watch(compressor, x, grid, t, rng, block, planner=planner, seen=seen):
                 seen.add((grid.height, grid.width, round(float(t), 3)))
-                return planner(compressor, x, grid, t, rng)
+                return planner(compressor, x, grid, t, rng, block)
 
             handle.planner = watch
             model(**{**inputs, "img_ids": ids})
@@ -158,13 +170,13 @@ def test_a_plan_must_say_where_its_keys_and_slots_are():
     class Halves(Compressor):
         shortens = frozenset({"keys_values"})
 
-        def plan(self, x, grid, t=None, rng=None):
+        def plan(self, x, grid, t=None, rng=None, block=0):
             return Plan(keys_values=lambda y: y[:, ::2])
 
     class Pairs(Halves):
         shortens = frozenset({"queries"})
 
-        def plan(self, x, grid, t=None, rng=None):
+        def plan(self, x, grid, t=None, rng=None, block=0):
             slots = torch.arange(grid.tokens).expand(len(x), -1) // 2
             return Plan(queries=TokenMap(slots, grid.tokens // 2))
 

@@ -102,9 +102,9 @@ def test_guidance_draws_the_same_numbers_for_both_halves(name, pipeline):
     with bigain.compress(pipe, ToMe(0.5)) as handle:
         planner = handle.planner
 
-        def watch(compressor, x, grid, t, rng):
+        def watch(compressor, x, grid, t, rng, block):
             seen.append((rng.keys.tolist(), t.tolist()))
-            return planner(compressor, x, grid, t, rng)
+            return planner(compressor, x, grid, t, rng, block)
 
         handle.planner = watch
         generate(pipe)

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from bigain import compress
 from bigain.compression import architecture_of
-from bigain.compressors import ABM, LGTM, Compose, ToDo, ToMe
+from bigain.compressors import ABM, LGTM, Compose, KVMerge, ToDo, ToMe
 from tests import tiny_families
 from tests.by_hand import COMPRESSORS, Block, attention, split
 
@@ -60,7 +60,11 @@ def test_text_tokens_are_never_shortened(compressor):
     assert seen == {inputs["encoder_hidden_states"].shape[1]}
 
 
-@pytest.mark.parametrize("compressor", [ToMe(0.5, proportional=True), ABM(threshold=5.0)], ids=repr)
+@pytest.mark.parametrize(
+    "compressor",
+    [ToMe(0.5, proportional=True), KVMerge(0.5, proportional=True), ABM(threshold=5.0)],
+    ids=repr,
+)
 def test_what_needs_a_mask_is_refused(compressor):
     model = tiny_families.denoiser("sd3")
     inputs = architecture_of(model).random_inputs(1)
