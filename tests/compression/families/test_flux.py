@@ -216,6 +216,19 @@ def test_fused_projections(compressor):
 
 
 @torch.no_grad()
+def test_attention_backends():
+    """A mask reaches those that take one."""
+    model = tiny_families.denoiser("flux")
+    inputs = architecture_of(model).random_inputs(1)
+    for compressor in (LGTM(0.5), WEIGHTED[0]):
+        with compress(model, compressor, blocks="all"):
+            want = model(**inputs).sample
+            model.set_attention_backend("_native_math")
+            assert_close(model(**inputs).sample, want, rtol=0, atol=1e-5)
+            model.reset_attention_backend()
+
+
+@torch.no_grad()
 def test_an_ip_adapter_is_refused_in_double_blocks():
     model = tiny_families.denoiser("flux")
     inputs = architecture_of(model).random_inputs(1)

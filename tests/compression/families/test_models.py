@@ -96,9 +96,9 @@ def test_strength_zero_is_the_identity(family):
 @pytest.mark.parametrize(
     ("family", "compressor"),
     [
-        # other U-Nets are tested with the others
-        *(("sdxl", compressor) for compressor in SHORT),
-        *((family, compressor) for family in ("pixart", "sd3", "flux") for compressor in EVERY),
+        # their blocks are a U-Net's and a DiT's, which compressors/test_on_models.py tests
+        *((family, compressor) for family in ("sdxl", "pixart") for compressor in SHORT),
+        *((family, compressor) for family in ("sd3", "flux") for compressor in EVERY),
     ],
     ids=repr,
 )
@@ -254,9 +254,8 @@ def test_training_and_checkpointing(family):
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
-@some_compressors
-def test_lora(family, compressor):
-    tiny = Tiny(family)
+def test_lora(family):
+    tiny, compressor = Tiny(family), BOTH
     with compress(tiny.model, compressor, blocks="all"):
         without = tiny()
     torch.manual_seed(0)
@@ -275,6 +274,21 @@ def test_lora(family, compressor):
     tiny.model.unload_lora()
     with compress(tiny.model, compressor, blocks="all"):
         assert_close(tiny(), without, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_residuals_of_a_control_net(family):
+    """They are added between blocks."""
+    tiny = Tiny(family)
+    one = torch.randn(2, 64, 16).double()
+    given = {
+        "sd3": {"block_controlnet_hidden_states": [one]},
+        "flux": {"controlnet_block_samples": [one], "controlnet_single_block_samples": [one]},
+    }[family]
+    plain = tiny(**given)
+    with compress(tiny.model, BOTH, blocks="all"):
+        without, found = tiny(), tiny(**given)
+    assert (found - without).abs().max() > 1e-3 and (found - plain).abs().max() > 1e-3
 
 
 @every_family
@@ -296,28 +310,23 @@ def dynamo():
 
 
 SMALL: dict[str, dict[str, Any]] = {
-    "sdxl": {},
     "pixart": {"num_layers": 1},
     "sd3": {"num_layers": 1},
     "flux": {"num_layers": 1, "num_single_layers": 1},
 }
 
 
-@every_family
+@transformers
 def test_compiled(family, dynamo):
     """One graph where the shapes say how the tokens lie; of Flux, one for each block."""
     tiny = Tiny(family, **SMALL[family])
-    where: dict[str, Any] = {"blocks": [2] if family == "sdxl" else "all"}
-    with compress(tiny.model, BOTH, **where):
+    with compress(tiny.model, BOTH, blocks="all"):
         want = tiny()
     if family == "flux":
         tiny.model.compile_repeated_blocks(backend="eager", fullgraph=True)
-    elif family == "sdxl":  # as any U-Net, which test_compatibility.py compiles as well
-        for block in tiny.architecture.blocks()[:1]:
-            block.module.compile(backend="eager", fullgraph=True)
     else:
         tiny.model = torch.compile(tiny.model, backend="eager", fullgraph=True)
-    with compress(tiny.model, BOTH, **where):
+    with compress(tiny.model, BOTH, blocks="all"):
         assert_close(tiny(), want, rtol=0, atol=1e-6)
         with dynamo.config.patch(error_on_recompile=True):
             tiny()
