@@ -4,8 +4,19 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bigain.compressors import TokenGrid, TokenMap
+from bigain.compressors import (
+    IEKVD,
+    LGTM,
+    Compose,
+    FrequencyFilter,
+    KVSelect,
+    ToDo,
+    TokenGrid,
+    TokenMap,
+)
+from bigain.compressors.downsample import cells_map
 from bigain.compressors.tokens import marked
+from bigain.utils.randomness import KeyedStream
 
 DESTINATIONS = torch.tensor([[0, 0, 2, 2, 2], [0, 1, 1, 4, 4]])
 Y = torch.tensor([[1.0, 3, 6, 9, 0], [1, 2, 4, 8, 16]]).unsqueeze(-1)
@@ -34,6 +45,49 @@ def test_pruning_keeps_the_destination():
     reduced = made.apply(Y[1:])
     assert reduced.flatten().tolist() == [1, 2, 16]
     assert made.undo(reduced).flatten().tolist() == [1, 2, 2, 16, 16]
+
+
+def test_every_slot_has_a_position():
+    """That of the token that it keeps, or of its destination."""
+    made = TokenMap.from_destinations(DESTINATIONS)
+    assert made.tokens.tolist() == [[0, 2, 0], [0, 1, 4]]  # the empty slot is masked
+    kept = TokenMap.from_destinations(DESTINATIONS[1:], 3, merge="keep")
+    assert kept.tokens.tolist() == [[0, 1, 4]]
+    x = torch.zeros(1, 16, 1)
+    for keep in (True, False):
+        cells = cells_map(x, TokenGrid(4, 4), 2, keep)
+        assert cells.tokens.tolist() == [[5, 7, 13, 15]]
+    with pytest.raises(ValueError, match=r"has no position; .* TokenMap\.from_destinations"):
+        assert TokenMap(torch.zeros(1, 4, dtype=torch.int64), 1).tokens
+
+
+@pytest.mark.parametrize(
+    "compressor",
+    [
+        ToDo(2),
+        ToDo(2, place="cycle"),
+        ToDo(2, place="random"),
+        IEKVD(2, alpha=1.0),
+        IEKVD(2, alpha=1.0, place="random"),
+        KVSelect(2),
+        KVSelect(ratio=0.5),
+        Compose(LGTM(0.5), ToDo(2)),
+        FrequencyFilter("low", domain="cells"),
+    ],
+    ids=repr,
+)
+def test_every_key_has_a_position(compressor):
+    """Those that are taken from tokens say from which; the mean of a cell says its middle."""
+    grid = TokenGrid(4, 6)
+    x = torch.randn(2, 24, 3, generator=torch.Generator().manual_seed(0))
+    rng = KeyedStream.of(0, "positions", [1, 2])
+    plan = compressor.plan(x, grid, torch.tensor([10, 20]), rng, 1)
+    numbers = torch.arange(24.0).view(1, 24, 1).expand(2, -1, -1)
+    keys = plan.keys_values(numbers).squeeze(-1)
+    if isinstance(compressor, FrequencyFilter):
+        assert plan.key_tokens.tolist() == [7, 9, 11, 19, 21, 23]
+    else:
+        assert torch.equal(keys.long(), plan.key_tokens.expand_as(keys))
 
 
 def test_marked_tokens_are_in_order():
