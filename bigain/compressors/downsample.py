@@ -146,9 +146,9 @@ def cells_map(x: Tensor, grid: TokenGrid, factor: int, keep: bool) -> TokenMap:
     tokens = torch.arange(grid.tokens, device=x.device)
     rows, columns = tokens // grid.width // factor, tokens % grid.width // factor
     slots = (rows * (grid.width // factor) + columns).expand(len(x), -1)
-    middle = centres(grid, factor, x.device).expand(len(x), -1)
-    found = TokenMap(slots, grid.tokens // factor**2, middle if keep else None)
-    found.destinations = middle.gather(1, slots)
+    middles = centres(grid, factor, x.device).expand(len(x), -1)
+    found = TokenMap(slots, grid.tokens // factor**2, middles if keep else None)
+    found.middles = middles
     return found
 
 

@@ -57,7 +57,9 @@ class TokenMap:
         slots: int64 [B, N], the slot of each token.
         size: M, the number of slots.
         kept: int64 [B, M], the token that each slot keeps, or None for the mean.
-        destinations: int64 [B, N], the destination of each token, or None if the map names none.
+        destinations: int64 [B, N], the destination of each token, or None if the map was not built
+            by `from_destinations`.
+        middles: int64 [B, M], the token in the middle of each slot's, or None if it is not known.
         ragged: whether samples may fill different numbers of slots. Attention must then mask the
             empty slots, which come last.
         mlerp: whether means are made longer, as `MERGES` says; it takes ``destinations``.
@@ -76,6 +78,7 @@ class TokenMap:
         self.mlerp = False
         self.proportional = False
         self.destinations: Tensor | None = None
+        self.middles: Tensor | None = None
         self._counts: Tensor | None = None
         self._order: Tensor | None = None
         self._members: tuple[Tensor, Tensor] | None = None
@@ -124,6 +127,7 @@ class TokenMap:
         kept = None if self.kept is None else self.kept[samples]
         found = TokenMap(self.slots[samples], self.size, kept, self.ragged)
         found.destinations = None if self.destinations is None else self.destinations[samples]
+        found.middles = None if self.middles is None else self.middles[samples]
         found.mlerp = self.mlerp
         found.proportional = self.proportional
         if kept is None:  # sorted once, however many samples share the map
@@ -144,13 +148,15 @@ class TokenMap:
     def tokens(self) -> Tensor:
         """The token at whose position each slot lies, int64 [B, M].
 
-        It is the token that the slot keeps, or its destination.
+        It is the token that the slot keeps, its destination or its middle.
 
         Raises:
-            ValueError: if the map names neither.
+            ValueError: if the map names none of them.
         """
         if self.kept is not None:
             return self.kept
+        if self.middles is not None:
+            return self.middles
         if self.destinations is None:
             raise ValueError(
                 "this map says neither which token a slot keeps nor which is its destination, so "

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from bigain import compress
 from bigain.compression import architecture_of
+from bigain.compression.batch_groups import Groups
 from bigain.compressors import (
     ABM,
     IEKVD,
@@ -274,6 +275,29 @@ def test_lora(family):
     tiny.model.unload_lora()
     with compress(tiny.model, compressor, blocks="all"):
         assert_close(tiny(), without, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+@pytest.mark.parametrize(
+    "compressor",
+    [LGTM(0.5), KVMerge(0.5), ToDo(2, queries="coarse", pool="mean"), BOTH],
+    ids=["lgtm", "kv_merge", "coarse", "both"],
+)
+def test_one_plan_for_several_classes(family, compressor):
+    """Two classes of one noisy image are merged by the tokens of the first."""
+    tiny = Tiny(family)
+    first = {**tiny.one(0), "encoder_hidden_states": tiny.inputs["encoder_hidden_states"]}
+    inputs = {
+        name: value if len(value) != 1 else value.expand(2, *value.shape[1:])
+        for name, value in first.items()
+    }
+    last = [tiny.architecture.blocks()[-1].place]
+    with compress(tiny.model, compressor, blocks=last) as handle:
+        want = tiny(**tiny.one(0))
+        handle.groups = Groups.copies(1, 2, torch.device("cpu"))
+        found = tiny(**inputs)
+    assert_close(found[:1], want, rtol=0, atol=1e-5)
+    assert (found[1] - found[0]).abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
