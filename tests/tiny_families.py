@@ -30,12 +30,14 @@ from transformers import (
     T5Tokenizer,
 )
 
+from bigain.compression import architecture_of
 from tests import tiny_pipelines
 
 FAMILIES = ("sdxl", "pixart", "sd3", "flux")
 SIDE = 16  # of a latent, whose pixels are half as many as an image's
 CLIP = 32  # channels of each of CLIP's text encoders
 T5 = 24  # channels of T5's
+WORDS = 20
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -51,6 +53,15 @@ def denoiser(family: str, **settings: Any) -> Any:
     if family == "flux":  # FLUX.1's config names no size
         model.register_to_config(sample_size=SIDE)
     return model
+
+
+def inputs(model: Any, count: int) -> dict[str, Any]:
+    """Random arguments of a forward, with texts of `WORDS` tokens, which keeps tests fast."""
+    made = architecture_of(model).random_inputs(count)
+    made["encoder_hidden_states"] = made["encoder_hidden_states"][:, :WORDS]
+    if "txt_ids" in made:
+        made["txt_ids"] = made["txt_ids"][:WORDS]
+    return made
 
 
 def state(model: torch.nn.Module) -> list[tuple]:

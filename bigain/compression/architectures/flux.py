@@ -83,14 +83,12 @@ class Flux(Transformer):
     def inputs(self, latent: Tensor, timestep: Tensor, condition: Tensor) -> dict[str, Tensor]:
         """The keyword arguments of a forward, for latents [B, c, h, w] that are not packed yet."""
         rows, columns = (side // PACKED for side in latent.shape[-2:])
-        packed = latent.unflatten(-1, (columns, PACKED)).unflatten(-3, (rows, PACKED))
-        packed = packed.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         fraction = timestep.to(latent.dtype) / TIMESTEPS
         # on the meta device, positions would have no values to read the grid from
         device = "cpu" if latent.is_meta else latent.device
         return {
-            **super().inputs(packed, fraction, condition),
-            "img_ids": _positions(rows, columns).to(device, latent.dtype),
+            **super().inputs(patches(latent), fraction, condition),
+            "img_ids": positions(rows, columns).to(device, latent.dtype),
             "txt_ids": torch.zeros(condition.shape[1], 3, device=device, dtype=latent.dtype),
         }
 
@@ -117,7 +115,13 @@ class Flux(Transformer):
         return extras
 
 
-def _positions(rows: int, columns: int) -> Tensor:
+def patches(latents: Tensor) -> Tensor:
+    """Latents [B, c, h, w] as tokens [B, N, 4c], one for each patch, row by row."""
+    folded = latents.unflatten(-1, (-1, PACKED)).unflatten(-3, (-1, PACKED))
+    return folded.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def positions(rows: int, columns: int) -> Tensor:
     """The ``img_ids`` of an image, [rows * columns, 3]: 0, the row and the column."""
     ids = torch.zeros(rows, columns, 3)
     ids[..., 1] = torch.arange(rows).unsqueeze(1)
@@ -136,10 +140,10 @@ def _rectangle(ids: Tensor) -> tuple[int, int]:
         ValueError: if these are not all tokens of one rectangle, row by row.
     """
     places = (ids[0] if ids.ndim == 3 else ids).detach().float().cpu()
-    columns = int((places[:, 1] == places[0, 1]).sum())
+    columns = max(int((places[:, 1] == places[:1, 1]).sum()), 1)
     rows = len(places) // columns
-    whole = _positions(rows, columns)
-    if len(whole) != len(places) or not torch.equal(places - places[0], whole):
+    whole = positions(rows, columns)
+    if len(whole) != len(places) or not torch.equal(places - places[:1], whole):
         raise ValueError(
             f"the {len(places)} positions in img_ids are not those of one whole rectangle, row by "
             "row, on which a compressor needs the tokens to lie; pipelines that add the tokens of "

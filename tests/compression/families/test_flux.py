@@ -70,7 +70,7 @@ def attend(seen: Block, module: Any, image: Tensor, text: Tensor, inputs: dict) 
 
 def watched(compressor: Compressor, place: int) -> tuple[Any, Block, dict]:
     model = tiny_families.denoiser("flux").double()
-    inputs = architecture_of(model).random_inputs(2)
+    inputs = tiny_families.inputs(model, 2)
     inputs["txt_ids"] += torch.arange(len(inputs["txt_ids"])).unsqueeze(1)
     block = [*model.transformer_blocks, *model.single_transformer_blocks][place]
     return block, Block(model, block, place, compressor, inputs), inputs
@@ -152,7 +152,7 @@ IDS = torch.cartesian_prod(torch.zeros(1), torch.arange(8.0), torch.arange(8.0))
 @torch.no_grad()
 def test_tokens_that_are_no_rectangle_are_refused(ids):
     model = tiny_families.denoiser("flux")
-    inputs = architecture_of(model).random_inputs(1)
+    inputs = tiny_families.inputs(model, 1)
     with (
         compress(model, LGTM(0.5)),
         pytest.raises(ValueError, match=r"img_ids are not those of one whole rectangle, .*Kontext"),
@@ -181,7 +181,7 @@ def test_a_plan_must_say_where_its_keys_and_slots_are():
             return Plan(queries=TokenMap(slots, grid.tokens // 2))
 
     model = tiny_families.denoiser("flux")
-    inputs = architecture_of(model).random_inputs(1)
+    inputs = tiny_families.inputs(model, 1)
     for compressor, reason in ((Halves(), "set key_tokens of its Plan"), (Pairs(), "no position")):
         with compress(model, compressor), pytest.raises(ValueError, match=reason):
             model(**inputs)
@@ -200,7 +200,7 @@ def test_the_mlp_of_single_blocks_is_no_site():
 @torch.no_grad()
 def test_fused_projections(compressor):
     model = tiny_families.denoiser("flux").double()
-    inputs = architecture_of(model).random_inputs(1)
+    inputs = tiny_families.inputs(model, 1)
     with compress(model, compressor, blocks="all"):
         want = model(**inputs).sample
     model.fuse_qkv_projections()
@@ -219,7 +219,7 @@ def test_fused_projections(compressor):
 def test_attention_backends():
     """A mask reaches those that take one."""
     model = tiny_families.denoiser("flux")
-    inputs = architecture_of(model).random_inputs(1)
+    inputs = tiny_families.inputs(model, 1)
     for compressor in (LGTM(0.5), WEIGHTED[0]):
         with compress(model, compressor, blocks="all"):
             want = model(**inputs).sample
@@ -231,7 +231,7 @@ def test_attention_backends():
 @torch.no_grad()
 def test_an_ip_adapter_is_refused_in_double_blocks():
     model = tiny_families.denoiser("flux")
-    inputs = architecture_of(model).random_inputs(1)
+    inputs = tiny_families.inputs(model, 1)
     inputs["joint_attention_kwargs"] = {"ip_hidden_states": [torch.ones(1, 1, 1, 16)]}
     plain = model(**inputs).sample  # the plain processor takes no notice
     with compress(model, LGTM(0.5), blocks=[SINGLE]):
@@ -247,7 +247,7 @@ def test_an_ip_adapter_is_refused_in_double_blocks():
 def test_a_cache_that_skips_blocks_is_refused():
     """The first-block cache leaves the other blocks out where the first one changes little."""
     model = tiny_families.denoiser("flux")
-    inputs = architecture_of(model).random_inputs(1)
+    inputs = tiny_families.inputs(model, 1)
     apply_first_block_cache(model, FirstBlockCacheConfig(threshold=1e9))
     with model.cache_context("cond"), compress(model, LGTM(0.5), blocks="all"):
         model(**inputs)
@@ -259,7 +259,7 @@ def test_a_cache_that_skips_blocks_is_refused():
 def test_empty_slots_are_masked():
     """ABM with a threshold: a sample with few slots is what it is alone."""
     model = tiny_families.denoiser("flux").double()
-    inputs = architecture_of(model).random_inputs(2)
+    inputs = tiny_families.inputs(model, 2)
     inputs["hidden_states"][1] = inputs["hidden_states"][1, :1]  # all tokens alike
     alone = [
         {k: v if k in ("img_ids", "txt_ids") else v[i : i + 1] for k, v in inputs.items()}

@@ -64,7 +64,7 @@ class Tiny:
         self.model = tiny_families.denoiser(family, **settings).double()
         self.architecture = architecture_of(self.model)
         torch.manual_seed(1)
-        self.inputs = self.architecture.random_inputs(2)
+        self.inputs = tiny_families.inputs(self.model, 2)
         time = self.architecture.arguments[1]
         self.inputs[time] = self.inputs[time] * torch.tensor([0.5, 1.5])
 
@@ -319,7 +319,7 @@ def test_residuals_of_a_control_net(family):
 def test_half_precision(family):
     tiny = Tiny(family)
     tiny.model.to(torch.bfloat16)
-    inputs = tiny.architecture.random_inputs(1)
+    inputs = tiny_families.inputs(tiny.model, 1)
     for compressor in SHORT:
         with compress(tiny.model, compressor, blocks="all"):
             found = tiny.model(**inputs).sample
@@ -334,13 +334,12 @@ def dynamo():
 
 
 SMALL: dict[str, dict[str, Any]] = {
-    "pixart": {"num_layers": 1},
     "sd3": {"num_layers": 1},
     "flux": {"num_layers": 1, "num_single_layers": 1},
 }
 
 
-@transformers
+@pytest.mark.parametrize("family", SMALL)
 def test_compiled(family, dynamo):
     """One graph where the shapes say how the tokens lie; of Flux, one for each block."""
     tiny = Tiny(family, **SMALL[family])
@@ -417,7 +416,7 @@ def test_grids_are_the_model_s_own_at_any_size(family, size):
         assert not torch.equal(tiny(**inputs), want)
 
 
-@every_family
+@transformers
 def test_what_is_saved_is_counted(family):
     """By hand: projections of the image's tokens, and attention over those of both."""
     model = tiny_families.denoiser(family)
@@ -429,9 +428,6 @@ def test_what_is_saved_is_counted(family):
         assert min(flops.breakdown.values()) >= 0
         changed = {key for key, n in flops.breakdown.items() if n != plain.breakdown.get(key, 0)}
         assert changed <= {(place, "self_attention"), (place, "matching")}
-    if family == "sdxl":
-        assert place == 2
-        return
     n, c = 64, 24 if family == "pixart" else 16
     text = {"pixart": 0, "sd3": 77 + 256, "flux": 512}[family]
 

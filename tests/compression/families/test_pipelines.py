@@ -7,7 +7,6 @@ from typing import Any
 import accelerate
 import pytest
 import torch
-from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import (
     DiffusionPipeline,
     FluxImg2ImgPipeline,
@@ -70,7 +69,6 @@ def generate(pipe: Any, **options: Any) -> Tensor:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "square": {},
     "wide": {"width": 48},
     "tall": {"height": 56, "width": 40},
     "two prompts": {"prompt": ["a cat", "a dog"], "num_images_per_prompt": 2},
@@ -159,16 +157,13 @@ def _without(kind: Any, names: Any) -> Callable[..., Any]:
 CHANGES: dict[str, Callable[[Any], Any]] = {
     "model offload": lambda model: accelerate.cpu_offload_with_hook(model, "cpu"),
     "sequential offload": lambda model: accelerate.cpu_offload(model, "cpu", offload_buffers=True),
-    "dispatched": lambda model: [
-        add_hook_to_module(m, AlignDevicesHook("cpu")) for m in model.modules()
-    ],
 }
 
 
 @pytest.mark.parametrize("name", ["sdxl", "pixart_sigma", "sd3", "flux_dev"])
 @pytest.mark.parametrize(
     ("kind", "when"),
-    [("model offload", "before"), ("sequential offload", "inside"), ("dispatched", "before")],
+    [("model offload", "before"), ("sequential offload", "inside")],
 )
 def test_offloading(name, kind, when, pipeline):
     """accelerate replaces forwards, around which the hooks run."""

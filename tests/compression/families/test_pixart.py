@@ -18,7 +18,7 @@ from tests.by_hand import COMPRESSORS, Block, attention, split
 def test_a_block_is_what_it_is_by_hand(compressor):
     model = tiny_families.denoiser("pixart").double()
     block = model.transformer_blocks[1]
-    seen = Block(model, block, 1, compressor, architecture_of(model).random_inputs(2))
+    seen = Block(model, block, 1, compressor, tiny_families.inputs(model, 2))
     x, text = seen.given["hidden_states"], seen.given["encoder_hidden_states"]
     modulation = block.scale_shift_table[None] + seen.given["timestep"].view(2, 6, -1)
     shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, dim=1)
@@ -61,7 +61,7 @@ def test_classes_share_the_first_attention_exactly(compressor):
 def test_sizes_may_enter_the_timestep():
     """PixArt-alpha for 1,024 px takes the image's size and aspect ratio."""
     model = tiny_families.denoiser("pixart", use_additional_conditions=True)
-    inputs = architecture_of(model).random_inputs(2)
+    inputs = tiny_families.inputs(model, 2)
     plain = model(**inputs).sample
     with compress(model, LGTM(0.5)):
         assert not torch.equal(model(**inputs).sample, plain)

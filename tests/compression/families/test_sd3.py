@@ -19,7 +19,7 @@ from tests.by_hand import COMPRESSORS, Block, attention, split
 def test_a_block_is_what_it_is_by_hand(compressor, index, qk_norm):
     model = tiny_families.denoiser("sd3", qk_norm=qk_norm).double()
     block = model.transformer_blocks[index]
-    seen = Block(model, block, index, compressor, architecture_of(model).random_inputs(2))
+    seen = Block(model, block, index, compressor, tiny_families.inputs(model, 2))
     x, text = seen.given["hidden_states"], seen.given["encoder_hidden_states"]
     emb = seen.given["temb"]
     z, gate, shift, scale, gate_mlp, *second = block.norm1(x, emb=emb)
@@ -51,7 +51,7 @@ def test_a_block_is_what_it_is_by_hand(compressor, index, qk_norm):
 @pytest.mark.parametrize("compressor", [LGTM(0.5), Compose(LGTM(0.5), ToDo(2))], ids=repr)
 def test_text_tokens_are_never_shortened(compressor):
     model = tiny_families.denoiser("sd3")
-    inputs, seen = architecture_of(model).random_inputs(1), set()
+    inputs, seen = tiny_families.inputs(model, 1), set()
     for name, module in model.named_modules():
         if name.endswith(("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "ff_context")):
             module.register_forward_pre_hook(lambda module, args: seen.add(args[0].shape[1]))
@@ -67,7 +67,7 @@ def test_text_tokens_are_never_shortened(compressor):
 )
 def test_what_needs_a_mask_is_refused(compressor):
     model = tiny_families.denoiser("sd3")
-    inputs = architecture_of(model).random_inputs(1)
+    inputs = tiny_families.inputs(model, 1)
     with (
         compress(model, compressor),
         pytest.raises(ValueError, match="JointAttnProcessor2_0 takes no mask; remove"),
@@ -79,7 +79,7 @@ def test_what_needs_a_mask_is_refused(compressor):
 def test_skip_layer_guidance():
     """Blocks that a call leaves out need no compressor; any other block that is missing does."""
     model = tiny_families.denoiser("sd3")
-    inputs = architecture_of(model).random_inputs(1)
+    inputs = tiny_families.inputs(model, 1)
     plain = model(**inputs, skip_layers=[1]).sample
     with compress(model, LGTM(0.5), blocks=[1]):
         assert torch.equal(model(**inputs, skip_layers=[1]).sample, plain)
@@ -95,7 +95,7 @@ def test_skip_layer_guidance():
 def test_perturbed_attention_guidance():
     """Its processor makes keys of half of its samples at a time, which only queries survive."""
     model = tiny_families.denoiser("sd3")
-    inputs = architecture_of(model).random_inputs(2)
+    inputs = tiny_families.inputs(model, 2)
     model.transformer_blocks[1].attn.set_processor(PAGJointAttnProcessor2_0())
     plain = model(**inputs).sample
     with compress(model, LGTM(0.5), blocks=[1]):
@@ -111,7 +111,7 @@ def test_perturbed_attention_guidance():
 def test_fused_projections():
     """Merging works; diffusers fuses only blocks with one attention, and leaves their norms out."""
     model = tiny_families.denoiser("sd3", dual_attention_layers=(), qk_norm=None).double()
-    inputs = architecture_of(model).random_inputs(1)
+    inputs = tiny_families.inputs(model, 1)
     with compress(model, LGTM(0.5)):
         want = model(**inputs).sample
     model.fuse_qkv_projections()

@@ -20,7 +20,7 @@ from tests.by_hand import COMPRESSORS, Block, attention, split
 def test_a_block_is_what_it_is_by_hand(compressor):
     """The second of the three layers of a transformer at factor 4."""
     model = tiny_families.denoiser("sdxl").double()
-    inputs = architecture_of(model).random_inputs(2)
+    inputs = tiny_families.inputs(model, 2)
     block = model.down_blocks[2].attentions[0].transformer_blocks[1]
     seen = Block(model, block, 4, compressor, inputs)
     x, text = seen.given["hidden_states"], seen.given["encoder_hidden_states"]
