@@ -49,17 +49,6 @@ def stable_diffusion(
     }
     network = UNet2DConditionModel(**{**settings, **unet})
     words = tokenizer(folder / "tokenizer")
-    text = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=TEXT,
-        intermediate_size=2 * TEXT,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=LENGTH,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-    )
     scheduler = PNDMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -72,7 +61,7 @@ def stable_diffusion(
     pipeline = StableDiffusionPipeline(
         unet=network,
         vae=autoencoder(sample_size, vae_levels),
-        text_encoder=CLIPTextModel(text),
+        text_encoder=CLIPTextModel(clip(words, TEXT)),
         tokenizer=words,
         scheduler=scheduler,
         safety_checker=None,
@@ -114,7 +103,23 @@ def dit(folder: Path, classes: int = 1000, sample_size: int = 8, **transformer: 
     return folder
 
 
-def autoencoder(sample_size: int, levels: int = 2) -> AutoencoderKL:
+def clip(words: CLIPTokenizer, width: int, projection: int = 16) -> CLIPTextConfig:
+    """A text encoder for this vocabulary."""
+    return CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+        projection_dim=projection,
+    )
+
+
+def autoencoder(sample_size: int, levels: int = 2, **settings: Any) -> AutoencoderKL:
     """From RGB to four channels, an image ``2 ** (levels - 1)`` times the latents' side."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -122,7 +127,7 @@ def autoencoder(sample_size: int, levels: int = 2) -> AutoencoderKL:
         block_out_channels=(8,) * levels,
         norm_num_groups=4,
         sample_size=sample_size * 2 ** (levels - 1),
-        scaling_factor=0.18215,
+        **{"scaling_factor": 0.18215, **settings},
     )
 
 

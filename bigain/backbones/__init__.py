@@ -2,16 +2,27 @@
 
 from bigain.backbones.base import Backbone
 from bigain.backbones.dit import DiT
-from bigain.backbones.samplers import SAMPLERS, build_sampler, corrected
-from bigain.backbones.schedule import SPACINGS
+from bigain.backbones.flux import Flux
+from bigain.backbones.pixart import PixArt
+from bigain.backbones.samplers import EVERY as EVERY_SAMPLER
+from bigain.backbones.samplers import SAMPLERS, build_sampler, check_sampler, corrected
+from bigain.backbones.scheduler_config import SPACINGS
 from bigain.backbones.stable_diffusion import StableDiffusion
+from bigain.backbones.stable_diffusion_3 import StableDiffusion3
+from bigain.backbones.stable_diffusion_xl import StableDiffusionXL
 
 __all__ = [
+    "EVERY_SAMPLER",
     "SAMPLERS",
     "SPACINGS",
     "Backbone",
     "DiT",
+    "Flux",
+    "PixArt",
     "StableDiffusion",
+    "StableDiffusion3",
+    "StableDiffusionXL",
     "build_sampler",
+    "check_sampler",
     "corrected",
 ]

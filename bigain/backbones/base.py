@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from bigain.backbones.schedule import Schedule
+
 
 class Subjects(Protocol):
     """The classes and images that a model is asked about; see `bigain.datasets.Dataset`.
@@ -34,17 +36,15 @@ class Backbone(Protocol):
     """A diffusion model behind a few verbs; no code outside this package needs to know which one.
 
     Attributes:
-        family: of the denoiser, "unet" or "dit"; the paper's settings may depend on it.
+        family: of the denoiser, such as "unet" or "dit"; the paper's settings may depend on it.
         denoiser: the U-Net or transformer, for :func:`bigain.compress`.
-        alphas_cumprod: float32 [T] on the model's device.
-        noise_schedule: the config of the scheduler that comes with the model.
+        schedule: how images are mixed with noise, and what `predict` predicts of the mixture.
         latent_shape: the shape (c, h, w) of one sample.
     """
 
     family: ClassVar[str]
     denoiser: nn.Module
-    alphas_cumprod: Tensor
-    noise_schedule: dict[str, Any]
+    schedule: Schedule
     latent_shape: tuple[int, int, int]
 
     def identity(self) -> dict[str, Any]:
@@ -77,8 +77,11 @@ class Backbone(Protocol):
     def unconditional(self) -> Tensor:
         """The condition [1, ...] for no class, used by classifier-free guidance."""
 
-    def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """The noise in float32 latents x [B, c, h, w] at times t [B], given ``condition`` [B, ...].
+    def predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """What `Schedule.target` names, the noise or the velocity, in float32 [B, c, h, w].
 
-        t is in training timesteps, and may lie between two of them for some samplers.
+        Args:
+            x: noisy latents, float32 [B, c, h, w].
+            t: timesteps [B], as the schedule or a sampler of it gives them.
+            condition: [B, ...], rows of what the methods above return.
         """

@@ -36,7 +36,8 @@ class Checkpoint:
         self.on_hub = hub.is_id(path)
         wanted = ["model_index.json"]
         for name in components:
-            wanted += [f"{name}/{kind}" for kind in ("*.json", "*.txt", "*.safetensors")]
+            kinds = ("*.json", "*.txt", "*.model", "*.safetensors")
+            wanted += [f"{name}/{kind}" for kind in kinds]
         self._components, self._wanted = tuple(components), wanted
 
     @property

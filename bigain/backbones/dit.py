@@ -10,7 +10,8 @@ from torch import Tensor
 from bigain.backbones.base import Subjects
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.backbones.latents import Autoencoder, square
-from bigain.backbones.schedule import FILE, NoiseSchedule
+from bigain.backbones.schedule import NoiseSchedule
+from bigain.backbones.scheduler_config import FILE, bounded
 from bigain.errors import BiGainError
 
 
@@ -31,7 +32,7 @@ class DiT:
     def identity(self) -> dict[str, Any]:
         found = {
             "transformer": self.checkpoint.digest("transformer"),
-            "scheduler": self.checkpoint.config("scheduler", FILE),
+            "scheduler": bounded(self.checkpoint.config("scheduler", FILE)),
         }
         if self.checkpoint.has("vae"):
             found["vae"] = self.checkpoint.digest("vae")
@@ -46,8 +47,7 @@ class DiT:
     def load(self, device: torch.device, dtype: torch.dtype) -> "DiT":
         latent = self.checkpoint.has("vae")
         self.schedule = NoiseSchedule.load(self.checkpoint, device, latent=latent)
-        self.noise_schedule = self.schedule.config
-        self.alphas_cumprod = self.schedule.alphas_cumprod
+        self.device = device
         self.autoencoder = Autoencoder(self.checkpoint, device) if latent else None
         options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
         model = self.checkpoint.load(DiTTransformer2DModel, "transformer", **options)
@@ -69,7 +69,7 @@ class DiT:
                 f"the model takes images of {self.latent_shape} (channels, height, width), but the "
                 f"data set gives {tuple(images.shape[1:])}; choose a data set of that size"
             )
-        return images.to(self.alphas_cumprod.device, torch.float32)
+        return images.to(self.device, torch.float32)
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decode(latents) if self.autoencoder else latents.float()
@@ -83,7 +83,7 @@ class DiT:
                 f"{len(dataset.classes)} classes are not among them; choose the data set that the "
                 "model was trained on, or a text-conditional model"
             )
-        return torch.tensor(ids, device=self.alphas_cumprod.device)
+        return torch.tensor(ids, device=self.device)
 
     def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
         conditions = self.condition(dataset)
@@ -92,9 +92,9 @@ class DiT:
     def unconditional(self) -> Tensor:
         # the index after the last class, which training uses for images whose class is dropped
         null = self.denoiser.config.num_embeds_ada_norm
-        return torch.tensor([null], device=self.alphas_cumprod.device)
+        return torch.tensor([null], device=self.device)
 
-    def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         output = self.denoiser(
             x.to(self.denoiser.dtype), timestep=t, class_labels=condition, return_dict=False
         )[0]

@@ -42,6 +42,12 @@ class Autoencoder:
         check_types(where, found, types, checkpoint.mend)
         if found.get("scaling_factor") == 0:
             raise BiGainError(f"{where}: scaling_factor must not be 0; {checkpoint.mend}")
+        for name in ("latents_mean", "latents_std"):
+            if found.get(name) is not None:
+                raise BiGainError(
+                    f"{where} has {name}, numbers per channel that are not supported; choose a "
+                    "model whose latents have scaling_factor and shift_factor alone"
+                )
         self.vae: AutoencoderKL = checkpoint.load(AutoencoderKL, "vae", **options).to(device)
         self.vae.enable_slicing()
         self.device = device

@@ -19,7 +19,8 @@ from diffusers import (
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
-from bigain.backbones.schedule import FILE, check_alphas, check_settings, timesteps
+from bigain.backbones.flow_matching import SAMPLER, build_flow_sampler, is_flow
+from bigain.backbones.scheduler_config import FILE, check_alphas, check_settings, timesteps
 from bigain.errors import BiGainError
 
 # A chain starts from pure noise. One that starts further than this share of the schedule below
@@ -73,6 +74,7 @@ SAMPLERS: dict[str, Any] = {
     "dpmsolver++": DPMSolverMultistepScheduler,  # Lu et al. 2022
     "unipc": UniPCMultistepScheduler,  # Zhao et al. 2023
 }
+EVERY = (*SAMPLERS, SAMPLER)  # the last for flow matching
 
 
 def build_sampler(
@@ -96,6 +98,11 @@ def build_sampler(
         BiGainError: if the schedule has fewer timesteps than ``steps``, or the sampler cannot make
             so many steps under this spacing, or only from far below pure noise.
     """
+    if name not in SAMPLERS:
+        raise BiGainError(
+            f"task.sampler={name} takes predictions of velocities (flow matching), but the model "
+            f"predicts noise; choose one of {', '.join(SAMPLERS)}"
+        )
     length = timesteps(noise_schedule)
     if steps > length:
         raise BiGainError(
@@ -111,6 +118,26 @@ def build_sampler(
     _check_timesteps(sampler, given, length)
     _check_start(sampler, given, length)
     return sampler
+
+
+def check_sampler(name: str, config: dict[str, Any], steps: int, spacing: str | None) -> bool:
+    """Refuse what a model cannot be sampled with, before it is loaded.
+
+    Args:
+        config: of the scheduler that comes with the model.
+        name, steps, spacing: as for `bigain.backbones.schedule.Schedule.sampler`.
+
+    Returns:
+        Whether `corrected`.
+
+    Raises:
+        BiGainError: if it cannot be sampled so.
+    """
+    if is_flow(config):
+        build_flow_sampler(name, config, steps, spacing, "cpu", mu=0.0)  # no shift is refused
+        return False
+    build_sampler(name, config, steps, spacing, "cpu")
+    return corrected(name, config, steps, spacing)
 
 
 def corrected(name: str, noise_schedule: dict[str, Any], steps: int, spacing: str | None) -> bool:

@@ -1,85 +1,54 @@
 """The noise schedule of a model's training, in float32 whatever the model's type (trap 4)."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
 from bigain.backbones.checkpoint import Checkpoint
+from bigain.backbones.samplers import build_sampler
+from bigain.backbones.scheduler_config import FILE, check_alphas, check_settings
 from bigain.errors import BiGainError
-from bigain.utils.setting_types import check_types
-
-FILE = "scheduler_config.json"
-SPACINGS = ("leading", "linspace", "trailing")
-MOST = 1_000_000  # timesteps
-# of the settings that samplers here read
-TYPES: dict[str, Any] = {
-    "beta_start": float,
-    "beta_end": float,
-    "beta_schedule": str,
-    "trained_betas": list[float] | None,
-    "clip_sample": bool,
-    "clip_sample_range": float,
-    "thresholding": bool,
-    "dynamic_thresholding_ratio": float,
-    "sample_max_value": float,
-    "set_alpha_to_one": bool,
-    "steps_offset": int,
-    "timestep_spacing": str,
-    "rescale_betas_zero_snr": bool,
-    "disable_corrector": list[int],
-}
 
 
-def timesteps(config: Mapping[str, Any]) -> int:
-    """T, the length of the schedule that a scheduler's config describes.
+class Schedule(Protocol):
+    """How a model's training mixes images with noise, and what the model predicts of the mixture.
 
-    Raises:
-        BiGainError: if the config gives no whole number.
+    Its length is T, the number of its noise levels, which rise from place 0 to place T - 1.
     """
-    found = config.get("num_train_timesteps", 1000)  # diffusers' default
-    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        raise BiGainError(
-            f"{FILE}: num_train_timesteps must be a whole number from 1, got {found!r}; copy the "
-            "model with its own"
-        )
-    if found > MOST:
-        raise BiGainError(
-            f"{FILE}: num_train_timesteps must be at most {MOST}, as tables have an entry for "
-            f"each; got {found}; copy the model with its own"
-        )
-    return found
 
+    def __len__(self) -> int: ...
 
-def check_settings(config: Mapping[str, Any], where: str, mend: str) -> None:
-    """Refuse a scheduler's config with settings of other types, or unknown spacing."""
-    check_types(where, config, TYPES, mend)
-    timesteps(config)
-    spacing = config.get("timestep_spacing", SPACINGS[0])
-    if spacing not in SPACINGS:
-        raise BiGainError(
-            f"{where}: timestep_spacing must be one of {', '.join(SPACINGS)}, got {spacing!r}; "
-            f"{mend}"
-        )
+    def timesteps(self, places: Sequence[int]) -> Tensor:
+        """What the model is told at these places of the schedule, one number for each."""
 
+    def noised(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t: clean latents [B, ...] with noise of the same shape at timesteps t [B], float32."""
 
-def check_alphas(alphas: Tensor, config: Mapping[str, Any], where: str, mend: str) -> None:
-    """Refuse cumulative alphas that do not form a noise schedule."""
-    length = timesteps(config)
-    falls = alphas.shape == (length,) and bool((alphas.diff() < 0).all())
-    if not falls or not 0 < alphas[-1] <= alphas[0] <= 1:
-        raise BiGainError(
-            f"{where}: the betas do not form a noise schedule: there must be {length}, whose "
-            f"cumulative alphas fall from 1 towards 0; {mend}"
-        )
+    def target(self, clean: Tensor, noise: Tensor) -> Tensor:
+        """What a perfect model predicts from the mixture of the two, [B, ...]."""
+
+    def sampler(self, name: str, steps: int, spacing: str | None, device: torch.device) -> Any:
+        """A scheduler of diffusers with its timesteps set, for the predictions of such a model.
+
+        Schedulers keep state, so make a new one per batch.
+
+        Args:
+            name: one of `bigain.backbones.SAMPLERS`, or "flow_euler" for flow matching.
+            steps: number of sampling steps.
+            spacing: of the timesteps, or None for the model's own.
+
+        Raises:
+            BiGainError: if the model cannot be sampled in this way.
+        """
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise.
+    """x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise, of which models here predict the noise.
 
     Attributes:
         config: config of a DDIM scheduler with these betas, from which other samplers are built.
@@ -131,6 +100,22 @@ class NoiseSchedule:
         alphas = scheduler.alphas_cumprod.to(device, torch.float32)
         check_alphas(alphas, found, str(path), checkpoint.mend)
         return cls(dict(scheduler.config), alphas)
+
+    def __len__(self) -> int:
+        return len(self.alphas_cumprod)
+
+    def timesteps(self, places: Sequence[int]) -> Tensor:
+        return torch.tensor(places, device=self.alphas_cumprod.device)
+
+    def noised(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        a = self.at(t).view(-1, *[1] * (clean.ndim - 1))
+        return a.sqrt() * clean + (1 - a).sqrt() * noise
+
+    def target(self, clean: Tensor, noise: Tensor) -> Tensor:
+        return noise
+
+    def sampler(self, name: str, steps: int, spacing: str | None, device: torch.device) -> Any:
+        return build_sampler(name, self.config, steps, spacing, device)
 
     def at(self, t: Tensor) -> Tensor:
         """a at timesteps t [B]; in between, sqrt((1 - a) / a) is linear, as in Euler's steps."""

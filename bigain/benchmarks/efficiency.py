@@ -89,7 +89,7 @@ def _forwards(
     @torch.inference_mode()
     def work() -> None:
         for _ in range(times):
-            backbone.predict_noise(x, t, rows)
+            backbone.predict(x, t, rows)
 
     where = {"blocks": whole.job.blocks, "sites": whole.job.setup.sites}
     with attached(backbone.denoiser, whole.job.compressor, **where):

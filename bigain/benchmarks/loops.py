@@ -70,7 +70,8 @@ class Loop:
         """Go image by image and batch by batch, share nothing, and fetch every error."""
         model, protocol = self.model, self.protocol
         backbone, loss = model.backbone, LOSSES[protocol.loss]
-        times = protocol.timesteps(len(backbone.alphas_cumprod))
+        schedule = backbone.schedule
+        times = protocol.timesteps(len(schedule))
         trials = torch.full((len(model.latents), len(model.condition), protocol.trials), torch.nan)
         predictions = []
         for i, latent in enumerate(model.latents):
@@ -84,13 +85,11 @@ class Loop:
                     tried, ts, classes = zip(*batch, strict=True)
                     t = torch.tensor(ts, device=latent.device)
                     eps = self.noise[i, list(tried)]
-                    a = backbone.alphas_cumprod[t].view(-1, 1, 1, 1)
-                    x = latent * a.sqrt() + eps * (1 - a).sqrt()
+                    x = schedule.noised(latent.expand_as(eps), eps, t)
                     if self.attachment is not None:
                         self.attachment.sample_keys = self.keys[i].expand(len(t))
-                    predicted = backbone.predict_noise(x, t, model.condition[list(classes)])
-                    values = loss(predicted, eps, reduction="none").mean((1, 2, 3))
-                    trials[i, list(classes), list(tried)] = values.cpu()
+                    predicted = backbone.predict(x, t, model.condition[list(classes)])
+                    trials[i, list(classes), list(tried)] = loss(predicted, eps).cpu()
                 errors = trials[i, alive].nanmean(-1)
                 alive = [alive[j] for j in errors.argsort()[:keep]]
             predictions.append(alive[0])

@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from bigain.backbones import Backbone
+from bigain.backbones.schedule import NoiseSchedule
 from bigain.compression import architecture_of
 from bigain.datasets.base import Dataset
 from bigain.experiments import configuration, experiment_files
@@ -61,14 +62,13 @@ class RandomBackbone:
     """A denoiser of random weights, with as much of a `bigain.backbones.Backbone` as tasks use."""
 
     denoiser: Any
-    noise_schedule: dict[str, Any] = field(init=False)
-    alphas_cumprod: Tensor = field(init=False)
+    schedule: NoiseSchedule = field(init=False)
 
     def __post_init__(self) -> None:
         self._architecture = architecture_of(self.denoiser)
         scheduler = DDIMScheduler(clip_sample=False)
-        self.noise_schedule = dict(scheduler.config)
-        self.alphas_cumprod = scheduler.alphas_cumprod.to(self.denoiser.device, torch.float32)
+        alphas = scheduler.alphas_cumprod.to(self.denoiser.device, torch.float32)
+        self.schedule = NoiseSchedule(dict(scheduler.config), alphas)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -84,7 +84,7 @@ class RandomBackbone:
     def decode(self, latents: Tensor) -> Tensor:
         return latents[:, :3].tanh()
 
-    def predict_noise(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         inputs = self._architecture.inputs(x.to(self.denoiser.dtype), t, condition)
         output = self.denoiser(**inputs, return_dict=False)[0]
         return output[:, : x.shape[1]].float()

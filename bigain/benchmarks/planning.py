@@ -104,7 +104,7 @@ def _forward(
 
         def work() -> None:
             groups = Groups.runs(0, classes, classes, device)
-            backbone.predict_noise(x, t, sharing.batch(every, groups, keys, cut.together))
+            backbone.predict(x, t, sharing.batch(every, groups, keys, cut.together))
 
         yield work
         spent.append(took)

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bigain.backbones.schedule import timesteps
+from bigain.backbones.scheduler_config import timesteps
 from bigain.compression import architecture_of, select_blocks
 from bigain.compression.checks import decide_on
 from bigain.compression.sharing import shares_plans

@@ -28,6 +28,8 @@ ABOUT: dict[str, dict[str, Any]] = {
         "guidance": float,
         "sampler": str,
         "spacing": str | None,
+        "steps": int,
+        "loss": str,
         "smallest_batch": int,
     },
     "compressor": {"name": str},

@@ -75,10 +75,12 @@ def make(cfg: DictConfig) -> Path:
             cannot be written.
     """
     name = cfg.model.name
-    if cfg.model.path not in ARCHITECTURES:
+    made = [path for path, found in ARCHITECTURES.items() if _can_be_made(found)]
+    if cfg.model.path not in made:
         raise BiGainError(
-            f"model={name} with model.path={cfg.model.path} has no published architecture here; "
-            f"choose a model of configs/model whose path is one of {', '.join(ARCHITECTURES)}"
+            f"model={name} with model.path={cfg.model.path} has no published architecture here "
+            f"that is made of random weights; choose a model of configs/model whose path is one of "
+            f"{', '.join(made)}"
         )
     dtypes = {str(dtype).removeprefix("torch."): dtype for dtype in TYPES}
     if cfg.dtype not in dtypes:
@@ -115,6 +117,11 @@ def make(cfg: DictConfig) -> Path:
         "task.samples=[1] task.keep=[1]"
     )
     return folder
+
+
+def _can_be_made(architecture: Mapping[str, Any]) -> bool:
+    dit = architecture.get("norm_type") == "ada_norm_zero"
+    return dit or architecture.get("cross_attention_dim") in TEXT
 
 
 def _stable_diffusion(

@@ -1,7 +1,8 @@
 """Zero-shot classification by denoising error (Li et al. 2023, arXiv 2303.16203).
 
 error(c) = mean over s of loss(eps_s, eps_theta(x_{t_s}, c, t_s)) with the same (t_s, eps_s) for
-every class. Each stage looks at more timesteps for the classes of lowest error so far; a race
+every class. A model of flow matching predicts the velocity eps_s - x_0 in place of the noise eps_s.
+Each stage looks at more timesteps for the classes of lowest error so far; a race
 (`bigain.tasks.racing`) decides after every timestep which classes are left.
 """
 
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 from bigain.backbones.base import Backbone
-from bigain.backbones.schedule import timesteps
+from bigain.backbones.schedule import Schedule
+from bigain.backbones.scheduler_config import timesteps
 from bigain.compression.batch_groups import Groups, full_batches, whole_groups
 from bigain.compression.compilation import is_compiled
 from bigain.compression.sharing import Sharing
@@ -49,7 +51,7 @@ class Classify(Task):
             takes all; those tried before are not tried again. Each must divide the last. A race
             takes at most as many as the last stage, with the noise that each has there.
         keep: classes that remain after each stage; the last is 1, the prediction. A race has none.
-        loss: "l2", "l1" or "huber", averaged over the latent.
+        loss: "l2", "l1" or "huber", averaged over the latent; or "norm", the square root of l2.
         strategy: "staged" or "race".
         agreement: of a race, the wanted share of images that get the answer that all timesteps for
             all classes would give.
@@ -121,8 +123,13 @@ class Classify(Task):
         self.timesteps(timesteps(noise_schedule))  # refuses before the model is loaded
         return {}
 
+    def times(self, schedule: Schedule) -> Tensor:
+        """The timestep of each noise, [S] in the order of the stages."""
+        grid = self.timesteps(len(schedule))
+        return schedule.timesteps([grid[p] for stage in self.stages() for p in stage])
+
     def timesteps(self, length: int) -> list[int]:
-        """The grid over a schedule of ``length`` steps: 25, 75, ..., 975 for 20 of 1000."""
+        """The grid, as places of a schedule of this length: 25, 75, ..., 975 for 20 of 1000."""
         count = self.samples[-1]
         if count > length:
             raise BiGainError(
@@ -152,13 +159,11 @@ class Classify(Task):
         self, backbone: Backbone, sharing: Sharing, batch_size: int, smallest_batch: int = 1
     ) -> Track:
         """What a race runs on."""
-        grid = self.timesteps(len(backbone.alphas_cumprod))
-        times = [grid[p] for stage in self.stages() for p in stage]
         return Track(
             backbone,
             sharing,
             self.loss,
-            times,
+            self.times(backbone.schedule).tolist(),
             self.rounds(),
             self.agreement,
             batch_size,
@@ -207,7 +212,7 @@ class Classify(Task):
 
         chunks = [work.todo[i : i + chunk] for i in range(0, len(work.todo), chunk)]
         # on a CPU another thread would take the cores from the model: slower by a fifth and more
-        on_gpu = work.backbone.alphas_cumprod.device.type == "cuda"
+        on_gpu = condition.device.type == "cuda"
         prepared = prefetch(prepare, chunks) if on_gpu else map(prepare, chunks)
         with (
             Progress(work.title, len(work.ids), seen, round(expected)) as progress,
@@ -347,9 +352,7 @@ def classify(
         NotFiniteError: if the model returns NaN or infinity.
     """
     device, images, classes = latents.device, len(latents), sharing.classes
-    grid = torch.tensor(protocol.timesteps(len(backbone.alphas_cumprod)), device=device)
-    stages = protocol.stages()
-    times = grid[[p for stage in stages for p in stage]]
+    stages, times = protocol.stages(), protocol.times(backbone.schedule)
     # a compiled model takes one shape
     smallest = max(smallest_batch, batch_size if is_compiled(backbone.denoiser) else 1)
     trials = torch.full((images, classes, len(times)), torch.nan, device=device)

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bigain.backbones import SAMPLERS, SPACINGS, Backbone, build_sampler, corrected
+from bigain.backbones import EVERY_SAMPLER, SPACINGS, Backbone, check_sampler
 from bigain.compression.batch_groups import Groups, padded
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset
@@ -48,10 +48,11 @@ class Generate(Task):
     """One image for each image of the data set, of its class.
 
     Args:
-        sampler: "ddim", "ddpm", "euler", "dpmsolver++" or "unipc".
+        sampler: "ddim", "ddpm", "euler", "dpmsolver++" or "unipc"; for models of flow matching
+            "flow_euler".
         steps: of the sampler.
-        guidance: g of classifier-free guidance, u + g (c - u) for the noises u without and c with
-            the class (Ho and Salimans 2022); 1 is none, and saves half of the evaluations.
+        guidance: g of classifier-free guidance, u + g (c - u) for the predictions u without and c
+            with the class (Ho and Salimans 2022); 1 is none, and saves half of the evaluations.
         spacing: of the timesteps: "leading", "linspace", "trailing", or None for the model's own.
     """
 
@@ -76,9 +77,9 @@ class Generate(Task):
     spacing: str | None = None
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
+        if self.sampler not in EVERY_SAMPLER:
             raise ValueError(
-                f"Generate: sampler must be one of {', '.join(SAMPLERS)}; got {self.sampler!r}"
+                f"Generate: sampler must be one of {', '.join(EVERY_SAMPLER)}; got {self.sampler!r}"
             )
         if self.spacing is not None and self.spacing not in SPACINGS:
             raise ValueError(
@@ -130,8 +131,8 @@ class Generate(Task):
         folder(work.run).mkdir(exist_ok=True)
         size = max(1, work.batch_size // self.passes)
         done = len(work.ids) - len(work.todo)
-        schedule = work.backbone.noise_schedule
-        sampler = build_sampler(self.sampler, schedule, self.steps, self.spacing, "cpu")
+        schedule, cpu = work.backbone.schedule, torch.device("cpu")
+        sampler = schedule.sampler(self.sampler, self.steps, self.spacing, cpu)
         each = len(sampler.timesteps) * self.passes
         with (
             Progress(work.title, len(work.ids), done, each) as progress,
@@ -222,9 +223,7 @@ class Generate(Task):
 
 @cache  # a table's jobs share a few samplers, and each takes a moment to build
 def _corrected(sampler: str, noise_schedule: str, steps: int, spacing: str | None) -> bool:
-    settings = (sampler, json.loads(noise_schedule), steps, spacing)
-    build_sampler(*settings, "cpu")  # refuses before the model is loaded
-    return corrected(*settings)
+    return check_sampler(sampler, json.loads(noise_schedule), steps, spacing)
 
 
 @torch.inference_mode()
@@ -252,13 +251,11 @@ def generate(
     Raises:
         NotFiniteError: if the model returns NaN or infinity.
     """
-    device, drawn = backbone.alphas_cumprod.device, len(ids)
+    device, drawn = condition.device, len(ids)
     # both halves of guidance share work that is done once per image, so images are what counts
     places = padded(drawn, smallest_batch)
     ids, condition = [ids[i] for i in places], condition[places]
-    sampler = build_sampler(
-        protocol.sampler, backbone.noise_schedule, protocol.steps, protocol.spacing, device
-    )
+    sampler = backbone.schedule.sampler(protocol.sampler, protocol.steps, protocol.spacing, device)
     # for samplers that add noise: diffusers draws each sample's from its own generator, step by
     # step, and on the CPU whatever the device
     seeds = KeyedStream.of(seed, "sampler", ids).keys.tolist()
@@ -280,12 +277,12 @@ def generate(
     for t in sampler.timesteps:
         inputs = sampler.scale_model_input(x, t)
         inputs = inputs.repeat(protocol.passes, *[1] * (x.ndim - 1))
-        eps = backbone.predict_noise(inputs, t.expand(len(inputs)), condition)
-        finite &= eps.isfinite().all()  # before the sampler can clip infinity away
+        predicted = backbone.predict(inputs, t.expand(len(inputs)), condition)
+        finite &= predicted.isfinite().all()  # before the sampler can clip infinity away
         if guided:
-            with_class, without = eps.chunk(2)
-            eps = without + protocol.guidance * (with_class - without)
-        x = sampler.step(eps, t, x, return_dict=False, **noisy)[0]
+            with_class, without = predicted.chunk(2)
+            predicted = without + protocol.guidance * (with_class - without)
+        x = sampler.step(predicted, t, x, return_dict=False, **noisy)[0]
         evaluated(drawn * protocol.passes)
     if not finite:  # the first wait for the device
         raise NotFiniteError

@@ -173,7 +173,7 @@ class Track:
     backbone: Backbone
     sharing: Sharing
     loss: str
-    times: Sequence[int]
+    times: Sequence[float]
     order: Sequence[int]
     agreement: float
     batch_size: int

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigain.backbones.base import Backbone
-from bigain.backbones.schedule import timesteps
+from bigain.backbones.scheduler_config import timesteps
 from bigain.compression import Attachment, Block
 from bigain.compression.batch_groups import padded
 from bigain.compression.signature import Signature
@@ -43,7 +43,7 @@ class Trace(Task):
     """Where to look, and how finely.
 
     Args:
-        timesteps: of the model's training schedule.
+        timesteps: places in the model's training schedule, from its lowest noise level.
         bands: of spatial frequency up to half a cycle a token.
     """
 
@@ -174,17 +174,17 @@ def trace(
         BiGainError: if a timestep is not of the model's schedule, or the model returns NaN or
             infinity.
     """
-    protocol.check_times(len(backbone.alphas_cumprod))
+    schedule = backbone.schedule
+    protocol.check_times(len(schedule))
     device = latents.device
     attachment.sample_keys = KeyedStream.of(seed, "image", ids, device).keys
     noise = KeyedStream.of(seed, "noise", ids, device)
     looks: list[list[_Look]] = []
     for step in protocol.timesteps:
-        t = torch.full((len(latents),), step, device=device)
-        a = backbone.alphas_cumprod[step]
-        x = a.sqrt() * latents + (1 - a).sqrt() * noise.fork(t).normal(*latents.shape[1:])
+        t = schedule.timesteps([step] * len(latents))
+        x = schedule.noised(latents, noise.fork(t).normal(*latents.shape[1:]), t)
         with watching(attachment, protocol.bands, latents.shape[-2], latents.shape[-1]) as seen:
-            predicted = backbone.predict_noise(x, t, condition)
+            predicted = backbone.predict(x, t, condition)
         if not predicted.isfinite().all():
             raise NotFiniteError
         looks.append(seen)

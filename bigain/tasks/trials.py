@@ -10,10 +10,18 @@ from bigain.backbones.base import Backbone
 from bigain.compression.batch_groups import Groups
 from bigain.compression.sharing import Sharing
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "l2": F.mse_loss,
-    "l1": F.l1_loss,
-    "huber": F.huber_loss,
+
+def _averaged(loss: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda predicted, target: loss(predicted, target, reduction="none").flatten(1).mean(1)
+
+
+# of predictions [B, ...] for their targets, [B]
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": _averaged(F.mse_loss),
+    "l1": _averaged(F.l1_loss),
+    "huber": _averaged(F.huber_loss),
+    # the length of the difference, per pixel: an outlying timestep counts less than in l2
+    "norm": lambda predicted, target: _averaged(F.mse_loss)(predicted, target).sqrt(),
 }
 
 # images to classify: their ids and labels, latents [I, c, h, w], and what `keyed_noise` gives
@@ -64,18 +72,18 @@ def denoising_errors(
 
     Args:
         sharing: on the backbone, with the condition of each class.
-        loss: one of `LOSSES`, averaged over the latent.
+        loss: one of `LOSSES`.
         latents, noise: float32 [B, c, h, w].
-        t: timesteps, int64 [B].
+        t: timesteps of the schedule, [B].
         classes: int64 [B].
         groups: of trials that differ in nothing but their class.
         keys: int64 [B], for random compressors.
         together: groups that share a compressor's plans; see `Sharing.batch`.
     """
-    a = backbone.alphas_cumprod[t].view(-1, *[1] * (latents.ndim - 1))
-    x = a.sqrt() * latents + (1 - a).sqrt() * noise
-    predicted = backbone.predict_noise(x, t, sharing.batch(classes, groups, keys, together))
-    return LOSSES[loss](predicted, noise, reduction="none").flatten(1).mean(1)
+    schedule = backbone.schedule
+    x = schedule.noised(latents, noise, t)
+    predicted = backbone.predict(x, t, sharing.batch(classes, groups, keys, together))
+    return LOSSES[loss](predicted, schedule.target(latents, noise))
 
 
 def rows(

@@ -31,11 +31,9 @@ def test_half_precision_leaves_the_schedule_alone(folder, dtype):
     backbone = DiT(str(folder)).load(CPU, dtype)
     betas = torch.linspace(0.0001, 0.02, 1000, dtype=torch.float64)
     want = (1 - betas).cumprod(0)
-    assert backbone.alphas_cumprod.dtype == torch.float32
-    torch.testing.assert_close(backbone.alphas_cumprod.double(), want, rtol=1e-5, atol=0)
-    noise = backbone.predict_noise(
-        torch.zeros(2, 1, 8, 8), torch.tensor([25, 975]), torch.ones(2).long()
-    )
+    assert backbone.schedule.alphas_cumprod.dtype == torch.float32
+    torch.testing.assert_close(backbone.schedule.alphas_cumprod.double(), want, rtol=1e-5, atol=0)
+    noise = backbone.predict(torch.zeros(2, 1, 8, 8), torch.tensor([25, 975]), torch.ones(2).long())
     assert noise.dtype == torch.float32 and noise.shape == (2, 1, 8, 8)
 
 

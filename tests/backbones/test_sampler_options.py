@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bigain.backbones import SAMPLERS, build_sampler
+from bigain.backbones.schedule import NoiseSchedule
 from bigain.errors import BiGainError
 from bigain.tasks.generate import Generate, generate
 
@@ -48,12 +49,11 @@ class Still:
     """Predicts no noise."""
 
     latent_shape = (1, 4, 4)
-    alphas_cumprod = torch.ones(1)
 
     def __init__(self, schedule):
-        self.noise_schedule = schedule
+        self.schedule = NoiseSchedule(schedule, torch.ones(1))
 
-    def predict_noise(self, x, t, condition):
+    def predict(self, x, t, condition):
         return torch.zeros_like(x)
 
     def decode(self, latents):

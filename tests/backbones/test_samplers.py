@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 from diffusers.schedulers import scheduling_ddpm
 
 from bigain.backbones import SAMPLERS, SPACINGS, build_sampler, corrected
+from bigain.backbones.schedule import NoiseSchedule
 from bigain.errors import BiGainError, NotFiniteError
 from bigain.tasks.generate import Generate, generate
 
@@ -31,16 +32,16 @@ class Oracle:
 
     def __init__(self) -> None:
         betas = torch.linspace(0.0001, 0.02, 1000, dtype=torch.float64)
-        self.alphas_cumprod = (1 - betas).cumprod(0).float()
+        self.schedule = NoiseSchedule(self.noise_schedule, (1 - betas).cumprod(0).float())
         draws = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
         self.images = (draws - 0.5) / 2  # of classes 0, 1, 2 and of no class
         self.seen: list[tuple[list, list]] = []
 
-    def predict_noise(self, x, t, condition):
+    def predict(self, x, t, condition):
         self.seen.append((t.tolist(), condition.tolist()))
         between = t.double()
         low, part = between.floor().long(), (between - between.floor()).view(-1, 1, 1, 1)
-        logs = self.alphas_cumprod.log()
+        logs = self.schedule.alphas_cumprod.log()
         a = torch.lerp(logs[low], logs[(low + 1).clamp(max=999)], part.flatten().float()).exp()
         a = a.view(-1, 1, 1, 1)
         return (x - a.sqrt() * self.images[condition]) / (1 - a).sqrt()
@@ -119,23 +120,22 @@ class Witness(Oracle):
     }
 
     def __init__(self, **changes):
-        self.noise_schedule = {**self.SCHEDULE, **changes}  # type: ignore[misc]
-        made = DDIMScheduler.from_config(self.noise_schedule)
-        self.alphas_cumprod = made.alphas_cumprod
+        made = DDIMScheduler.from_config({**self.SCHEDULE, **changes})
+        self.schedule = NoiseSchedule({**self.SCHEDULE, **changes}, made.alphas_cumprod)
         self.image = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0)) - 0.5
         self.times: list[float] = []
         self.samples: list[torch.Tensor] = []
 
     def level(self, t):
         """The alpha at a timestep; in between, the ratio of noise to image is linear."""
-        a = self.alphas_cumprod.double()
+        a = self.schedule.alphas_cumprod.double()
         ratio = ((1 - a) / a).sqrt()
         low = int(t)
         part = t - low
         between = (1 - part) * ratio[low] + part * ratio[min(low + 1, len(a) - 1)]
         return 1 / (1 + between**2)
 
-    def predict_noise(self, x, t, condition):
+    def predict(self, x, t, condition):
         self.times.append(float(t[0]))
         self.samples.append(x[0].double())
         a = self.level(self.times[-1])
@@ -304,8 +304,8 @@ def test_what_is_not_finite_is_not_clipped_away(sampler, value, guidance):
     class Broken(Oracle):
         noise_schedule: ClassVar = {**Oracle.noise_schedule, "clip_sample": True}
 
-        def predict_noise(self, x, t, condition):
-            found = super().predict_noise(x, t, condition)
+        def predict(self, x, t, condition):
+            found = super().predict(x, t, condition)
             if len(self.seen) == 3:
                 found[0, 0, 1, 2] = value
             return found

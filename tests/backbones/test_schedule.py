@@ -8,7 +8,8 @@ from diffusers import EulerDiscreteScheduler
 
 from bigain.backbones import SAMPLERS, build_sampler
 from bigain.backbones.checkpoint import Checkpoint
-from bigain.backbones.schedule import FILE, NoiseSchedule
+from bigain.backbones.schedule import NoiseSchedule
+from bigain.backbones.scheduler_config import FILE
 from bigain.errors import BiGainError
 
 CPU = torch.device("cpu")

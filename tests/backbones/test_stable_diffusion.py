@@ -55,7 +55,7 @@ def test_noise_is_the_unet_s(backbone, pipe):
     x, t = torch.randn(3, 4, 8, 8), torch.tensor([25, 500, 975])
     condition = backbone.condition(DATASET)
     want = pipe.unet(x, t, encoder_hidden_states=condition).sample
-    assert torch.equal(backbone.predict_noise(x, t, condition), want)
+    assert torch.equal(backbone.predict(x, t, condition), want)
     assert backbone.latent_shape == (4, 8, 8)
 
 
@@ -80,8 +80,8 @@ def test_embeddings_are_the_pipeline_s(backbone, pipe):
 
 
 def test_prompts_are_encoded_once(backbone, monkeypatch):
-    embed = Mock(wraps=backbone.embed)
-    monkeypatch.setattr(backbone, "embed", embed)
+    embed = Mock(wraps=backbone.texts.embed)
+    monkeypatch.setattr(backbone.texts, "embed", embed)
     other = SimpleNamespace(prompts=["one", "two"], prompt=lambda i: "same")
     assert backbone.condition(other) is backbone.condition(other)
     backbone.condition_images(other, range(5))
@@ -90,8 +90,9 @@ def test_prompts_are_encoded_once(backbone, monkeypatch):
 
 def encoder_calls(backbone, monkeypatch):
     """A mock around the text encoder that counts the prompts of its calls."""
-    spy = Mock(wraps=backbone.text_encoder, config=backbone.text_encoder.config)
-    monkeypatch.setattr(backbone, "text_encoder", spy)
+    (encoder,) = backbone.texts.encoders
+    spy = Mock(wraps=encoder.model, config=encoder.model.config)
+    monkeypatch.setattr(encoder, "model", spy)
     return lambda: [len(call.args[0]) for call in spy.call_args_list]
 
 
@@ -102,17 +103,17 @@ def test_each_distinct_prompt_is_encoded_once(folders, monkeypatch):
     captions = SimpleNamespace(prompt=lambda i: texts[i % 5])
     first = backbone.condition_images(captions, [0, 1, 0, 6])
     assert torch.equal(backbone.condition_images(captions, [5, 1]), first[:2])
-    assert torch.equal(backbone.embed(texts)[:2], first[:2])
+    assert torch.equal(backbone.texts.embed(texts)[:2], first[:2])
     assert calls() == [2, 3]
 
 
 def test_embeddings_in_memory_are_bounded(folders, monkeypatch):
     backbone = StableDiffusion(str(folders["epsilon"])).load(CPU, torch.float32)
     calls = encoder_calls(backbone, monkeypatch)
-    monkeypatch.setattr("bigain.backbones.stable_diffusion.KEPT", 2 * 77 * 32 * 4)
-    want = backbone.embed(["a", "b", "c"])
-    assert list(backbone._rows) == ["b", "c"]
-    assert torch.equal(backbone.embed(["c", "b", "a"]), want.flip(0)) and calls() == [3, 1]
+    monkeypatch.setattr("bigain.backbones.text.KEPT", 2 * 77 * 32 * 4)
+    want = backbone.texts.embed(["a", "b", "c"])
+    assert list(backbone.texts._rows) == ["b", "c"]
+    assert torch.equal(backbone.texts.embed(["c", "b", "a"]), want.flip(0)) and calls() == [3, 1]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -122,7 +123,7 @@ def test_an_embedding_does_not_depend_on_the_others_in_its_batch(folders, thread
 
     def embedded(places):  # by a backbone that has not met them
         backbone = StableDiffusion(str(folders["epsilon"])).load(CPU, torch.float32)
-        return backbone.embed([texts[i] for i in places])
+        return backbone.texts.embed([texts[i] for i in places])
 
     want = embedded(range(64))
     try:
@@ -139,7 +140,7 @@ def test_another_process_reads_the_embeddings(folders, tmp_path, monkeypatch):
     def encoded(folder, *prompts):
         backbone = StableDiffusion(str(folder)).load(CPU, torch.bfloat16)
         calls = encoder_calls(backbone, monkeypatch)
-        return backbone.embed(prompts), sum(calls())
+        return backbone.texts.embed(prompts), sum(calls())
 
     monkeypatch.setenv("BIGAIN_CACHE", "off")
     want, _ = encoded(folders["epsilon"], "one", "two", "three")
@@ -163,7 +164,7 @@ def test_another_process_reads_the_embeddings(folders, tmp_path, monkeypatch):
         path.write_bytes(b"damaged")
     found, count = encoded(folders["epsilon"], "one", "two", "three")
     assert torch.equal(found, want) and count == 3
-    monkeypatch.setattr("bigain.backbones.stable_diffusion.transformers.__version__", "9")
+    monkeypatch.setattr("bigain.backbones.text.transformers.__version__", "9")
     assert encoded(folders["epsilon"], "one")[1] == 1
     monkeypatch.setenv("BIGAIN_CACHE", "off")
     assert encoded(folders["epsilon"], "two")[1] == 1
@@ -212,7 +213,7 @@ def test_prompts_that_are_cut_are_warned_of(backbone):
 
 
 def test_the_tokenizer_merges(backbone):
-    words = backbone.tokenizer.tokenize("a photo of it")
+    words = backbone.texts.encoders[0].tokenizer.tokenize("a photo of it")
     assert words == ["a</w>", "photo</w>", "of</w>", "i", "t</w>"]
 
 
@@ -232,7 +233,7 @@ def like_the_paper(**overrides):
 )
 def test_generation_is_the_pipeline_s(folders, kind, scheduler, protocol, monkeypatch):
     backbone = StableDiffusion(str(folders[kind])).load(CPU, torch.float32)
-    assert backbone.noise_schedule["prediction_type"] == kind
+    assert backbone.schedule.config["prediction_type"] == kind
     decode = Mock(wraps=backbone.decode)
     monkeypatch.setattr(backbone, "decode", decode)
     ids = ["000000", "000001"]
@@ -268,15 +269,15 @@ def test_every_sampler_takes_v_predictions(folders, sampler):
 def test_half_precision_is_the_denoiser_s_alone(folders, backbone, dtype):
     half = StableDiffusion(str(folders["v_prediction"])).load(CPU, dtype)
     assert half.denoiser.dtype == dtype
-    assert half.alphas_cumprod.dtype == torch.float32
-    assert torch.equal(half.alphas_cumprod, backbone.alphas_cumprod)
+    assert half.schedule.alphas_cumprod.dtype == torch.float32
+    assert torch.equal(half.schedule.alphas_cumprod, backbone.schedule.alphas_cumprod)
     images = torch.rand(1, 3, 16, 16)
     assert torch.equal(half.encode(images), backbone.encode(images))
     condition = half.condition(DATASET)
     assert condition.dtype == dtype
     torch.testing.assert_close(condition, backbone.condition(DATASET).to(dtype))
     with torch.no_grad():
-        noise = half.predict_noise(torch.randn(3, 4, 8, 8), torch.tensor([1, 2, 3]), condition)
+        noise = half.predict(torch.randn(3, 4, 8, 8), torch.tensor([1, 2, 3]), condition)
     assert noise.dtype == torch.float32
 
 

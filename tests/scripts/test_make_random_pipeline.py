@@ -93,10 +93,10 @@ def test_noise_is_finite(name, dtype, folders):
     backbone = kind(str(folders[name])).load(CPU, dtype)
     x, t = torch.randn(2, *backbone.latent_shape), torch.tensor([5, 995])
     if name in TEXT_MODELS:
-        condition = backbone.embed(["a cat", "a dog"])
+        condition = backbone.texts.embed(["a cat", "a dog"])
     else:
         condition = torch.tensor([1, 2])
-    noise = backbone.predict_noise(x, t, condition)
+    noise = backbone.predict(x, t, condition)
     assert noise.isfinite().all() and noise.std() > 0.01
 
 
@@ -175,6 +175,7 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
         ("vocabulary=real", "vocabulary must be one of clip, bytes; got real"),
         ("images_per_class=0", "images_per_class must be at least 1, got 0"),
         ("model.path=/there", "no published architecture here"),
+        ("model=sdxl", "no published architecture here that is made of random weights"),
     ],
 )
 def test_settings_it_cannot_use(override, message, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from bigain import compress
+from bigain.backbones.schedule import NoiseSchedule
 from bigain.compression.sharing import Sharing
 from bigain.compressors import IEKVD, LGTM, ToMe
 from bigain.errors import BiGainError
@@ -31,9 +32,9 @@ class TextUNet:
     def __init__(self, unet) -> None:
         self.denoiser = unet
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-        self.alphas_cumprod = (1 - betas).cumprod(0).float()
+        self.schedule = NoiseSchedule({}, (1 - betas).cumprod(0).float())
 
-    def predict_noise(self, x, t, condition):
+    def predict(self, x, t, condition):
         return self.denoiser(x, t, condition, return_dict=False)[0]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bigain.backbones.schedule import NoiseSchedule
 from bigain.compression.sharing import Sharing
 from bigain.errors import BiGainError
 from bigain.experiments import runner
@@ -217,7 +218,7 @@ def test_the_same_noise_as_in_the_stages(overrides, tmp_path, run):
 class Fake:
     """A model, and its sharing, whose errors are those of the classes plus some noise."""
 
-    alphas_cumprod = torch.linspace(0.9, 0.1, 1000)
+    schedule = NoiseSchedule({}, torch.linspace(0.9, 0.1, 1000))
     denoiser = torch.nn.Identity()
     classes = 10
     plans_together = False
@@ -225,8 +226,8 @@ class Fake:
     def batch(self, classes, groups, keys, together):
         return classes
 
-    def predict_noise(self, x, t, condition):
-        eps = x / (1 - self.alphas_cumprod[t]).sqrt().view(-1, 1, 1, 1)
+    def predict(self, x, t, condition):
+        eps = x / (1 - self.schedule.at(t)).sqrt().view(-1, 1, 1, 1)
         return eps + (0.3 * condition.view(-1, 1, 1, 1) + eps).sin()
 
 
@@ -297,7 +298,7 @@ def test_rounds_that_share_a_plan_have_the_first_class_in_every_batch(batch_size
 
 def test_nan_is_refused():
     class Broken(Fake):
-        def predict_noise(self, x, t, condition):
+        def predict(self, x, t, condition):
             return x * torch.where(condition == 3, torch.nan, 1.0).view(-1, 1, 1, 1)
 
     with pytest.raises(BiGainError, match="NaN or infinity"):

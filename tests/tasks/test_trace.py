@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bigain import compress
+from bigain.backbones.schedule import NoiseSchedule
 from bigain.compression import Attachment
 from bigain.compression.architectures import DECIDE_ON
 from bigain.compressors import (
@@ -64,9 +65,9 @@ class TextUNet:
     def __init__(self, unet) -> None:
         self.denoiser = unet
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-        self.alphas_cumprod = (1 - betas).cumprod(0).float()
+        self.schedule = NoiseSchedule({}, (1 - betas).cumprod(0).float())
 
-    def predict_noise(self, x, t, condition):
+    def predict(self, x, t, condition):
         return self.denoiser(x, t, condition, return_dict=False)[0]
 
 
@@ -287,7 +288,7 @@ def test_both_fields_are_measured(look):
 
 def test_an_error_leaves_the_model_as_it_was(unet):
     class Broken(TextUNet):
-        def predict_noise(self, x, t, condition):
+        def predict(self, x, t, condition):
             raise KeyboardInterrupt
 
     with compress(unet.model, LGTM(0.5)) as attachment:

@@ -63,10 +63,10 @@ def test_the_right_prompt_explains_noise_best(backbone, data, latents):
     for time in (200, 400, 600, 800):
         noise = torch.randn(latents.shape, generator=g)
         t = torch.full((len(latents),), time)
-        a = backbone.alphas_cumprod[time]
+        a = backbone.schedule.alphas_cumprod[time]
         x = a.sqrt() * latents + (1 - a).sqrt() * noise
         for total, y in ((right, labels), (wrong, (labels + 1) % 10)):
-            total += (backbone.predict_noise(x, t, prompts[y]) - noise).square().mean((1, 2, 3))
+            total += (backbone.predict(x, t, prompts[y]) - noise).square().mean((1, 2, 3))
     assert (right < wrong).float().mean() > 0.85
 
 
@@ -78,5 +78,5 @@ def test_diffusers_own_pipeline_draws_with_it():
 
 
 def test_any_text_is_a_prompt(backbone):
-    rows = backbone.embed(["a photo of a bag.", "crème brûlée 猫", "", "bag " * 99])
+    rows = backbone.texts.embed(["a photo of a bag.", "crème brûlée 猫", "", "bag " * 99])
     assert rows.shape == (4, 32, 64) and rows.isfinite().all()

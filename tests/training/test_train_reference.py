@@ -188,12 +188,12 @@ def test_what_is_exported_loads(trained, data):
     if reference == "dit_fashion":
         t = torch.tensor([500])
         backbone = DiT(path).load(CPU, torch.float32)
-        assert backbone.predict_noise(torch.zeros(1, 1, 32, 32), t, t * 0).shape == (1, 1, 32, 32)
+        assert backbone.predict(torch.zeros(1, 1, 32, 32), t, t * 0).shape == (1, 1, 32, 32)
     elif reference == "sd_fashion":
         t = torch.tensor([500])
         pipeline = StableDiffusion(path).load(CPU, torch.float32)
-        x, prompt = torch.zeros(1, 4, 16, 16), pipeline.embed(["any text"])
-        assert pipeline.predict_noise(x, t, prompt).shape == x.shape
+        x, prompt = torch.zeros(1, 4, 16, 16), pipeline.texts.embed(["any text"])
+        assert pipeline.predict(x, t, prompt).shape == x.shape
     elif reference == "sd_fashion_vae":
         assert_latents_are_centred(Path(path), data)
     else:
