@@ -211,7 +211,7 @@ class Classify(Task):
         prepared = prefetch(prepare, chunks) if on_gpu else map(prepare, chunks)
         with (
             Progress(work.title, len(work.ids), seen, round(expected)) as progress,
-            Sharing(work.backbone.denoiser, work.attachment, work.plans) as sharing,
+            Sharing(work.backbone.denoiser, work.attachment, work.plans, trials=True) as sharing,
         ):
             sharing.conditions(condition)
             began = time.perf_counter()
