@@ -20,6 +20,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -62,6 +63,33 @@ def inputs(model: Any, count: int) -> dict[str, Any]:
     if "txt_ids" in made:
         made["txt_ids"] = made["txt_ids"][:WORDS]
     return made
+
+
+class Tiny:
+    """A model of random weights and inputs of two samples at different timesteps."""
+
+    def __init__(self, family: str, **settings: Any) -> None:
+        self.model = denoiser(family, **settings).double()
+        self.architecture = architecture_of(self.model)
+        torch.manual_seed(1)
+        self.inputs = inputs(self.model, 2)
+        time = self.architecture.arguments[1]
+        self.inputs[time] = self.inputs[time] * torch.tensor([0.5, 1.5])
+
+    @torch.no_grad()
+    def __call__(self, **changes: Any) -> Tensor:
+        result: Tensor = self.model(**{**self.inputs, **changes}).sample
+        return result
+
+    def one(self, index: int) -> dict[str, Any]:
+        """The inputs of one sample."""
+
+        def of(name: str, value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: of(key, inner) for key, inner in value.items()}
+            return value if name in ("img_ids", "txt_ids") else value[index : index + 1]
+
+        return {name: of(name, value) for name, value in self.inputs.items()}
 
 
 def state(model: torch.nn.Module) -> list[tuple]:

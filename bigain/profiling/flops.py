@@ -31,8 +31,8 @@ class Flops:
         total: all operations, including matching.
         matching: operations that the compressor spends on its decisions.
         breakdown: the total by place and kind. A place is a U-Net's downsampling factor or the
-            index of a DiT's block, or None for operations outside all places. The kinds are
-            `KINDS`.
+            index of a transformer's block, or None for operations outside all places. The kinds
+            are `KINDS`.
     """
 
     total: int
