@@ -26,7 +26,10 @@ def check_anchored(compressor: Compressor, sites: Sequence[str]) -> None:
 
 
 def check_not_compiling() -> None:
-    """Raise RuntimeError under torch.compile, which an anchored compressor cannot work with."""
+    """Raise RuntimeError under torch.compile, which cannot trace an anchored compressor.
+
+    Unless it was told to trace the whole model, torch then runs the model uncompiled.
+    """
     if is_compiling():
         raise RuntimeError(
             "Anchored keeps what an anchor lost from one forward to the next, which torch.compile "

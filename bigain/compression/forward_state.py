@@ -55,6 +55,7 @@ def combine(one: Output, other: Output, scale: int = 1) -> Output:
     """``one + scale * other``, part by part."""
     if isinstance(one, tuple):
         return tuple(a if a is None else a + scale * b for a, b in zip(one, other, strict=True))
+    assert isinstance(other, Tensor)  # the same attention returned both
     return one + scale * other
 
 

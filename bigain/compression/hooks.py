@@ -216,8 +216,9 @@ class Hooks:
         if self.trials:
             return Anchors(latent.shape, t, 0, groups=self.groups)
         last = self._threads.own.anchor
-        follows = last is not None and last.left > 0 and last.shape == latent.shape
-        if last is not None and follows and bool((t.cpu() < last.t.cpu()).all()):
+        if last is None or not last.left or last.shape != latent.shape:
+            return Anchors(latent.shape, t, every - 1)
+        if t.is_meta or bool((t.cpu() < last.t.cpu()).all()):
             return replace(last, t=t, left=last.left - 1, follows=True)
         return Anchors(latent.shape, t, every - 1)
 
