@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,6 +131,21 @@ def whole_groups(count: int, size: int, batch: int, device: torch.device) -> Ite
                 places = torch.cat([one + start, places])
             together = Groups(one, one.expand(len(places)))
             yield Cut(places, repeated=repeated, together=together)
+
+
+def of_samples(args: tuple, kwargs: dict, samples: Tensor, batch: int) -> tuple[tuple, dict]:
+    """The arguments of a call for some of its samples.
+
+    Args:
+        samples: int64 [S].
+        batch: B; every tensor [B, ...] holds one row per sample.
+    """
+
+    def some(value: Any) -> Any:
+        each = isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
+        return value[samples] if each else value
+
+    return tuple(map(some, args)), {name: some(value) for name, value in kwargs.items()}
 
 
 @dataclass(frozen=True)

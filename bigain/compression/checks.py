@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from bigain.compression.architectures import DECIDE_ON, SITES, Architecture, Block, Part
 from bigain.compressors import Compressor, Plan
@@ -13,6 +14,27 @@ OUTSIDE = (
     "a compressed block ran outside its model's forward: call the model itself, not model.forward "
     "or a block, and let nothing run its blocks again in the backward pass"
 )
+
+
+def check_anchored(compressor: Compressor, sites: Sequence[str]) -> None:
+    """Raise ValueError unless an anchored compressor works at these sites."""
+    if compressor.anchors is not None and list(sites) != ["self_attention"]:
+        raise ValueError(
+            f"{compressor!r} makes up for what self-attention loses, and sites are {list(sites)}; "
+            "set sites to self_attention alone"
+        )
+
+
+def check_not_compiling() -> None:
+    """Raise RuntimeError under torch.compile, which cannot trace an anchored compressor.
+
+    Unless it was told to trace the whole model, torch then runs the model uncompiled.
+    """
+    if is_compiling():
+        raise RuntimeError(
+            "Anchored keeps what an anchor lost from one forward to the next, which torch.compile "
+            "cannot trace; use the model as it is, or compress it without Anchored"
+        )
 
 
 def check_sites(compressor: Compressor, blocks: Sequence[Block], sites: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -11,8 +12,17 @@ from torch.compiler import is_compiling
 
 from bigain.compression import checks
 from bigain.compression.architectures import Part, architecture_of, select_blocks
-from bigain.compression.batch_groups import Groups, SharedBlock
-from bigain.compression.forward_state import Forward, Place, Threads
+from bigain.compression.batch_groups import Groups, SharedBlock, of_samples
+from bigain.compression.forward_state import (
+    Anchors,
+    Exact,
+    Forward,
+    Output,
+    Place,
+    Threads,
+    combine,
+    pick,
+)
 from bigain.compression.retrace import Retrace
 from bigain.compression.self_attention import changes, rotate
 from bigain.compression.signature import Signature
@@ -44,6 +54,7 @@ class Hooks:
             (`bigain.compression.sharing`), or None.
         groups: the samples that share one plan in every block of the next forward, made from the
             first of each; None plans for each sample.
+        trials: whether forwards are the trials of a classifier, not the steps of a sampling run.
         planner: called with (compressor, x, grid, t, rng, block) for every plan; a profiler may
             wrap it.
         used: whether a forward has run since the hooks were last put on the model.
@@ -69,9 +80,11 @@ class Hooks:
         self.sample_keys: Tensor | None = None
         self.shared: SharedBlock | None = None
         self.groups: Groups | None = None
+        self.trials = False
         self.planner: Callable[..., Plan] = type(compressor).plan
         self.decide_on = checks.decide_on(decide_on, self.architecture, self.blocks)
         checks.check_sites(compressor, self.blocks, sites)
+        checks.check_anchored(compressor, sites)
         self.sites = tuple(dict.fromkeys(sites))
         self._purpose = key_of("compressor", seed)
         self._handles: list[Any] = []
@@ -190,10 +203,29 @@ class Hooks:
         expected = sum(
             self._expected[i] for i, b in enumerate(self.blocks) if b.place not in skipped
         )
-        self._threads.own.forward = Forward(height, width, t, stream, expected)
+        forward = Forward(height, width, t, stream, expected)
+        forward.anchors = self._anchors(latent, t)
+        self._threads.own.forward = forward
+
+    def _anchors(self, latent: Tensor, t: Tensor) -> Anchors | None:
+        """Where the differences of this forward come from, if the compressor is anchored."""
+        every = self.compressor.anchors
+        if every is None:
+            return None
+        checks.check_not_compiling()
+        if self.trials:
+            return Anchors(latent.shape, t, 0, groups=self.groups)
+        last = self._threads.own.anchor
+        if last is None or not last.left or last.shape != latent.shape:
+            return Anchors(latent.shape, t, every - 1)
+        if t.is_meta or bool((t.cpu() < last.t.cpu()).all()):
+            return replace(last, t=t, left=last.left - 1, follows=True)
+        return Anchors(latent.shape, t, every - 1)
 
     def _verify(self, module: nn.Module, args: tuple, output: Any) -> None:
         checks.check_applied(self._now.applied, self._now.expected)
+        if not self.trials:
+            self._threads.own.anchor = self._now.anchors
 
     def _end(self, module: nn.Module, args: tuple, output: Any) -> None:
         self._threads.own.forward = None
@@ -225,6 +257,10 @@ class Hooks:
         x = signature.read("hidden_states", args, kwargs)
         if part:  # the input of attention, which may hold a text as well
             x = part.split(x, grid.tokens)[1]
+        anchors = now.anchors
+        if anchors is not None and anchors.follows:
+            now.plans[index] = anchors.plans[index]
+            return
         plan = now.reusable.get(grid)
         if plan is None:
             t, stream = now.t, now.stream
@@ -241,6 +277,8 @@ class Hooks:
             if self.compressor.reuse:
                 now.reusable[grid] = plan
         now.plans[index] = plan
+        if anchors is not None and not self.trials:
+            anchors.plans[index] = plan
 
     def _decide(
         self, index: int, x: Tensor, grid: TokenGrid, t: Tensor, stream: KeyedStream
@@ -292,6 +330,8 @@ class Hooks:
         y = signature.read("hidden_states", args, kwargs)
         plan = self._plan_of(index, len(y))
         now.applied += 1
+        if now.anchors is not None and not now.anchors.follows:
+            now.exact[number] = self._exact(now.anchors, module, args, kwargs, len(y))
         text, image = part.split(y, count)
         checks.check_tokens(site, image, plan)
         read = partial(signature.read, args=args, kwargs=kwargs)
@@ -304,6 +344,21 @@ class Hooks:
             now.attending[number] = changed
             values |= changed.arguments
         return signature.replace(args, kwargs, values)
+
+    def _exact(
+        self, anchors: Anchors, module: nn.Module, args: tuple, kwargs: dict, samples: int
+    ) -> Exact:
+        """What attention gives the anchors without compression.
+
+        Args:
+            samples: how many the attention is given; all are anchors unless these are the batch.
+        """
+        groups = anchors.groups if samples == len(self._now.t) else None
+        if groups is not None:
+            args, kwargs = of_samples(args, kwargs, groups.first, samples)
+        found = module.forward(*args, **kwargs)  # without the hooks, which compress
+        self._now.computed.clear()  # that was not the output which follows
+        return Exact(found, groups)
 
     def _project(self, number: int, module: nn.Module, args: tuple) -> tuple:
         """Before to_k and to_v, check or replace the tokens of keys and values."""
@@ -344,7 +399,22 @@ class Hooks:
         if queries:
             before, image = part.split(first, queries.size)
             first = part.join(before, queries.undo(image))
-        return (first, *others) if isinstance(output, tuple) else first
+        return self._corrected(number, (first, *others) if isinstance(output, tuple) else first)
+
+    def _corrected(self, number: int, output: Output) -> Output:
+        """The output with what its anchor lost, if the compressor is anchored."""
+        now = self._now
+        if now.anchors is None:
+            return output
+        if now.anchors.follows:
+            return combine(output, now.anchors.lost[number])
+        exact, groups = now.exact.pop(number)
+        if groups is not None:
+            lost = combine(exact, pick(output, groups.first), -1)
+            return combine(output, pick(lost, groups.group))
+        if not self.trials:
+            now.anchors.lost[number] = combine(exact, output, -1)
+        return exact
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigain.compression.architectures import architecture_of
-from bigain.compression.batch_groups import Groups, SharedBlock
+from bigain.compression.batch_groups import Groups, SharedBlock, of_samples
 from bigain.compression.handle import Attachment
 from bigain.compression.retrace import Retrace
 from bigain.compressors import Compressor
@@ -42,14 +42,21 @@ class Sharing:
         plans: one of `PLANS`: "shared" decides in every block for all classes of a noisy image at
             once, by the tokens of one of them; "per_class" for each of them, as the published code
             does. It matters to compressors that look at tokens and draw alike for all classes.
+        trials: whether the forwards are the trials of a classifier, not the steps of a sampling
+            run; `bigain.Anchored` then takes the first of each of these groups for its anchor,
+            whatever ``plans`` says.
     """
 
     def __init__(
-        self, model: Any, attachment: Attachment | None = None, plans: str = "shared"
+        self,
+        model: Any,
+        attachment: Attachment | None = None,
+        plans: str = "shared",
+        trials: bool = False,
     ) -> None:
         if plans not in PLANS:
             raise ValueError(f"plans must be one of {', '.join(PLANS)}; got {plans!r}")
-        self.plans = plans
+        self.plans, self._trials = plans, trials
         architecture = architecture_of(model)
         self._attachment = attachment
         self._block = architecture.first_block()
@@ -62,6 +69,8 @@ class Sharing:
         self._handles: list[Any] = []
 
     def __enter__(self) -> "Sharing":
+        if self._attachment is not None:
+            self._attachment.trials = self._trials
         keep = self._handles.append
         for module in self._before:
             keep(Retrace(module))
@@ -80,14 +89,16 @@ class Sharing:
         self._tables.clear()
         self._share(None)
         if self._attachment is not None:
-            self._attachment.groups = None
+            self._attachment.groups, self._attachment.trials = None, False
 
     @property
     def plans_together(self) -> bool:
         """Whether one plan serves all classes of a noisy image."""
-        attachment = self._attachment
-        shared = attachment is not None and shares_plans(attachment.compressor)
-        return shared and self.plans == "shared"
+        if self._attachment is None:
+            return False
+        compressor = self._attachment.compressor
+        anchored = self._trials and compressor.anchors is not None
+        return anchored or (self.plans == "shared" and shares_plans(compressor))
 
     @property
     def classes(self) -> int:
@@ -157,13 +168,7 @@ class Sharing:
     def _once(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self._groups is None:
             return None
-        batch, first = len(self._groups.group), self._groups.first
-
-        def one(value: Any) -> Any:
-            each = isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
-            return value[first] if each else value
-
-        return tuple(map(one, args)), {name: one(value) for name, value in kwargs.items()}
+        return of_samples(args, kwargs, self._groups.first, len(self._groups.group))
 
     def _every(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         return output if self._groups is None else output[self._groups.group]

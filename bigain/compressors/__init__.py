@@ -1,6 +1,7 @@
 """Token compressors: tensors in, tensors out."""
 
 from bigain.compressors.abm import ABM
+from bigain.compressors.anchored import Anchored
 from bigain.compressors.base import Compressor, Plan
 from bigain.compressors.compose import Cached, Compose
 from bigain.compressors.frequency import FrequencyFilter
@@ -17,6 +18,7 @@ __all__ = [
     "ABM",
     "IEKVD",
     "LGTM",
+    "Anchored",
     "Cached",
     "Compose",
     "Compressor",

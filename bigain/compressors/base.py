@@ -56,6 +56,8 @@ class Compressor:
         reuse: whether the first block's plan also serves the later blocks of the same forward.
         paired: whether all classes of one noisy image get the same random draws.
         content_dependent: whether the plan depends on the tokens themselves.
+        anchors: the number of sampling steps from one anchor to the next for `bigain.Anchored`, and
+            None for all others.
     """
 
     @property
@@ -73,6 +75,10 @@ class Compressor:
     @property
     def content_dependent(self) -> bool:
         return True
+
+    @property
+    def anchors(self) -> int | None:
+        return None
 
     def suited(self, purpose: str, family: str) -> "Compressor":
         """The compressor with every setting that depends on the task and the model filled in.

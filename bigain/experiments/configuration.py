@@ -138,6 +138,11 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
                 f"{compressor!r} draws for each class, and task={task.name} compares no classes; "
                 "set compressor.destinations=random"
             )
+        if compressor.anchors is not None and cfg.compile is not None:
+            raise BiGainError(
+                "Anchored keeps tensors from one forward to the next, which torch.compile cannot "
+                "trace; remove compile, or choose the compressor that it holds"
+            )
     blocks = cfg.blocks if isinstance(cfg.blocks, str) else tuple(cfg.blocks)
     setup = Setup(
         names={group: cfg[group].name for group in ("task", "model", "dataset", "compressor")},

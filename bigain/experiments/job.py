@@ -108,7 +108,10 @@ class Job:
         with self._blamed():
             if compressor is None:
                 return count(self.skeleton)
-            return count(self.skeleton, compressor, **where)
+            share = None
+            if compressor.anchors is not None:
+                share = self.task.anchors(compressor.anchors, len(self.dataset.classes))
+            return count(self.skeleton, compressor, anchors=share, **where)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:

@@ -25,6 +25,8 @@ Place = int | None
 class Flops:
     """Floating-point operations of one forward at batch 1 (a multiply-add counts as two).
 
+    If some forwards are anchors (`bigain.Anchored`), these are means over all.
+
     Attributes:
         total: all operations, including matching.
         matching: operations that the compressor spends on its decisions.
@@ -36,6 +38,16 @@ class Flops:
     total: int
     matching: int
     breakdown: Mapping[tuple[Place, str], int]
+
+    def mixed(self, other: "Flops", share: float) -> "Flops":
+        """The means if ``other`` makes up this share of all forwards."""
+
+        def mean(one: int, two: int) -> int:
+            return round(one + share * (two - one))
+
+        keys = self.breakdown.keys() | other.breakdown.keys()
+        parts = {k: mean(self.breakdown.get(k, 0), other.breakdown.get(k, 0)) for k in keys}
+        return Flops(mean(self.total, other.total), mean(self.matching, other.matching), parts)
 
 
 class UncountableError(ValueError):
@@ -52,6 +64,8 @@ class UncountableError(ValueError):
 def count(
     model: Any,
     compressor: Compressor | None = None,
+    *,
+    anchors: float | None = None,
     **where: Any,
 ) -> Flops | None:
     """Count FLOPs with torch's FlopCounterMode.
@@ -61,6 +75,8 @@ def count(
     Args:
         model: a denoiser, of which only the config is used.
         compressor: the compressor to put on the model, or None.
+        anchors: the share of anchors among all forwards, for :class:`bigain.Anchored` alone; None
+            is that of a long sampling run.
         where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
 
     Returns:
@@ -77,13 +93,13 @@ def count(
         inputs = architecture.random_inputs()
     except Exception as error:  # diffusers accepts configs of models that cannot be run
         raise UncountableError(error) from error
-    matching: dict[Place, Counter] = defaultdict(Counter)
+    matching: dict[Place, Counter] = {}
     place: Place = None
 
     def counted(chosen: Compressor, *arguments: Any) -> Plan:
         with FlopCounterMode(display=False) as own:
             plan = chosen.plan(*arguments)
-        matching[place].update(own.get_flop_counts().get("Global", {}))
+        matching.setdefault(place, Counter()).update(own.get_flop_counts().get("Global", {}))
         return plan
 
     def entering(here: int) -> Any:
@@ -99,20 +115,30 @@ def count(
     with torch.no_grad(), attached(skeleton, compressor, **where) as attachment:
         if attachment is not None:
             attachment.planner = counted
-        with FlopCounterMode(display=False) as every:
-            try:
+        inside = attachment is not None and attachment.decide_on == "attention_input"
+
+        def forward(inputs: dict[str, Any]) -> Flops:
+            matching.clear()
+            with FlopCounterMode(display=False) as every:
                 skeleton(**inputs)
-            except DataDependentSizeError:
-                return None
-            except Exception as error:
-                if compressor is None:
-                    raise UncountableError(error) from error
-                count(model)  # is the model itself to blame?
-                raise
-    spent = sum(sum(operations.values()) for operations in matching.values())
-    inside = attachment is not None and attachment.decide_on == "attention_input"
-    breakdown = _breakdown(architecture, every.get_flop_counts(), matching, inside)
-    return Flops(every.get_total_flops(), spent, breakdown)
+            spent = sum(sum(operations.values()) for operations in matching.values())
+            breakdown = _breakdown(architecture, every.get_flop_counts(), matching, inside)
+            return Flops(every.get_total_flops(), spent, breakdown)
+
+        try:
+            found = forward(inputs)
+            if compressor is None or (steps := compressor.anchors) in (None, 1):
+                return found
+            time = architecture.arguments[1]
+            follower = forward({**inputs, time: inputs[time] - 1})  # the next of a sampling run
+            return follower.mixed(found, 1 / steps if anchors is None else anchors)
+        except DataDependentSizeError:
+            return None
+        except Exception as error:
+            if compressor is None:
+                raise UncountableError(error) from error
+            count(model)  # is the model itself to blame?
+            raise
 
 
 def flops_saved(handle: Attachment) -> float | None:

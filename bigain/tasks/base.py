@@ -13,6 +13,7 @@ from bigain.backbones import Backbone
 from bigain.compression import Attachment
 from bigain.compressors import Compressor
 from bigain.datasets.base import Dataset
+from bigain.errors import BiGainError
 from bigain.store.runs import Run
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.scoring import Scoring
@@ -175,6 +176,21 @@ class Task(ABC):
         """Those of ``ids`` that the run lacks."""
         finished = run.finished()
         return [i for i in ids if i not in finished]
+
+    def anchors(self, every: int, classes: int) -> float:
+        """The share of anchors among an image's evaluations, for `bigain.Anchored`.
+
+        Args:
+            every: its number of sampling steps from one anchor to the next.
+            classes: K.
+
+        Raises:
+            BiGainError: if the task cannot be done with it.
+        """
+        raise BiGainError(
+            f"task={self.name} cannot be done with an anchored compressor, only task=classify and "
+            "task=generate can; choose the compressor that it holds"
+        )
 
     def evaluations(self, classes: int) -> int:
         """Evaluations of the denoiser per image of a data set with this many classes."""

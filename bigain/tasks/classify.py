@@ -182,6 +182,15 @@ class Classify(Task):
         alive = [classes, *(min(k, classes) for k in self.keep)]
         return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
 
+    def anchors(self, every: int, classes: int) -> float:
+        """One class for each image, stage and timestep."""
+        if self.strategy == "race":
+            raise BiGainError(
+                "how many anchors a race needs, and so its FLOPs, depend on the image; set "
+                "task.strategy=staged, or choose the compressor that Anchored holds"
+            )
+        return self.trials / self.evaluations(classes)
+
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         return select(labelled(dataset), limit)
 
@@ -216,7 +225,7 @@ class Classify(Task):
         prepared = prefetch(prepare, chunks) if on_gpu else map(prepare, chunks)
         with (
             Progress(work.title, len(work.ids), seen, round(expected)) as progress,
-            Sharing(work.backbone.denoiser, work.attachment, work.plans) as sharing,
+            Sharing(work.backbone.denoiser, work.attachment, work.plans, trials=True) as sharing,
         ):
             sharing.conditions(condition)
             began = time.perf_counter()

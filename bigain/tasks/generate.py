@@ -109,6 +109,9 @@ class Generate(Task):
     def evaluations(self, classes: int) -> int:
         return self.steps * self.passes
 
+    def anchors(self, every: int, classes: int) -> float:
+        return -(-self.steps // every) / self.steps
+
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         """Indices as text; past the data set's end its classes come again in the same order."""
         if limit is not None and not 1 <= limit <= MOST:

@@ -34,7 +34,7 @@ from bigain.tasks.trace_rows import ALONE, GONE, KEPT
 from bigain.utils.paths import REPOSITORY
 
 COMPRESSORS = sorted(
-    p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml") if p.stem != "none"
+    {p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml")} - {"anchored", "none"}
 )
 
 
