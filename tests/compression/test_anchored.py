@@ -10,7 +10,18 @@ from bigain import compress
 from bigain.compression import architecture_of
 from bigain.compression.batch_groups import Groups, whole_groups
 from bigain.compression.sharing import Sharing
-from bigain.compressors import IEKVD, LGTM, Anchored, Cached, Compose, KVMerge, SiTo, ToDo, ToMe
+from bigain.compressors import (
+    IEKVD,
+    LGTM,
+    Anchored,
+    Cached,
+    Compose,
+    KVMerge,
+    Plan,
+    SiTo,
+    ToDo,
+    ToMe,
+)
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
@@ -89,7 +100,9 @@ def test_followers_add_what_their_anchor_lost(kind, request):
     trials = Trials(request.getfixturevalue(kind))
     block = trials.architecture.blocks()[-1]
     attention, places = block.parts("self_attention")[0].module, [block.place]
-    compressor, plans, seen = Anchored(ToMe(0.5, destinations="first")), [], []
+    compressor = Anchored(ToMe(0.5, destinations="first"))
+    plans: list[Plan] = []
+    seen: list[torch.Tensor] = []
     with compress(trials.golden.model, compressor, blocks=places) as attachment:
         plan = attachment.planner
 
@@ -223,6 +236,7 @@ def test_other_families(family, inner):
 
 def test_flops_are_a_mean_over_anchors_and_followers(dit):
     whole, short = count(dit.model), count(dit.model, ToMe(0.5), blocks="all")
+    assert whole is not None and short is not None
     attention = sum(v for (_, kind), v in whole.breakdown.items() if kind == "self_attention")
     anchored = Anchored(ToMe(0.5), every=4)
     for given, share in ((None, 0.25), (0.1, 0.1)):
@@ -236,8 +250,8 @@ def test_flops_are_a_mean_over_anchors_and_followers(dit):
 def test_shares_of_anchors(overrides, configure):
     def share(task, *chosen):
         kept = overrides if task == "classify" else [o for o in overrides if "task." not in o]
-        chosen = [*kept, "compressor=anchored", f"task={task}", *chosen]
-        job = Job(settings_of(configure(chosen)))
+        every = [*kept, "compressor=anchored", f"task={task}", *chosen]
+        job = Job(settings_of(configure(every)))
         return job.task.anchors(3, 10)
 
     assert share("classify") == 2 / (10 + 2)  # one timestep each, ten classes and then two
