@@ -56,7 +56,6 @@ class Flux(Transformer):
 
     denoiser = FluxTransformer2DModel
     arguments = ("hidden_states", "timestep", "encoder_hidden_states")
-    decide_on = "attention_input"
 
     def blocks(self) -> list[Block]:
         double, single = self.model.transformer_blocks, self.model.single_transformer_blocks

@@ -21,7 +21,6 @@ class PixArt(Transformer):
 
     denoiser = PixArtTransformer2DModel
     arguments = ("hidden_states", "timestep", "encoder_hidden_states")
-    decide_on = "attention_input"
 
     def first_block(self) -> Block:
         """Block 0, whose self-attention comes before the first cross-attention."""

@@ -43,7 +43,6 @@ class SD3(Transformer):
 
     denoiser = SD3Transformer2DModel
     arguments = ("hidden_states", "timestep", "encoder_hidden_states")
-    decide_on = "attention_input"
 
     def blocks(self) -> list[Block]:
         return [JointBlock(i, block) for i, block in enumerate(self.model.transformer_blocks)]

@@ -13,10 +13,15 @@ XL2_BLOCKS = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 10, 11})
 
 
 class Transformer(Architecture):
-    """Places are block indices. A subclass says what goes into the model."""
+    """Places are block indices. A subclass says what goes into the model.
+
+    Compressors decide on what attention is given, after modulation, as the published code does on
+    the DiT.
+    """
 
     component = "transformer"
     places = "block indices"
+    decide_on = "attention_input"
 
     def blocks(self) -> list[Block]:
         return [Block(i, block) for i, block in enumerate(self.model.transformer_blocks)]
