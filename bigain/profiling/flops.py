@@ -14,7 +14,8 @@ from bigain.compressors import Compressor, Plan
 from bigain.compressors.tokens import DataDependentSizeError
 
 # What operations are spent on: the sites of transformer blocks, convolutions, all other matrix
-# products (conditioning, projections into and out of blocks), and the compressor's decisions.
+# products (conditioning, projections into and out of blocks, and parts of blocks that are no site,
+# such as the text's feed-forward networks), and the compressor's decisions.
 KINDS = (*SITES, "convolution", "other", "matching")
 _CONVOLUTION = torch.ops.aten.convolution
 
