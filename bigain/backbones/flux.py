@@ -1,6 +1,7 @@
 """FLUX.1 (Black Forest Labs 2024) from diffusers."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -59,6 +60,11 @@ class Flux(TextToImage):
     def identity(self) -> dict[str, Any]:
         settings = ("text_length", "sample_size", "distilled_guidance")
         return {**super().identity(), **{name: getattr(self, name) for name in settings}}
+
+    def skeleton(self) -> Any:
+        found = copy(super().skeleton())  # which all checkpoints of the architecture share
+        found.register_to_config(sample_size=self.sample_size)
+        return found
 
     def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
         return self._told(super().condition_images(dataset, indices))

@@ -48,6 +48,8 @@ def pipeline(folders) -> Callable[..., Any]:
 
     def load(name: str, kind: Any = DiffusionPipeline) -> Any:
         pipe = kind.from_pretrained(folders[name])
+        if name == "sdxl":  # whose own spacing does not start from the noisiest timesteps
+            pipe.scheduler.register_to_config(timestep_spacing="linspace")
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
