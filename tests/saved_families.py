@@ -4,20 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
-    FluxTransformer2DModel,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
-    PixArtTransformer2DModel,
-    SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -28,33 +23,14 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from tests.tiny_families import LONG, POOLED, WIDTHS, published
 from tests.tiny_pipelines import autoencoder, clip, tokenizer
-
-WIDTHS = (32, 24)  # of two CLIP encoders
-POOLED = (16, 20)
-LONG = 28  # channels of T5
 
 
 def sdxl(folder: Path, sample_size: int = 8, **unet: Any) -> Path:
-    torch.manual_seed(0)
     words = [tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")]
-    settings: dict[str, Any] = {
-        "sample_size": sample_size,
-        "block_out_channels": (8, 16),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2),
-        "layers_per_block": 1,
-        "attention_head_dim": (2, 4),
-        "norm_num_groups": 4,
-        "cross_attention_dim": sum(WIDTHS),
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": POOLED[1] + 6 * 8,
-    }
     pipeline = StableDiffusionXLPipeline(
-        unet=UNet2DConditionModel(**{**settings, **unet}),
+        unet=published("sdxl", sample_size=sample_size, **unet),
         vae=autoencoder(sample_size, scaling_factor=0.13025),
         text_encoder=CLIPTextModel(clip(words[0], WIDTHS[0])),
         text_encoder_2=CLIPTextModelWithProjection(clip(words[1], WIDTHS[1], POOLED[1])),
@@ -75,21 +51,10 @@ def sdxl(folder: Path, sample_size: int = 8, **unet: Any) -> Path:
 
 def pixart(folder: Path, sample_size: int = 8, *, sigma: bool = False, **transformer: Any) -> Path:
     """PixArt-alpha, which is told sizes as at 1,024 pixels, or PixArt-Sigma, which is not."""
-    torch.manual_seed(0)
-    settings: dict[str, Any] = {
-        "sample_size": sample_size,
-        "num_attention_heads": 2,
-        "attention_head_dim": 12,
-        "num_layers": 2,
-        "in_channels": 4,
-        "out_channels": 8,
-        "cross_attention_dim": 24,
-        "caption_channels": LONG,
-        "use_additional_conditions": not sigma,
-    }
+    settings = {"sample_size": sample_size, "use_additional_conditions": not sigma}
     kind = PixArtSigmaPipeline if sigma else PixArtAlphaPipeline
     pipeline = kind(
-        transformer=PixArtTransformer2DModel(**{**settings, **transformer}),
+        transformer=published("pixart", **{**settings, **transformer}),
         vae=autoencoder(sample_size),
         text_encoder=t5(),
         tokenizer=t5_tokenizer(folder / "tokenizer"),
@@ -103,24 +68,9 @@ def pixart(folder: Path, sample_size: int = 8, *, sigma: bool = False, **transfo
 
 def sd3(folder: Path, sample_size: int = 8, *, long: bool = True, **transformer: Any) -> Path:
     """Stable Diffusion 3.5 Medium in small, without T5 if not ``long``."""
-    torch.manual_seed(0)
     words = [tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")]
-    settings: dict[str, Any] = {
-        "sample_size": sample_size,
-        "in_channels": 4,
-        "out_channels": 4,
-        "num_layers": 3,
-        "attention_head_dim": 8,
-        "num_attention_heads": 2,
-        "joint_attention_dim": LONG + sum(WIDTHS),
-        "caption_projection_dim": 16,
-        "pooled_projection_dim": sum(POOLED),
-        "pos_embed_max_size": 2 * sample_size,
-        "dual_attention_layers": (0, 1),
-        "qk_norm": "rms_norm",
-    }
     pipeline = StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(**{**settings, **transformer}),
+        transformer=published("sd3", sample_size=sample_size, **transformer),
         vae=autoencoder(sample_size, scaling_factor=1.5305, shift_factor=0.0609),
         text_encoder=CLIPTextModelWithProjection(clip(words[0], WIDTHS[0], POOLED[0])),
         text_encoder_2=CLIPTextModelWithProjection(clip(words[1], WIDTHS[1], POOLED[1])),
@@ -136,21 +86,9 @@ def sd3(folder: Path, sample_size: int = 8, *, long: bool = True, **transformer:
 
 def flux(folder: Path, sample_size: int = 8, *, schnell: bool = False, **transformer: Any) -> Path:
     """FLUX.1 dev or schnell in small; the latents' side is none of its config's."""
-    torch.manual_seed(0)
     words = tokenizer(folder / "tokenizer")
-    settings: dict[str, Any] = {
-        "in_channels": 16,
-        "num_layers": 1,
-        "num_single_layers": 2,
-        "attention_head_dim": 16,
-        "num_attention_heads": 2,
-        "joint_attention_dim": LONG,
-        "pooled_projection_dim": WIDTHS[0],
-        "guidance_embeds": not schnell,
-        "axes_dims_rope": (4, 6, 6),
-    }
     pipeline = FluxPipeline(
-        transformer=FluxTransformer2DModel(**{**settings, **transformer}),
+        transformer=published("flux", guidance_embeds=not schnell, **transformer),
         vae=autoencoder(sample_size, scaling_factor=0.3611, shift_factor=0.1159),
         text_encoder=CLIPTextModel(clip(words, WIDTHS[0])),
         text_encoder_2=t5(),

@@ -1,6 +1,7 @@
 """FLUX.1 (Black Forest Labs 2024) from diffusers."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -11,9 +12,9 @@ from bigain.backbones.base import Subjects
 from bigain.backbones.flow_matching import FlowMatching
 from bigain.backbones.text import TextEncoder, clip, pack, t5, unpack
 from bigain.backbones.text_to_image import TextToImage
+from bigain.compression.architectures.flux import PACKED, patches, positions, unpatched
 from bigain.errors import BiGainError
 
-PATCH = 2  # the transformer takes patches of the latent of this side as tokens
 UNGUIDED = 1.0
 
 
@@ -47,9 +48,9 @@ class Flux(TextToImage):
         distilled_guidance: float = 3.5,
         revision: str | None = None,
     ) -> None:
-        if sample_size < PATCH or sample_size % PATCH:
+        if sample_size < PACKED or sample_size % PACKED:
             raise BiGainError(
-                f"model.sample_size must be a multiple of {PATCH}, as tokens are patches of that "
+                f"model.sample_size must be a multiple of {PACKED}, as tokens are patches of that "
                 f"side; got {sample_size}"
             )
         super().__init__(path, revision)
@@ -59,6 +60,11 @@ class Flux(TextToImage):
     def identity(self) -> dict[str, Any]:
         settings = ("text_length", "sample_size", "distilled_guidance")
         return {**super().identity(), **{name: getattr(self, name) for name in settings}}
+
+    def skeleton(self) -> Any:
+        found = copy(super().skeleton())  # which all checkpoints of the architecture share
+        found.register_to_config(sample_size=self.sample_size)
+        return found
 
     def condition_images(self, dataset: Subjects, indices: Sequence[int]) -> Tensor:
         return self._told(super().condition_images(dataset, indices))
@@ -76,7 +82,7 @@ class Flux(TextToImage):
             pooled_projections=pooled,
             encoder_hidden_states=text,
             txt_ids=text.new_zeros(text.shape[1], 3),
-            img_ids=positions(height // PATCH, width // PATCH).to(x.device, dtype),
+            img_ids=positions(height // PACKED, width // PACKED).to(x.device, dtype),
             return_dict=False,
         )[0]
         return unpatched(output, height, width).float()
@@ -87,7 +93,7 @@ class Flux(TextToImage):
         return torch.cat([condition[:, :-1], guidance], 1)
 
     def _load_schedule(self, device: torch.device) -> FlowMatching:
-        tokens = (self.sample_size // PATCH) ** 2
+        tokens = (self.sample_size // PACKED) ** 2
         return FlowMatching.load(self.checkpoint, device, tokens=tokens)
 
     def _load_encoders(self, device: torch.device, dtype: torch.dtype) -> list[TextEncoder]:
@@ -111,29 +117,10 @@ class Flux(TextToImage):
 
     def _check(self, denoiser: Any, encoders: Sequence[TextEncoder]) -> None:
         config, (short, long) = denoiser.config, encoders
-        given = PATCH**2 * self.autoencoder.channels
+        given = PACKED**2 * self.autoencoder.channels
         self._fit(
             "Flux",
             ("transformer", config.in_channels, "vae, in patches,", given),
             ("transformer", config.joint_attention_dim, "text_encoder_2", long.width),
             ("the pooled text of transformer", config.pooled_projection_dim, "CLIP", short.width),
         )
-
-
-def patches(latents: Tensor) -> Tensor:
-    """Latents [B, c, h, w] as tokens [B, N, 4c], one for each patch, row by row."""
-    folded = latents.unflatten(-1, (-1, PATCH)).unflatten(-3, (-1, PATCH))  # [B, c, H, 2, W, 2]
-    return folded.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
-
-def unpatched(tokens: Tensor, height: int, width: int) -> Tensor:
-    """The latents [B, c, height, width] of which `patches` makes these tokens."""
-    folded = tokens.unflatten(2, (-1, PATCH, PATCH))
-    folded = folded.unflatten(1, (height // PATCH, width // PATCH))  # [B, H, W, c, 2, 2]
-    return folded.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-
-def positions(height: int, width: int) -> Tensor:
-    """The places of tokens for rotary embeddings, [N, 3]: nothing, the row and the column."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1).float()

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection
 
@@ -16,14 +15,6 @@ from bigain.errors import BiGainError
 from bigain.utils import model_folders
 
 NUMBERS = 6  # beside the text: original size, corner of the crop, and target size
-
-
-class _PlainAttention(AttnProcessor2_0):
-    """diffusers' own attention under another name.
-
-    `bigain.compression.sharing` may keep what a U-Net projects of each condition if the condition
-    is the text and nothing else. Here it is also the pooled text, and this name says so.
-    """
 
 
 class StableDiffusionXL(TextToImage):
@@ -47,11 +38,6 @@ class StableDiffusionXL(TextToImage):
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "empty_prompt_is_zero": self._empty_is_zero}
-
-    def load(self, device: torch.device, dtype: torch.dtype) -> "StableDiffusionXL":
-        super().load(device, dtype)
-        self.denoiser.set_attn_processor(_PlainAttention())
-        return self
 
     def unconditional(self) -> Tensor:
         found = super().unconditional()

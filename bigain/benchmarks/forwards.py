@@ -16,6 +16,7 @@ from bigain.compression import architecture_of, select_blocks
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.metrics.ratio import Ratio, ratio
+from bigain.profiling.alike import alike
 from bigain.profiling.flops import count
 from bigain.profiling.timing import (
     Side,
@@ -137,7 +138,7 @@ def skeleton_of(name: str, sample_size: int | None = None) -> Any:
     if sample_size is None:
         return skeleton
     with torch.device("meta"):
-        return type(skeleton).from_config({**skeleton.config, "sample_size": sample_size}).eval()
+        return alike(skeleton, sample_size=sample_size).eval()
 
 
 def _timed(

@@ -43,6 +43,7 @@ class Report:
         tables: the tables by heading; the first line of each is its header.
         measurements: everything that was timed, with the seconds of each round.
         bars: the bounds that the suite is held to.
+        how: how the line about the conditions begins.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Report:
     tables: dict[str, list[list[str]]]
     measurements: list[dict[str, Any]]
     bars: list[Bar] = field(default_factory=list)
+    how: str = "Measured on"
 
     def write(self, folder: Path, name: str, conditions: dict[str, Any]) -> str:
         """Write ``<folder>/<name>.{md,json}`` and return the Markdown."""
@@ -59,7 +61,7 @@ class Report:
         if self.bars:
             parts += ["## Bars", markdown(_lines(self.bars))]
         about = [f"{key}: {value}" for key, value in conditions.items() if value is not None]
-        text = "\n\n".join([*parts, "Measured on " + "; ".join(about) + "."]) + "\n"
+        text = "\n\n".join([*parts, f"{self.how} " + "; ".join(about) + "."]) + "\n"
         content = {
             "conditions": conditions,
             "bars": [asdict(bar) for bar in self.bars],

@@ -161,6 +161,32 @@ def check_projections(compressor: Compressor, attention: Any) -> None:
         )
 
 
+def check_scores(compressor: Compressor, attention: Any, queries: int, keys: int) -> None:
+    """Raise ValueError if diffusers is to leave out attention's scores, and would do nothing.
+
+    It returns the values in place of the output, and only if these are as many as the queries.
+    """
+    registry = getattr(attention, "_diffusers_hook", None)
+    hooks = registry.hooks.values() if registry else ()
+    if queries != keys and any(getattr(hook, "skip_attention_scores", False) for hook in hooks):
+        raise ValueError(
+            "LayerSkipConfig(skip_attention_scores=True) has no effect where queries and keys "
+            f"differ in number, which {compressor!r} makes {queries} and {keys}; skip the whole "
+            "attention or block in the uncompressed model, or compress the queries alone (ToMe, "
+            "SiTo, LGTM, ABM)"
+        )
+
+
+def check_samples(given: int, wanted: int) -> None:
+    """Raise RuntimeError unless a block was given all samples of the model's batch."""
+    if given != wanted:
+        raise RuntimeError(
+            f"a compressed block was given {given} of the {wanted} samples of this forward: "
+            "something inside the model leaves the others out, such as FasterCache the half "
+            "without a text; turn it off (disable_cache()) or remove the compressor"
+        )
+
+
 def check_keys(compressor: Compressor, given: int, wanted: int) -> None:
     """Raise RuntimeError unless the attention processor used the keys that it was given."""
     if given != wanted:
@@ -196,8 +222,9 @@ def check_computed(site: str, computed: bool) -> None:
     if not computed:
         raise RuntimeError(
             f"{site} returned an output that it did not compute in this forward, whose tokens "
-            "another forward's plan has shortened; turn off what replays it (pyramid attention "
-            "broadcast, FasterCache or another cache: disable_cache()) or remove the compressor"
+            "another forward's plan has shortened; turn off what replays or skips it (pyramid "
+            "attention broadcast, FasterCache or another cache: disable_cache(); LayerSkipConfig) "
+            "or remove the compressor"
         )
 
 

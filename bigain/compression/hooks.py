@@ -127,7 +127,9 @@ class Hooks:
         except (AttributeError, TypeError, ValueError):  # the config names no size
             return
         index = min(range(len(grids)), key=lambda i: grids[i].tokens)
-        channels = next(p.shape[-1] for p in self.blocks[index].module.parameters() if p.ndim > 1)
+        # quantised layers may hold no parameters, and then any number of channels serves
+        weights = (p for p in self.blocks[index].module.parameters() if p.ndim > 1)
+        channels = next((weight.shape[-1] for weight in weights), 64)
         check_trial(self.compressor, grids[index], channels)
 
     def remove(self) -> None:
@@ -257,6 +259,8 @@ class Hooks:
         x = signature.read("hidden_states", args, kwargs)
         if part:  # the input of attention, which may hold a text as well
             x = part.split(x, grid.tokens)[1]
+        if self.shared is None:  # else the block may be given one sample of each group
+            checks.check_samples(len(x), len(now.t))
         anchors = now.anchors
         if anchors is not None and anchors.follows:
             now.plans[index] = anchors.plans[index]

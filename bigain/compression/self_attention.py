@@ -55,6 +55,8 @@ def changes(
     if plan.keys_values:
         checks.check_projections(compressor, part.module)
         tokens = plan.keys_values(image)
+        queries = plan.queries.size if plan.queries else count
+        checks.check_scores(compressor, part.module, queries, tokens.shape[1])
         if part.joint:
             found.tokens = part.join(text, tokens)
             found.keys = found.tokens.shape[1]

@@ -12,9 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from bigain.compression import SITES, Architecture, Attachment, architecture_of, attached
 from bigain.compressors import Compressor, Plan
 from bigain.compressors.tokens import DataDependentSizeError
+from bigain.profiling.alike import alike
 
 # What operations are spent on: the sites of transformer blocks, convolutions, all other matrix
-# products (conditioning, projections into and out of blocks), and the compressor's decisions.
+# products (conditioning, projections into and out of blocks, and parts of blocks that are no site,
+# such as the text's feed-forward networks), and the compressor's decisions.
 KINDS = (*SITES, "convolution", "other", "matching")
 _CONVOLUTION = torch.ops.aten.convolution
 
@@ -88,7 +90,7 @@ def count(
     """
     try:
         with torch.device("meta"):
-            skeleton = type(model).from_config(model.config).eval()
+            skeleton = alike(model).eval()
         architecture = architecture_of(skeleton)
         inputs = architecture.random_inputs()
     except Exception as error:  # diffusers accepts configs of models that cannot be run

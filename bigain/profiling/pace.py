@@ -17,6 +17,7 @@ import torch
 
 from bigain.compression import architecture_of
 from bigain.errors import BiGainError
+from bigain.profiling.alike import alike
 from bigain.profiling.timing import device_name, fused_attention
 from bigain.utils import files, user_cache
 
@@ -125,7 +126,7 @@ def _random(
 ) -> Any:
     """A model of the skeleton's config, whose weights are drawn as fast as the device can."""
     with torch.device("meta"):
-        model = type(skeleton).from_config(skeleton.config)
+        model = alike(skeleton)
     model = torch.nn.Module.to(model, dtype=dtype).to_empty(device=device).eval()
     for parameter in model.parameters():
         in_time()

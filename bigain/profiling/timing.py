@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bigain.compression import architecture_of, attached
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
+from bigain.profiling.alike import alike
 from bigain.profiling.memory import PeakMemory
 from bigain.utils.hardware import processor
 
@@ -130,7 +131,7 @@ def random_forward(
 def random_denoiser(skeleton: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """A model with the skeleton's config and random weights from the global generator."""
     with torch.device(device):
-        model = type(skeleton).from_config(skeleton.config)
+        model = alike(skeleton)
     # diffusers' own `to` warns about layers to keep in float32, which these models do not have
     return torch.nn.Module.to(model, dtype=dtype).eval().requires_grad_(False)
 

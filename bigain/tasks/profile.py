@@ -23,7 +23,9 @@ from bigain.utils.tables import DASH, markdown
 LEGEND = (
     "GFLOPs of one evaluation at batch 1: matrix products, convolutions and attention, a "
     "multiply-add as two. Shares and savings are in percent of the uncompressed total. Other: "
-    "conditioning on time and class, projections into and out of blocks."
+    "conditioning on time, class and text, projections into and out of blocks, and what no "
+    "compressor shortens: in joint attention (SD3, Flux) the text's feed-forward networks, "
+    "and the MLPs of Flux's single blocks."
 )
 
 

@@ -6,6 +6,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from bigain.backbones import DiT, Flux, PixArt, StableDiffusion, StableDiffusion3, StableDiffusionXL
+from bigain.compression import architecture_of
 from bigain.errors import BiGainError
 from bigain.experiments.composition import composed
 from bigain.profiling import flops
@@ -69,6 +70,14 @@ def test_sizes_of_today_s_models(kind, name, published, parameters):
     tables = sum(b.numel() for b in model.buffers())
     assert found == parameters
     assert min(abs(n - published) for n in (found, found + tables)) < 0.03 * published
+
+
+def test_a_skeleton_of_flux_has_the_size_that_it_was_given():
+    """Its config names none, and other checkpoints of the architecture share its layers."""
+    path = composed(["model=flux_dev"]).model.path
+    usual, small = Flux(path).skeleton(), Flux(path, sample_size=64).skeleton()
+    shapes = [architecture_of(one).latent_shape for one in (usual, small)]
+    assert shapes == [(16, 128, 128), (16, 64, 64)]
 
 
 def test_the_cache_goes_before_what_is_embedded(tmp_path, monkeypatch):

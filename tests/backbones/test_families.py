@@ -9,12 +9,12 @@ import torch
 from diffusers import FluxPipeline
 
 from bigain.backbones import StableDiffusion3
-from bigain.backbones.flux import patches, unpatched
 from bigain.backbones.text import unpack
+from bigain.compression.architectures.flux import patches, unpatched
 from bigain.errors import BiGainError
 from bigain.tasks.generate import generate
 from bigain.utils.randomness import KeyedStream
-from tests import saved_families
+from tests import tiny_families
 from tests.family_cases import FAMILIES, LENGTH
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def test_embeddings_are_the_pipeline_s(pipe_of, load, name):
     elif name.startswith("sd3"):
         options = {"device": CPU, "max_sequence_length": LENGTH}
         text, no_text, pooled, no_pooled = pipe.encode_prompt(PROMPTS, None, None, **options)
-        width = sum(saved_families.WIDTHS)
+        width = sum(tiny_families.WIDTHS)
         want, missing = [text[:, :77, :width], pooled], [no_text[:, :77, :width], no_pooled]
         assert not text[:, :77, width:].any()
         if name == "sd3":

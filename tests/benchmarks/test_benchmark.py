@@ -1,6 +1,7 @@
 """Every suite end to end on the smallest shapes, and what its report says."""
 
 import json
+import logging
 import sys
 from functools import partial
 from multiprocessing import Pipe
@@ -18,10 +19,11 @@ from bigain.benchmarks.methods import methods
 from bigain.benchmarks.repeating import repeating
 from bigain.benchmarks.report import Bar, Report, summary, text
 from bigain.benchmarks.suites import adapt_to_device, measured_hardware, run_suites
-from bigain.compression import select_blocks
+from bigain.compression import architecture_of, select_blocks
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.metrics.ratio import Ratio, ratio
+from bigain.profiling.flops import count
 from bigain.profiling.timing import alone, forward_side, in_turn, random_forward
 from bigain.tasks.classify import Scores
 from bigain.utils.hardware import hardware
@@ -59,6 +61,9 @@ TINY = [
     "efficiency.methods=[lgtm@0.5]",
     "efficiency.batch_sizes=[2,4]",
     "efficiency.repeats=1",
+    "~flops.cases",
+    "+flops.cases.dit_fashion=[256]",
+    "flops.methods=[lgtm@0.5,todo@2]",
     "scaling.models=[dit_fashion]",
     "scaling.images=1",
     "scaling.samples=[1,2]",
@@ -254,6 +259,34 @@ def test_efficiency_and_scaling(run):
     assert all(peak > 0 for peak in only["peak_memory_mib"].values())
     bars = (folder / "bars.md").read_text()
     assert bars.count("\n") == 5 and "two of one thread, over one, dit_fashion" in bars
+
+
+def test_flops(run):
+    """The same on any hardware, and in default blocks what counting them alone gives."""
+    folder = run("suites=[flops]")
+    content = json.loads((folder / "flops.json").read_text())
+    (only,) = content["measurements"]
+    assert content["conditions"].keys() == {"torch", "diffusers", "command"}
+    skeleton = forwards.skeleton_of("dit_fashion")
+    plain = count(skeleton)
+    assert only["parameters"] == sum(p.numel() for p in skeleton.parameters())
+    assert only["pixels"] == 256 and only["flops"] == plain.total
+    for method in methods(["lgtm@0.5", "todo@2"]):
+        for blocks, share in only["saved"][method.title].items():
+            alone = count(skeleton, method.compressor(), blocks=blocks)
+            assert share == pytest.approx(1 - alone.total / plain.total, rel=1e-12)
+    assert "| `dit_fashion`, 0.00 billion, 256 " in (folder / "flops.md").read_text()
+
+
+@pytest.mark.parametrize("model", ["sdxl", "flux_dev"])
+def test_flops_at_another_size(model, caplog, monkeypatch):
+    """SDXL has a size of its own, and of Flux the backbone says it; diffusers warns of neither."""
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    small, large = (forwards.skeleton_of(model, side) for side in (16, 32))
+    shape = architecture_of(small).latent_shape
+    assert shape[1:] == (16, 16) and architecture_of(large).latent_shape[1:] == (32, 32)
+    assert count(small).total < count(large).total / 1.3
+    assert not caplog.records
 
 
 def test_an_unknown_suite_is_refused(run):

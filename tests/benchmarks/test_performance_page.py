@@ -3,6 +3,7 @@
 import json
 import re
 
+from bigain.benchmarks import flops
 from bigain.benchmarks.report import summary
 from bigain.benchmarks.suites import SUITES, measured_hardware
 from bigain.benchmarks.tables import WORTH, worth
@@ -65,3 +66,8 @@ def test_the_page_counts_the_small_models_compressions():
                 first, *others = worth(found)
                 lines.append([f"{first}, {kind}", *others])
     assert shown("worth") == [WORTH, *lines]
+
+
+def test_the_page_shows_what_the_published_models_save():
+    found = json.loads((BENCHMARKS / "flops.json").read_text())["measurements"]
+    assert shown("flops") == flops.lines(found)

@@ -120,6 +120,13 @@ def patches(latents: Tensor) -> Tensor:
     return folded.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
+def unpatched(tokens: Tensor, height: int, width: int) -> Tensor:
+    """The latents [B, c, height, width] of which `patches` makes these tokens."""
+    folded = tokens.unflatten(2, (-1, PACKED, PACKED))
+    folded = folded.unflatten(1, (height // PACKED, width // PACKED))  # [B, H, W, c, 2, 2]
+    return folded.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
 def positions(rows: int, columns: int) -> Tensor:
     """The ``img_ids`` of an image, [rows * columns, 3]: 0, the row and the column."""
     ids = torch.zeros(rows, columns, 3)

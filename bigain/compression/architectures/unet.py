@@ -22,7 +22,7 @@ class UNet(Architecture):
     SDXL (Podell et al. 2023, arXiv 2307.01952) has no transformer blocks at factor 1, so its
     default is factor 2: 4,096 tokens at 1,024 px. Its ten-layer transformers are at factor 4. What
     it adds to the timestep, a pooled text and sizes, reaches every layer, so its classes share
-    nothing but the keys and values of their texts.
+    nothing.
     """
 
     denoiser = UNet2DConditionModel
@@ -83,9 +83,14 @@ class UNet(Architecture):
     def condition_projections(self) -> list[nn.Linear]:
         """Projections of text to keys and values.
 
-        The list is empty if some of them are fused, or their input is not exactly the text.
+        The list is empty if some of them are fused, if their input is not exactly the text, or if
+        the text is only a part of what a class gives the model: SDXL takes a pooled text as well,
+        and other models add what they make of the text to the timestep.
         """
-        if self.model.config.dual_cross_attention or self.model.encoder_hid_proj is not None:
+        config = self.model.config
+        if config.dual_cross_attention or config.addition_embed_type:
+            return []
+        if self.model.encoder_hid_proj is not None:
             return []
         found: list[nn.Linear] = []
         for block in self.blocks():

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig, apply_first_block_cache
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -241,18 +240,6 @@ def test_an_ip_adapter_is_refused_in_double_blocks():
         pytest.raises(ValueError, match=r"unload_ip_adapter\(\), or name only single blocks"),
     ):
         model(**inputs)
-
-
-@torch.no_grad()
-def test_a_cache_that_skips_blocks_is_refused():
-    """The first-block cache leaves the other blocks out where the first one changes little."""
-    model = tiny_families.denoiser("flux")
-    inputs = tiny_families.inputs(model, 1)
-    apply_first_block_cache(model, FirstBlockCacheConfig(threshold=1e9))
-    with model.cache_context("cond"), compress(model, LGTM(0.5), blocks="all"):
-        model(**inputs)
-        with pytest.raises(RuntimeError, match=r"applied at \d+ of \d+ places"):
-            model(**inputs)
 
 
 @torch.no_grad()

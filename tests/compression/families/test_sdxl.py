@@ -15,6 +15,9 @@ from bigain.compressors import LGTM, Compose, ToDo
 from tests import tiny_families
 from tests.by_hand import COMPRESSORS, Block, attention, split
 
+# IF's way: the model itself pools the text
+TEXT_IN_TIME = {"addition_embed_type": "text", "addition_embed_type_num_heads": 2}
+
 
 @pytest.mark.parametrize("compressor", COMPRESSORS, ids=repr)
 def test_a_block_is_what_it_is_by_hand(compressor):
@@ -52,25 +55,24 @@ def test_the_default_blocks_are_those_with_most_tokens():
 @pytest.mark.parametrize("compressor", [None, LGTM(0.5), Compose(LGTM(0.5), ToDo(2))], ids=repr)
 @pytest.mark.parametrize("plans", ["shared", "per_class"])
 @torch.no_grad()
-def test_classes_share_only_the_keys_of_their_texts(compressor, plans):
-    """Pooled texts reach every layer through the timestep, so no layer's output is shared."""
-    model = tiny_families.denoiser("sdxl").double()
+@pytest.mark.parametrize("kind", [{}, TEXT_IN_TIME], ids=["SDXL", "text in the timestep"])
+def test_classes_share_plans_alone(compressor, plans, kind):
+    """What is made of their texts reaches every layer through the timestep."""
+    model = tiny_families.denoiser("sdxl", **kind).double()
     architecture = architecture_of(model)
     assert architecture.before_condition() == [] and architecture.first_block() is None
+    assert architecture.condition_projections() == []
     latents, t = torch.randn(2, 4, 16, 16).double(), torch.tensor([100, 700])
     texts, classes = architecture.random_condition(3), torch.arange(3).repeat(2)
-    pooled = architecture.random_extras(3)["added_cond_kwargs"]
+    pooled = architecture.random_extras(3).get("added_cond_kwargs", {})
     images = torch.arange(2).repeat_interleave(3)
     inputs: dict[str, Any] = architecture.inputs(latents[images], t[images], texts[classes])
     inputs["added_cond_kwargs"] = {name: each[classes] for name, each in pooled.items()}
     attachment = None if compressor is None else compress(model, compressor, blocks="all")
-    want, projected = model(**inputs).sample, []
-    projection = architecture.condition_projections()[0]
-    projection.register_forward_hook(lambda module, args, out: projected.append(len(args[0])))
+    want = model(**inputs).sample
     with Sharing(model, attachment, plans=plans) as sharing:
         sharing.conditions(texts)
         inputs["encoder_hidden_states"] = sharing.batch(classes, Groups.of(images))
         assert_close(model(**inputs).sample, want, rtol=0, atol=1e-12)
-    assert projected == [0]
     if attachment is not None:
         attachment.remove()
