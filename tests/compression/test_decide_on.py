@@ -100,8 +100,8 @@ def test_a_run_keeps_its_name_unless_another_choice_changes_its_rows(job, overri
         return str(job([*overrides, *more]).run_path)
 
     usual = path("compressor=lgtm")
-    assert path("compressor=lgtm", "decide_on=block_input") == usual
-    other = job([*overrides, "compressor=lgtm", "decide_on=attention_input"])
-    assert str(other.run_path) != usual
-    assert other.identity["compression"]["decide_on"] == "attention_input"
+    assert path("compressor=lgtm", "decide_on=attention_input") == usual
+    assert path("compressor=lgtm", "decide_on=block_input") != usual
+    named = job([*overrides, "compressor=lgtm"]).identity["compression"]
+    assert named["decide_on"] == "attention_input"  # block_input, the first default, has no name
     assert path("compressor=todo") == path("compressor=todo", "decide_on=attention_input")

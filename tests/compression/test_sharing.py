@@ -137,7 +137,8 @@ def test_texts_are_projected_once(unet):
 def test_a_dit_plans_its_first_block_once_a_group(dit):
     x, t, keys, condition, classes = samples(dit)
     seen = []
-    with compress(dit.model, LGTM(0.5), blocks="all") as attachment:
+    where = {"blocks": "all", "decide_on": "block_input"}
+    with compress(dit.model, LGTM(0.5), **where) as attachment:
         plan = attachment.planner
 
         def look(compressor, x, *rest):

@@ -94,11 +94,12 @@ def test_plans_are_named_where_sharing_them_matters(job, chosen, recorded):
 
 
 def test_settings_at_their_defaults_are_left_out(job):
-    identity = job(["compressor=tome", "plans=per_class"]).identity
+    usual = ["compressor=tome", "plans=per_class", "decide_on=block_input"]
+    identity = job(usual).identity
     assert identity.keys() == {"protocol", "model", "compression", "dataset", "task"}
     assert identity["compression"].keys() == {"compressor", "blocks"}
     more = ["seed=1", "dtype=bfloat16", "sites=[self_attention,mlp]"]
-    other = job(["compressor=tome", "plans=per_class", *more])
+    other = job([*usual, *more])
     assert (other.identity["seed"], other.identity["dtype"]) == (1, "bfloat16")
     assert other.identity["compression"]["sites"] == ["mlp", "self_attention"]
 
