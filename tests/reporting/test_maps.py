@@ -8,7 +8,9 @@ from PIL import Image
 
 import run as entry_point
 from bigain.errors import BiGainError
+from bigain.experiments.experiment_files import Entry
 from bigain.experiments.runner import execute
+from bigain.reporting.bundling import Reads, bundle
 from bigain.reporting.maps import draw_maps
 
 
@@ -92,5 +94,8 @@ def test_a_trace_draws_its_merge_maps_and_others_draw_nothing(configure, tmp_pat
         with Image.open(path) as picture:
             assert picture.width > 300
     assert len(run.require(run.finished())) == 2  # the store takes no notice of them
+    assert bundle([Entry(["task=trace", *TRACE, where])], Reads()) == 1
+    execute(configure(["task=trace", *TRACE, where]), entry_point.draw)
+    assert "no merge map: the run is in a bundle" in capsys.readouterr().out
     execute(configure(["task=profile", "blocks=[1]", where]), entry_point.draw)
-    assert len(list(Path(tmp_path).rglob("*.png"))) == 2
+    assert not list(Path(tmp_path).rglob("*.png"))
