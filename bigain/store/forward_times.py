@@ -15,8 +15,12 @@ FILE = "tables.json"  # of the suite of that name, in a folder of its hardware
 
 
 def key(model: str, compression: Mapping[str, Any] | None) -> str:
-    """What names a measurement: a model of configs/model and the part of a run's identity."""
-    return f"{model} {json.dumps(compression, sort_keys=True)}"
+    """What names a measurement: a model of configs/model and the part of a run's identity.
+
+    Which tokens decide is left out, because they have the same shape, and so take the same time.
+    """
+    kept = compression and {k: v for k, v in compression.items() if k != "decide_on"}
+    return f"{model} {json.dumps(kept, sort_keys=True)}"
 
 
 def time_of(run: Run, benchmarks: Path) -> Ratio | None:
