@@ -94,7 +94,8 @@ def test_what_is_kept_is_above_chance():
 
 def test_scores_are_tested_twice():
     rows = {"tome_first@0.7": row("first", HALF), "lgtm@0.7": row("Laplacian", NONE)}
-    rows["lgtm_score@l1_norm"] = row("L1", ALL)
+    rows["lgtm_l1_norm@0.7"] = row("L1", ALL)
+    rows["lgtm_l1_norm@0.5"] = row("L1 at another ratio", ALL)
     own, other = lines("scores", rows)
     assert own[:2] == ["Laplacian", "0.0"] and own[2].startswith("−50.0 [")
     assert own[4:] == ["–", "–"]
