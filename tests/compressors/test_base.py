@@ -56,10 +56,13 @@ def test_factor(name, factor):
     [
         (
             lambda: ToMe(0.5, destinations="last"),
-            "ToMe: destinations .* random, first, unpaired; got 'last'",
+            "ToMe: destinations .* random, first, cycle, unpaired; got 'last'",
         ),
         (lambda: LGTM(0.5, cells="ours"), "LGTM: cells .* paper, official; got 'ours'"),
-        (lambda: LGTM(0.5, destinations="first"), "LGTM: destinations .* lowest, highest; got"),
+        (
+            lambda: LGTM(0.5, destinations="first"),
+            "LGTM: destinations .* lowest, highest, cycle; got",
+        ),
         (lambda: LGTM(0.5, score="l3"), "LGTM: score .* laplacian_l1, .*mean_cosine; got 'l3'"),
         (lambda: ToDo(2, "max"), "ToDo: pool must be one of nearest, mean; got 'max'"),
         (lambda: IEKVD(2, "linear"), "IEKVD: alpha must be a number, a schedule .*'linear'"),

@@ -119,7 +119,8 @@ def test_float16_decisions_give_the_golden_model(name, request):
         pytest.skip("the reference breaks ties by an unstable sort, and this CPU has another one")
     golden = request.getfixturevalue(name)
     blocks = "all" if name == "dit" else "default"
-    with compress(golden.model, HalfSiTo(0.5, noise_alpha=0), blocks=blocks):
+    where = {"blocks": blocks, "decide_on": "block_input"}  # as these outputs were made
+    with compress(golden.model, HalfSiTo(0.5, noise_alpha=0), **where):
         assert_close(golden(), golden.outputs["sito_0.5"], rtol=0, atol=1e-4)
 
 
@@ -128,7 +129,8 @@ def test_golden_model(name, most, request):
     """Float32 decisions differ in a few tokens; by far less than a wrong method would."""
     golden = request.getfixturevalue(name)
     blocks = "all" if name == "dit" else "default"
-    with compress(golden.model, SiTo(0.5, noise_alpha=0), blocks=blocks):
+    where = {"blocks": blocks, "decide_on": "block_input"}  # as these outputs were made
+    with compress(golden.model, SiTo(0.5, noise_alpha=0), **where):
         error = golden() - golden.outputs["sito_0.5"]
     effect = golden() - golden.outputs["sito_0.5"]
     assert error.abs().max() < most
