@@ -18,7 +18,7 @@ OUTSIDE = (
 
 def check_anchored(compressor: Compressor, sites: Sequence[str]) -> None:
     """Raise ValueError unless an anchored compressor works at these sites."""
-    if compressor.anchors is not None and list(sites) != ["self_attention"]:
+    if compressor.anchor_every is not None and list(sites) != ["self_attention"]:
         raise ValueError(
             f"{compressor!r} makes up for what self-attention loses, and sites are {list(sites)}; "
             "set sites to self_attention alone"

@@ -40,6 +40,7 @@ class Anchors:
         plans: each block's plan, by the block's position in ``Hooks.blocks``.
         lost: what each attention of the anchor lost, by its position in ``Hooks._places``.
         groups: for a classifier, the groups whose first samples are the anchors of this forward.
+        follows: whether this forward follows an earlier one, instead of being an anchor itself.
     """
 
     shape: torch.Size
@@ -78,11 +79,11 @@ class Forward:
         plans: each block's plan, by the block's position in ``Hooks.blocks``.
         once: the plan of the block that ``Hooks.shared`` names, for one sample of each group.
         expected: how often a plan must be applied.
+        anchors: where differences come from, if the compressor is anchored.
         attending: what changes of each attention while it runs, by its position in
             ``Hooks._places``.
         computed: the positions, in the same list, of what computed its output.
         applied: how many times a plan was applied.
-        anchors: where differences come from, if the compressor is anchored.
         exact: what each attention of an anchor gives without compression, by the same position.
     """
 
@@ -91,13 +92,13 @@ class Forward:
     t: Tensor
     stream: KeyedStream
     expected: int
+    anchors: Anchors | None = None
     reusable: dict[TokenGrid, Plan] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)
     once: Plan | None = None
     attending: dict[int, Changes] = field(default_factory=dict)
     computed: set[int] = field(default_factory=set)
     applied: int = 0
-    anchors: Anchors | None = None
     exact: dict[int, Exact] = field(default_factory=dict)
 
 

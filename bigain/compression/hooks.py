@@ -205,29 +205,27 @@ class Hooks:
         expected = sum(
             self._expected[i] for i, b in enumerate(self.blocks) if b.place not in skipped
         )
-        forward = Forward(height, width, t, stream, expected)
-        forward.anchors = self._anchors(latent, t)
-        self._threads.own.forward = forward
+        anchors = self._anchors(latent, t)
+        self._threads.own.forward = Forward(height, width, t, stream, expected, anchors)
 
     def _anchors(self, latent: Tensor, t: Tensor) -> Anchors | None:
         """Where the differences of this forward come from, if the compressor is anchored."""
-        every = self.compressor.anchors
+        every = self.compressor.anchor_every
         if every is None:
             return None
         checks.check_not_compiling()
         if self.trials:
             return Anchors(latent.shape, t, 0, groups=self.groups)
         last = self._threads.own.anchor
-        if last is None or not last.left or last.shape != latent.shape:
-            return Anchors(latent.shape, t, every - 1)
-        if t.is_meta or bool((t.cpu() < last.t.cpu()).all()):
+        if last is not None and last.shape == latent.shape and _below(t, last.t):
             return replace(last, t=t, left=last.left - 1, follows=True)
         return Anchors(latent.shape, t, every - 1)
 
     def _verify(self, module: nn.Module, args: tuple, output: Any) -> None:
         checks.check_applied(self._now.applied, self._now.expected)
-        if not self.trials:
-            self._threads.own.anchor = self._now.anchors
+        anchors = self._now.anchors
+        # once nothing can follow, what was lost need not be kept
+        self._threads.own.anchor = anchors if anchors is not None and anchors.left else None
 
     def _end(self, module: nn.Module, args: tuple, output: Any) -> None:
         self._threads.own.forward = None
@@ -281,7 +279,7 @@ class Hooks:
             if self.compressor.reuse:
                 now.reusable[grid] = plan
         now.plans[index] = plan
-        if anchors is not None and not self.trials:
+        if anchors is not None and anchors.left:
             anchors.plans[index] = plan
 
     def _decide(
@@ -335,7 +333,7 @@ class Hooks:
         plan = self._plan_of(index, len(y))
         now.applied += 1
         if now.anchors is not None and not now.anchors.follows:
-            now.exact[number] = self._exact(now.anchors, module, args, kwargs, len(y))
+            now.exact[number] = self._exact(number, args, kwargs, len(y))
         text, image = part.split(y, count)
         checks.check_tokens(site, image, plan)
         read = partial(signature.read, args=args, kwargs=kwargs)
@@ -349,19 +347,19 @@ class Hooks:
             values |= changed.arguments
         return signature.replace(args, kwargs, values)
 
-    def _exact(
-        self, anchors: Anchors, module: nn.Module, args: tuple, kwargs: dict, samples: int
-    ) -> Exact:
-        """What attention gives the anchors without compression.
+    def _exact(self, number: int, args: tuple, kwargs: dict, samples: int) -> Exact:
+        """What an attention gives the anchors without compression.
 
         Args:
             samples: how many the attention is given; all are anchors unless these are the batch.
         """
-        groups = anchors.groups if samples == len(self._now.t) else None
+        now, anchors = self._now, self._now.anchors
+        groups = anchors.groups if anchors and samples == len(now.t) else None
         if groups is not None:
             args, kwargs = of_samples(args, kwargs, groups.first, samples)
-        found = module.forward(*args, **kwargs)  # without the hooks, which compress
-        self._now.computed.clear()  # that was not the output which follows
+        # without the hooks, which compress
+        found = self._places[number].part.module.forward(*args, **kwargs)
+        now.computed.discard(number)  # that was not the output which follows
         return Exact(found, groups)
 
     def _project(self, number: int, module: nn.Module, args: tuple) -> tuple:
@@ -416,9 +414,14 @@ class Hooks:
         if groups is not None:
             lost = combine(exact, pick(output, groups.first), -1)
             return combine(output, pick(lost, groups.group))
-        if not self.trials:
+        if now.anchors.left:
             now.anchors.lost[number] = combine(exact, output, -1)
         return exact
+
+
+def _below(t: Tensor, last: Tensor) -> bool:
+    """Whether timesteps have fallen since ``last``; on the meta device, which has none, they do."""
+    return t.is_meta or bool((t.cpu() < last.cpu()).all())
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager:

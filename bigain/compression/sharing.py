@@ -97,7 +97,7 @@ class Sharing:
         if self._attachment is None:
             return False
         compressor = self._attachment.compressor
-        anchored = self._trials and compressor.anchors is not None
+        anchored = self._trials and compressor.anchor_every is not None
         return anchored or (self.plans == "shared" and shares_plans(compressor))
 
     @property

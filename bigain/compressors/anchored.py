@@ -3,18 +3,13 @@
 Not in the paper. It is a control variate: evaluations that differ little lose almost the same.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from bigain.compressors.base import Compressor, Plan, check_whole, plain_numbers
-from bigain.compressors.tokens import TokenGrid
-from bigain.utils.randomness import KeyedStream
+from bigain.compressors.base import Compressor, Wrapper, check_whole, plain_numbers
 
 
 @dataclass(frozen=True)
-class Anchored(Compressor):
+class Anchored(Wrapper):
     """A compressor of self-attention whose loss is measured on anchors and made up for elsewhere.
 
     An anchor computes self-attention f without compression, and also with it, g. Its followers
@@ -38,64 +33,16 @@ class Anchored(Compressor):
         ...     image = pipe("a photo of a cat").images[0]
     """
 
-    compressor: Compressor
     every: int = 3
 
     def __post_init__(self) -> None:
         plain_numbers(self)
         check_whole("Anchored", "every", self.every, 1)
-        if not isinstance(self.compressor, Compressor) or self.compressor.anchors is not None:
+        if not isinstance(self.compressor, Compressor) or self.compressor.anchor_every:
             raise ValueError(
                 f"Anchored takes a compressor that is not anchored itself, got {self.compressor!r}"
             )
 
     @property
-    def anchors(self) -> int:
+    def anchor_every(self) -> int:
         return self.every
-
-    @property
-    def shortens(self) -> frozenset[str]:
-        return self.compressor.shortens
-
-    @property
-    def reuse(self) -> bool:
-        return self.compressor.reuse
-
-    @property
-    def paired(self) -> bool:
-        return self.compressor.paired
-
-    @property
-    def content_dependent(self) -> bool:
-        return self.compressor.content_dependent
-
-    def suited(self, purpose: str, family: str) -> "Anchored":
-        return Anchored(self.compressor.suited(purpose, family), self.every)
-
-    def scheduled(self, timesteps: int) -> "Anchored":
-        return Anchored(self.compressor.scheduled(timesteps), self.every)
-
-    def plan(
-        self,
-        x: Tensor,
-        grid: TokenGrid,
-        t: Tensor | None = None,
-        rng: KeyedStream | None = None,
-        block: int = 0,
-    ) -> Plan:
-        return self.compressor.plan(x, grid, t, rng, block)
-
-
-def anchor_share(steps: int, every: int) -> float:
-    """The share of anchors among the steps of a sampling run."""
-    return -(-steps // every) / steps
-
-
-def class_share(timesteps: Sequence[int], classes: Sequence[int]) -> float:
-    """The share of anchors among the evaluations of an image that is classified in stages.
-
-    Args:
-        timesteps: how many each stage adds.
-        classes: how many are left at the beginning of each stage.
-    """
-    return sum(timesteps) / sum(t * k for t, k in zip(timesteps, classes, strict=True))

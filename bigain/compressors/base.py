@@ -56,8 +56,8 @@ class Compressor:
         reuse: whether the first block's plan also serves the later blocks of the same forward.
         paired: whether all classes of one noisy image get the same random draws.
         content_dependent: whether the plan depends on the tokens themselves.
-        anchors: the number of sampling steps from one anchor to the next for `bigain.Anchored`, and
-            None for all others.
+        anchor_every: for `bigain.Anchored`, the number of sampling steps from one anchor to the
+            next; None for all others.
     """
 
     @property
@@ -77,7 +77,7 @@ class Compressor:
         return True
 
     @property
-    def anchors(self) -> int | None:
+    def anchor_every(self) -> int | None:
         return None
 
     def suited(self, purpose: str, family: str) -> "Compressor":
@@ -117,6 +117,49 @@ class Compressor:
             ValueError: if ``x`` does not fit ``grid``, or the method cannot handle this grid.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Wrapper(Compressor):
+    """A compressor that decides as another one does, and uses the plan in a way of its own.
+
+    Args:
+        compressor: the other one.
+    """
+
+    compressor: Compressor
+
+    @property
+    def shortens(self) -> frozenset[str]:
+        return self.compressor.shortens
+
+    @property
+    def reuse(self) -> bool:
+        return self.compressor.reuse
+
+    @property
+    def paired(self) -> bool:
+        return self.compressor.paired
+
+    @property
+    def content_dependent(self) -> bool:
+        return self.compressor.content_dependent
+
+    def suited(self, purpose: str, family: str) -> "Wrapper":
+        return dataclasses.replace(self, compressor=self.compressor.suited(purpose, family))
+
+    def scheduled(self, timesteps: int) -> "Wrapper":
+        return dataclasses.replace(self, compressor=self.compressor.scheduled(timesteps))
+
+    def plan(
+        self,
+        x: Tensor,
+        grid: TokenGrid,
+        t: Tensor | None = None,
+        rng: KeyedStream | None = None,
+        block: int = 0,
+    ) -> Plan:
+        return self.compressor.plan(x, grid, t, rng, block)
 
 
 def keyed(rng: KeyedStream | None, x: Tensor) -> KeyedStream:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bigain.compressors.base import Compressor, Plan
+from bigain.compressors.base import Compressor, Plan, Wrapper
 from bigain.compressors.tokens import TokenGrid
 from bigain.utils.randomness import KeyedStream
 
@@ -83,7 +83,7 @@ class Compose(Compressor):
 
 
 @dataclass(frozen=True)
-class Cached(Compressor):
+class Cached(Wrapper):
     """Reuse the first block's map for the later blocks with the same grid, within one forward.
 
     A map is never reused across timesteps, because the classifier scores each (class, t, noise)
@@ -95,8 +95,6 @@ class Cached(Compressor):
         ...     image = pipe("a photo of a cat").images[0]
     """
 
-    compressor: Compressor
-
     def __post_init__(self) -> None:
         if self.compressor.shortens != {"queries"}:
             raise ValueError(
@@ -104,29 +102,5 @@ class Cached(Compressor):
             )
 
     @property
-    def shortens(self) -> frozenset[str]:
-        return self.compressor.shortens
-
-    @property
     def reuse(self) -> bool:
         return True
-
-    @property
-    def paired(self) -> bool:
-        return self.compressor.paired
-
-    def suited(self, purpose: str, family: str) -> "Cached":
-        return Cached(self.compressor.suited(purpose, family))
-
-    def scheduled(self, timesteps: int) -> "Cached":
-        return Cached(self.compressor.scheduled(timesteps))
-
-    def plan(
-        self,
-        x: Tensor,
-        grid: TokenGrid,
-        t: Tensor | None = None,
-        rng: KeyedStream | None = None,
-        block: int = 0,
-    ) -> Plan:
-        return self.compressor.plan(x, grid, t, rng, block)

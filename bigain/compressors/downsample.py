@@ -1,6 +1,6 @@
 """Keys and values from a coarser grid, shared by ToDo and IE-KVD."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,10 @@ from bigain.compressors.base import check_whole
 from bigain.compressors.constant import constant
 from bigain.compressors.tokens import TokenGrid, TokenMap, take
 from bigain.utils.randomness import KeyedStream
+
+# Which token of each cell is taken for it: the one nearest to its centre, one place that changes
+# from block to block, or a random one.
+PLACES = ("fixed", "cycle", "random")
 
 
 class Factors(dict[int, int]):
@@ -64,11 +68,6 @@ def check_fits(name: str, factor: int, grid: TokenGrid) -> None:
         )
 
 
-# Which token of each cell is taken for it: the one nearest to its centre, one place that changes
-# from block to block, or a random one.
-PLACES = ("fixed", "cycle", "random")
-
-
 def taken(
     place: str, x: Tensor, grid: TokenGrid, factor: int, rng: KeyedStream | None, block: int
 ) -> Tensor:
@@ -102,11 +101,13 @@ def starts(grid: TokenGrid, factor: int, place: int, device: torch.device) -> Te
         place: its number, row by row, among the s*s at the top left of the cell, which is larger
             where s does not divide the sides.
     """
-    rows, columns = (
-        [i * side // (side // factor) + offset for i in range(side // factor)]
-        for side, offset in zip((grid.height, grid.width), divmod(place, factor), strict=True)
+    down, right = divmod(place, factor)
+    return _crossings(
+        grid,
+        [i * grid.height // (grid.height // factor) + down for i in range(grid.height // factor)],
+        [i * grid.width // (grid.width // factor) + right for i in range(grid.width // factor)],
+        device,
     )
-    return torch.tensor([r * grid.width + c for r in rows for c in columns], device=device)
 
 
 @constant
@@ -120,6 +121,13 @@ def centres(grid: TokenGrid, factor: int, device: torch.device) -> Tensor:
         [(2 * i + 1) * side // (2 * (side // factor)) for i in range(side // factor)]
         for side in (grid.height, grid.width)
     )
+    return _crossings(grid, rows, columns, device)
+
+
+def _crossings(
+    grid: TokenGrid, rows: Sequence[int], columns: Sequence[int], device: torch.device
+) -> Tensor:
+    """The tokens where these rows and columns of the grid meet, int64 [rows * columns]."""
     return torch.tensor([r * grid.width + c for r in rows for c in columns], device=device)
 
 

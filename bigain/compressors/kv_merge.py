@@ -73,14 +73,12 @@ class KVMerge(Compressor):
     ) -> Plan:
         grid.check(x)
         cells = cell_tokens(grid, self.stride, x.device)
-        if self.destinations == "random":
-            chosen = places.drawn(rng, x, self.stride, len(cells))
-        elif self.destinations in ("lowest", "highest"):
+        if self.destinations in ("lowest", "highest"):
             scores = score(self.score, x, grid)[:, cells]
             chosen = places.by_score(scores, self.destinations, block)
         else:
-            place = 0 if self.destinations == "first" else places.in_block(block, self.stride)
-            chosen = places.same(place, x, len(cells))
+            rule = (self.destinations, x, self.stride, len(cells))
+            chosen = places.without_scores(*rule, rng, block)
         merged = int(self.ratio * grid.tokens)
         found = merge_into(
             x,

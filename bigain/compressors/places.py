@@ -39,14 +39,25 @@ def in_block(block: int, stride: int) -> int:
     return places[block % len(places)]
 
 
+def without_scores(
+    destinations: str, x: Tensor, stride: int, cells: int, rng: KeyedStream | None, block: int
+) -> Tensor:
+    """The place in each cell of a destination that no score chooses, int64 [B, cells].
+
+    Args:
+        destinations: "first", the top left; "cycle", one place that changes from block to block; or
+            anything else, for random ones.
+        x: tokens [B, N, C], of which only the shape and the device are read.
+    """
+    if destinations in ("first", "cycle"):
+        place = 0 if destinations == "first" else in_block(block, stride)
+        return torch.full((len(x), cells), place, dtype=torch.int64, device=x.device)
+    return drawn(rng, x, stride, cells)
+
+
 def drawn(rng: KeyedStream | None, x: Tensor, stride: int, cells: int) -> Tensor:
     """A random place for each cell of each sample, int64 [B, cells]."""
     return keyed(rng, x).integers(stride**2, cells).expand(len(x), -1)
-
-
-def same(place: int, x: Tensor, cells: int) -> Tensor:
-    """One place for all cells, int64 [B, cells]."""
-    return torch.full((len(x), cells), place, dtype=torch.int64, device=x.device)
 
 
 def by_score(scores: Tensor, destinations: str, block: int) -> Tensor:

@@ -76,11 +76,7 @@ class ToMe(Compressor):
     ) -> Plan:
         grid.check(x)
         cells = (grid.height // self.stride) * (grid.width // self.stride)
-        if self.destinations in ("first", "cycle"):
-            place = 0 if self.destinations == "first" else places.in_block(block, self.stride)
-            chosen = places.same(place, x, cells)
-        else:
-            chosen = places.drawn(rng, x, self.stride, cells)
+        chosen = places.without_scores(self.destinations, x, self.stride, cells, rng, block)
         merged = int(self.ratio * grid.tokens)
         queries = merge_into(
             x,

@@ -138,7 +138,7 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
                 f"{compressor!r} draws for each class, and task={task.name} compares no classes; "
                 "set compressor.destinations=random"
             )
-        if compressor.anchors is not None and cfg.compile is not None:
+        if compressor.anchor_every is not None and cfg.compile is not None:
             raise BiGainError(
                 "Anchored keeps tensors from one forward to the next, which torch.compile cannot "
                 "trace; remove compile, or choose the compressor that it holds"

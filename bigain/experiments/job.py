@@ -109,9 +109,9 @@ class Job:
             if compressor is None:
                 return count(self.skeleton)
             share = None
-            if compressor.anchors is not None:
-                share = self.task.anchors(compressor.anchors, len(self.dataset.classes))
-            return count(self.skeleton, compressor, anchors=share, **where)
+            if compressor.anchor_every is not None:
+                share = self.task.anchor_share(compressor.anchor_every, len(self.dataset.classes))
+            return count(self.skeleton, compressor, anchor_share=share, **where)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:

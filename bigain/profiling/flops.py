@@ -67,7 +67,7 @@ def count(
     model: Any,
     compressor: Compressor | None = None,
     *,
-    anchors: float | None = None,
+    anchor_share: float | None = None,
     **where: Any,
 ) -> Flops | None:
     """Count FLOPs with torch's FlopCounterMode.
@@ -77,7 +77,7 @@ def count(
     Args:
         model: a denoiser, of which only the config is used.
         compressor: the compressor to put on the model, or None.
-        anchors: the share of anchors among all forwards, for :class:`bigain.Anchored` alone; None
+        anchor_share: that of anchors among all forwards, for :class:`bigain.Anchored` alone; None
             is that of a long sampling run.
         where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
 
@@ -129,11 +129,11 @@ def count(
 
         try:
             found = forward(inputs)
-            if compressor is None or (steps := compressor.anchors) in (None, 1):
+            if compressor is None or (steps := compressor.anchor_every) in (None, 1):
                 return found
             time = architecture.arguments[1]
             follower = forward({**inputs, time: inputs[time] - 1})  # the next of a sampling run
-            return follower.mixed(found, 1 / steps if anchors is None else anchors)
+            return follower.mixed(found, 1 / steps if anchor_share is None else anchor_share)
         except DataDependentSizeError:
             return None
         except Exception as error:

@@ -68,6 +68,11 @@ def _parse() -> argparse.Namespace:
         "names", nargs="*", metavar="NAME", help="the experiments; default: all of the scale"
     )
     kept.add_argument("--scale", choices=SCALES, default="mini")
+    kept.add_argument(
+        "--drop-unused",
+        action="store_true",
+        help="remove the runs in bundles that no experiment of the scale asks for",
+    )
     found = verbs.add_parser("findings", help="write the tables of docs/findings.md")
     found.add_argument("--scale", choices=SCALES, default="mini")
     page = verbs.add_parser("report", help="write one HTML page of all tables and figures")
@@ -139,13 +144,21 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _bundle(arguments: argparse.Namespace) -> None:
-    from bigain.reporting.bundling import bundle, reads_of
+    from bigain.reporting.bundling import bundle, drop_unused, reads_of
 
     known, problems = load_all(names(arguments.scale), arguments.scale)
+    if arguments.drop_unused and problems:
+        raise BiGainError(
+            f"which runs are unused is not known, because of {problems[0]}; mend it, or bundle "
+            "without --drop-unused"
+        )
     chosen = [load(name, arguments.scale) for name in arguments.names] or known
     entries = list({tuple(e.overrides): e for one in chosen for e in one.entries}.values())
     done = bundle(entries, reads_of(known, everything=bool(problems)))
     print(f"{done} of {len(entries)} entries are finished and in bundles")
+    if arguments.drop_unused:
+        gone = drop_unused(entry for experiment in known for entry in experiment.entries)
+        print(f"{len(gone)} runs that no experiment asks for are gone from bundles")
     for problem in problems:
         print(
             f"left out: {problem}; until then bundles keep all that any experiment may read",

@@ -96,6 +96,28 @@ def bundle(entries: Sequence[Entry], reads: Reads) -> int:
     return done
 
 
+def drop_unused(entries: Iterable[Entry]) -> list[str]:
+    """Take runs that belong to none of these entries out of the bundles that hold theirs.
+
+    Returns:
+        The names of the runs that are gone.
+
+    Raises:
+        BiGainError: if an entry cannot run here, so that the name of its run is not known.
+    """
+    wanted: dict[Path, set[str]] = {}
+    for entry in entries:
+        path = Entry(entry.overrides).run_path
+        wanted.setdefault(path.parent, set()).add(path.name)
+    gone: list[str] = []
+    for root, names in wanted.items():
+        bundles = Bundles.beside(root)
+        unused = sorted(set(bundles.names()) - names)
+        bundles.drop(unused)
+        gone += unused
+    return gone
+
+
 def _move(runs: Sequence[Run], reads: Reads) -> None:
     """Into the bundles beside them, and then away."""
     for root in {run.path.parent for run in runs}:

@@ -2,13 +2,14 @@
 
 ``index.json.xz`` holds what is known of each run but its rows: ``run.json`` and the records.
 ``<task>-<model>.parquet`` holds the rows of such runs, and ``sheets.parquet`` their contact sheets.
-The index is written last: whatever ends a writer, a run is either in all of them or in none.
+The index is written last, or first where runs are dropped: whatever ends a writer, a run that the
+index names is in all of them.
 """
 
 import io
 import json
 import lzma
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -126,17 +127,8 @@ class Bundles:
         new = {run.name: run for run in runs}
         files.make_folder(self.folder)
         for file in sorted({_file(run.name) for run in runs}):
-            old = [n for n, entry in index.items() if entry["file"] == file and n not in new]
-            tables = {name: self.rows(name) for name in old if index[name]["images"]}
-            tables |= {n: r.rows for n, r in new.items() if _file(n) == file and len(r.rows)}
-            if tables:
-                _write(self.folder / file, _joined(tables))
-        sheets = {n: self.sheet(n) for n, entry in index.items() if entry["sheet"] and n not in new}
-        sheets |= {n: list(r.sheet) for n, r in new.items() if r.sheet}
-        if sheets:
-            names = sorted(sheets)
-            packed = {_RUN: names, "sheet": [_strip(sheets[name]) for name in names]}
-            _write(self.folder / _SHEETS, pa.table(packed))
+            self._write_rows(file, new)
+        self._write_sheets(new)
         for name, run in new.items():
             index[name] = {
                 "run": run.about,
@@ -146,9 +138,51 @@ class Bundles:
                 "columns": run.rows.column_names,
                 "sheet": len(run.sheet),
             }
-        text = canonical(index).encode()
+        self._write_index(index)
+
+    def drop(self, names: Collection[str]) -> None:
+        """Forget these runs; names of which there are none do not matter.
+
+        Raises:
+            BiGainError: if a bundle is damaged, or the disk refuses.
+        """
+        before = self._index()
+        gone = [before[name] for name in names if name in before]
+        if not gone:
+            return
+        # first, so that the index never names rows that are missing
+        self._write_index({n: entry for n, entry in before.items() if n not in names})
+        for file in sorted({entry["file"] for entry in gone if entry["images"]}):
+            self._write_rows(file, {})
+        if any(entry["sheet"] for entry in gone):
+            self._write_sheets({})
+
+    def _write_rows(self, file: str, new: Mapping[str, Bundled]) -> None:
+        """Write a file of rows anew, with those of ``new`` in the place of older ones."""
+        index = self._index()
+        old = [n for n, entry in index.items() if entry["file"] == file and n not in new]
+        tables = {name: self.rows(name) for name in old if index[name]["images"]}
+        tables |= {n: r.rows for n, r in new.items() if _file(n) == file and len(r.rows)}
+        if tables:
+            _write(self.folder / file, _joined(tables))
+        else:
+            (self.folder / file).unlink(missing_ok=True)
+
+    def _write_sheets(self, new: Mapping[str, Bundled]) -> None:
+        """Write the contact sheets anew, with those of ``new`` in the place of older ones."""
+        index = self._index()
+        sheets = {n: self.sheet(n) for n, entry in index.items() if entry["sheet"] and n not in new}
+        sheets |= {n: list(r.sheet) for n, r in new.items() if r.sheet}
+        if sheets:
+            names = sorted(sheets)
+            packed = {_RUN: names, "sheet": [_strip(sheets[name]) for name in names]}
+            _write(self.folder / _SHEETS, pa.table(packed))
+        else:
+            (self.folder / _SHEETS).unlink(missing_ok=True)
+
+    def _write_index(self, index: Mapping[str, Any]) -> None:
         with files.atomic(self.folder / _INDEX) as out:
-            out.write(lzma.compress(text, preset=9))
+            out.write(lzma.compress(canonical(index).encode(), preset=9))
 
     def _index(self) -> Mapping[str, Any]:
         path = self.folder / _INDEX

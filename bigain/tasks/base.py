@@ -177,7 +177,7 @@ class Task(ABC):
         finished = run.finished()
         return [i for i in ids if i not in finished]
 
-    def anchors(self, every: int, classes: int) -> float:
+    def anchor_share(self, every: int, classes: int) -> float:
         """The share of anchors among an image's evaluations, for `bigain.Anchored`.
 
         Args:

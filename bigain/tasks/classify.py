@@ -182,7 +182,7 @@ class Classify(Task):
         alive = [classes, *(min(k, classes) for k in self.keep)]
         return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
 
-    def anchors(self, every: int, classes: int) -> float:
+    def anchor_share(self, every: int, classes: int) -> float:
         """One class for each image, stage and timestep."""
         if self.strategy == "race":
             raise BiGainError(

@@ -283,7 +283,7 @@ def _look(compressor: Compressor, plan: Plan, x: Tensor, grid: TokenGrid, bands:
     if plan.keys_values and not isinstance(plan.keys_values, TokenMap):
         slots, roles, pruned = _coarse(plan.keys_values, x, grid)
         left["keys_values"] = take(plan.keys_values(x), slots)
-    for field in ("keys_values", "queries"):  # the last one is drawn
+    for field in ("keys_values", "queries"):  # slots and roles of the latter replace the former's
         queries = getattr(plan, field)
         if not isinstance(queries, TokenMap):
             continue

@@ -240,7 +240,7 @@ def test_flops_are_a_mean_over_anchors_and_followers(dit):
     attention = sum(v for (_, kind), v in whole.breakdown.items() if kind == "self_attention")
     anchored = Anchored(ToMe(0.5), every=4)
     for given, share in ((None, 0.25), (0.1, 0.1)):
-        found = count(dit.model, anchored, anchors=given, blocks="all")
+        found = count(dit.model, anchored, anchor_share=given, blocks="all")
         follower = short.total - short.matching
         want = follower + share * (short.matching + attention)
         assert found.total == pytest.approx(want, abs=1)
@@ -252,7 +252,7 @@ def test_shares_of_anchors(overrides, configure):
         kept = overrides if task == "classify" else [o for o in overrides if "task." not in o]
         every = [*kept, "compressor=anchored", f"task={task}", *chosen]
         job = Job(settings_of(configure(every)))
-        return job.task.anchors(3, 10)
+        return job.task.anchor_share(3, 10)
 
     assert share("classify") == 2 / (10 + 2)  # one timestep each, ten classes and then two
     assert share("generate", "task.steps=10") == 0.4

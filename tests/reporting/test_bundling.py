@@ -10,7 +10,7 @@ from bigain.experiments.configuration import settings_of
 from bigain.experiments.experiment_files import Entry
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
-from bigain.reporting.bundling import Reads, bundle
+from bigain.reporting.bundling import Reads, bundle, drop_unused
 from bigain.store.run_images import folder
 from bigain.store.runs import Run
 
@@ -44,6 +44,17 @@ def test_scored_images_go_and_all_else_stays(overrides, run, capsys):
     assert len(kept) == 10 and all((a == b).all() for a, b in zip(kept, sheet, strict=False))
     assert not folder(again).exists()
     assert bundled([Entry(overrides)]) == 1
+
+
+def test_runs_that_no_experiment_asks_for_are_dropped(overrides, run):
+    one, other = (run([*overrides, f"seed={seed}"]) for seed in (0, 1))
+    entries = [Entry([*overrides, f"seed={seed}"]) for seed in (0, 1)]
+    assert bundled(entries) == 2
+    assert drop_unused(entries[:1]) == [other.path.name]
+    assert one.rows() is not None and Run.find(other.path) is None
+    with pytest.raises(BiGainError):
+        drop_unused([Entry([*overrides, "model.path=/none"])])
+    assert Run.find(one.path) is not None
 
 
 def test_other_scores_need_the_images(overrides, run, tmp_path, capsys):

@@ -77,6 +77,23 @@ def test_a_bundled_run_reads_as_before(root):
     assert files == {"index.json.xz", "classify-toy.parquet", "generate-toy.parquet"}
 
 
+def test_dropped_runs_are_gone_and_the_others_stay(root):
+    made = [make(root, seed=0), make(root, "generate-toy-b", 1, sheet=2), make(root, seed=2)]
+    kept, rows = made[0], made[0].rows()
+    bundle(*made, sheet=2)
+    bundles, sizes = Bundles.beside(root), {}
+    for path in bundles.folder.iterdir():
+        sizes[path.name] = path.stat().st_size
+    bundles.drop([made[1].path.name, made[2].path.name, "classify-toy-never"])
+    assert bundles.names() == [kept.path.name]
+    pd.testing.assert_frame_equal(Run.open(kept.path).rows(), rows)
+    left = {path.name: path.stat().st_size for path in bundles.folder.iterdir()}
+    assert left.keys() == {"index.json.xz", "classify-toy.parquet"}  # nor an empty one, nor sheets
+    assert left["classify-toy.parquet"] < sizes["classify-toy.parquet"]
+    bundles.drop([])
+    assert bundles.names() == [kept.path.name]
+
+
 def test_what_is_asked_to_grow_has_its_folder_back(root):
     run = make(root, sheet=3)
     sheet = run.sheet()
