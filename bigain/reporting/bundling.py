@@ -27,13 +27,13 @@ class Reads:
     """What tables, figures and findings read of runs beside predictions, by the runs' folders.
 
     Attributes:
-        trials: runs of which a finding reads the trials.
+        trials: by run, the images of which a finding reads the trials.
         slots: traces of which a figure shows the tokens' slots.
         timesteps: of traces.
         everything: keep all of it of all runs, as an experiment that cannot be read may need it.
     """
 
-    trials: set[str] = field(default_factory=set)
+    trials: dict[str, set[str]] = field(default_factory=dict)
     slots: set[str] = field(default_factory=set)
     timesteps: set[int] = field(default_factory=lambda: {findings.TIMESTEP})
     everything: bool = False
@@ -50,8 +50,13 @@ def reads_of(experiments: Iterable[Experiment], everything: bool = False) -> Rea
                 wanted = findings.reads_trials(experiment.name, row.name)
                 trials = TASKS[task].compares_classes and wanted
                 slots = TASKS[task].watches and "maps" in figures_of(experiment)
-                if (trials or slots) and (path := _name(Entry(entry.overrides))) is not None:
-                    (found.trials if trials else found.slots).add(path)
+                own = Entry(entry.overrides)
+                if not (trials or slots) or (path := _name(own)) is None:
+                    continue
+                if trials:
+                    found.trials.setdefault(path, set()).update(own.image_ids())
+                else:
+                    found.slots.add(path)
     return found
 
 
@@ -135,7 +140,8 @@ def packed(run: Run, reads: Reads) -> Bundled:
     rows, name = run.rows(), run.path.name
     sheet = len(run.sheet())
     if "trials" in rows:
-        rows = _classified(rows, reads.everything or name in reads.trials)
+        every = set(rows["image_id"]) if reads.everything else set[str]()
+        rows = _classified(rows, every or reads.trials.get(name, set()))
     if "slots" in rows and not reads.everything:
         rows = _traced(rows, reads.timesteps, name in reads.slots)
     if "prompt" in rows:
@@ -150,20 +156,23 @@ def _archive(run: Run, scored: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _classified(rows: pd.DataFrame, trials: bool) -> pd.DataFrame:
-    """Errors are read where an image has several labels, and trials by a finding.
+def _classified(rows: pd.DataFrame, images: Collection[str]) -> pd.DataFrame:
+    """Errors are read where an image has several labels, and the trials of ``images`` by a finding.
 
     That takes those of the noises that every class was tried with; the rest are NaN.
     """
     rows = rows.copy()
     several = rows["labels"].map(len).max() > 1
     rows["errors"] = _single(rows["errors"], several)
-    if trials and rows["trials"].map(len).min() > 0:
+    kept = rows["image_id"].isin(images) & (rows["trials"].map(len) > 0)
+    if kept.any():
         classes = len(rows["samples"].iloc[0])
-        each = np.stack(list(rows["trials"])).reshape(len(rows), classes, -1)
+        each = np.stack(list(rows["trials"][kept])).reshape(kept.sum(), classes, -1)
         each[..., np.isnan(each).any((0, 1))] = np.nan
-        rows["trials"] = pd.Series(list(each.reshape(len(rows), -1)), rows.index)
-    rows["trials"] = _single(rows["trials"], trials)
+        read = pd.Series(list(each.reshape(len(each), -1)), rows.index[kept])
+        rows["trials"] = read.reindex(rows.index)
+    empty = pd.Series([[]] * len(rows), rows.index)
+    rows["trials"] = _single(rows["trials"].where(kept, empty), True)
     return rows
 
 

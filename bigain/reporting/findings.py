@@ -163,8 +163,9 @@ def _noise(rows: Rows) -> Iterator[Line]:
             if row is None or row.frame is None or plain.frame is None:
                 continue
             ours, theirs = (_trials(frame) for frame in _aligned(row, plain))
-            if ours.shape[-1]:  # a bundle made for other tables has no trials
-                yield [row.title, _top1(row), _interval(class_spread(ours, theirs), ".3f")]
+            kept = ours.shape[-1] > 0  # a bundle made for other tables has no trials
+            spread = _interval(class_spread(ours, theirs), ".3f") if kept else DASH
+            yield [row.title, _top1(row), spread]
 
 
 def reads_trials(experiment: str, row: str) -> bool:
