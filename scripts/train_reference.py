@@ -4,8 +4,9 @@
     python scripts/train_reference.py reference=fashion_features data=/path/to/fashion-mnist
     python scripts/train_reference.py reference=sd_fashion_vae data=/path/to/fashion-mnist
     python scripts/train_reference.py reference=sd_fashion data=/path/to/fashion-mnist
+    python scripts/train_reference.py reference=sd3_fashion data=/path/to/fashion-mnist
 
-The last two train one model: the autoencoder comes first, and sd_fashion denoises its latents.
+The autoencoder comes before the last two models, which denoise its latents.
 Every step draws from a generator keyed by (seed, step), so a training that is killed and restarted
 with the same command gives the same model as an uninterrupted one.
 Settings: configs/train_reference.yaml and configs/reference; recipes: bigain/training.

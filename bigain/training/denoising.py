@@ -1,4 +1,4 @@
-"""Noise prediction, shared by the recipes of the diffusion models."""
+"""Objectives of the diffusion models, shared by their recipes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 Predict = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+# of (model, x, t, noise, y): x and noise [B, c, h, w], t int64 [B], y [B, ...]; the losses are [B]
+Objective = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-class Objective:
+class MinSNR:
     """Min-SNR weighted noise-prediction loss (Hang et al. 2023, arXiv 2303.09556).
 
     Args:
@@ -27,16 +29,50 @@ class Objective:
         self.weight = snr.clamp(max=gamma) / snr
 
     def __call__(self, model: nn.Module, x: Tensor, t: Tensor, noise: Tensor, y: Tensor) -> Tensor:
-        """Weighted loss of each sample, [B]; x and noise [B, c, h, w], t int64 [B], y [B, ...]."""
+        """Weighted loss of each sample, [B]; see `Objective`."""
         a = self.alphas_cumprod[t].view(-1, 1, 1, 1)
         predicted = self.predict(model, a.sqrt() * x + (1 - a).sqrt() * noise, t, y)
         return self.weight[t] * (predicted.float() - noise).square().mean((1, 2, 3))
 
 
+class FlowMatching:
+    """Velocity prediction on straight paths (Liu et al. 2022, arXiv 2209.03003).
+
+    Args:
+        predict: maps (model, noisy x, t, condition) to the predicted velocity, noise - x, of x's
+            shape; its t is 1000 times the noise level, float32.
+    """
+
+    def __init__(self, predict: Predict) -> None:
+        self.predict = predict
+
+    def __call__(self, model: nn.Module, x: Tensor, t: Tensor, noise: Tensor, y: Tensor) -> Tensor:
+        """Loss of each sample, [B]; see `Objective`. The noise level is (t + 1) / 1000."""
+        scaled = t.float() + 1
+        sigma = (scaled / 1000).view(-1, 1, 1, 1)
+        predicted = self.predict(model, (1 - sigma) * x + sigma * noise, scaled, y)
+        return (predicted.float() - (noise - x)).square().mean((1, 2, 3))
+
+
 def times(size: int, g: torch.Generator) -> Tensor:
     """Timesteps stratified over 0..999 in random order, int64 [size]."""
-    strata = torch.randperm(size, generator=g) + torch.rand(size, generator=g)
-    return (strata / size * 1000).long().clamp_(max=999)  # rounding may reach 1000
+    return _timesteps(_strata(size, g))
+
+
+def logit_normal_times(size: int, g: torch.Generator) -> Tensor:
+    """Timesteps stratified over a logit-normal density, int64 [size] in 0..999.
+
+    It is the best that Esser et al. 2024 (arXiv 2403.03206, section 3.1) found for flow matching.
+    """
+    return _timesteps(torch.special.ndtri(_strata(size, g)).sigmoid())
+
+
+def _strata(size: int, g: torch.Generator) -> Tensor:
+    return (torch.randperm(size, generator=g) + torch.rand(size, generator=g)) / size
+
+
+def _timesteps(share: Tensor) -> Tensor:
+    return (share * 1000).long().clamp_(max=999)  # rounding may reach 1000
 
 
 def class_gap(

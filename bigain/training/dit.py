@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from bigain.training.curves import Panel
-from bigain.training.denoising import Objective, class_gap, times
+from bigain.training.denoising import MinSNR, class_gap, times
 from bigain.training.draws import Garments, flip_half, generator
 from bigain.training.muon import muon_and_adam
 
@@ -31,7 +31,7 @@ class DiffusionTransformer:
         return self.garments.data.identity()
 
     def build(self, device: torch.device) -> DiTTransformer2DModel:
-        self.objective = Objective(predict, self.scheduler, self.cfg.snr_gamma, device)
+        self.objective = MinSNR(predict, self.scheduler, self.cfg.snr_gamma, device)
         return build_model(self.cfg.model, len(self.garments.data.classes)).to(device)
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -43,7 +43,7 @@ class DiffusionTransformer:
         return muon_and_adam(self.cfg, hidden, rest)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Images, stratified timesteps, noise and classes, as `Objective` takes them."""
+        """Images, stratified timesteps, noise and classes, as `MinSNR` takes them."""
         cfg, images = self.cfg, self.garments.images
         g, size = generator(cfg.seed, step), cfg.batch_size
         index = torch.randint(len(images), (size,), generator=g)

@@ -1,5 +1,6 @@
-"""A latent text-to-image model of Fashion-MNIST, built like Stable Diffusion."""
+"""Latent text-to-image models of Fashion-MNIST: what they share, and Stable Diffusion's U-Net."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from bigain.backbones.checkpoint import Checkpoint
 from bigain.datasets.fashion_mnist import PROMPTS
 from bigain.errors import BiGainError
 from bigain.training.curves import Panel
-from bigain.training.denoising import Objective, class_gap, times
+from bigain.training.denoising import MinSNR, Objective, class_gap, times
 from bigain.training.draws import Garments, generator
 from bigain.training.muon import muon_and_adam
 from bigain.training.words import write_tokenizer
@@ -25,11 +26,12 @@ from bigain.training.words import write_tokenizer
 FIRST, LAST = "a photo of ", "."  # what stands around the garment in a class's prompt
 
 
-class TextToImage:
-    """Noise prediction on frozen latents by a U-Net and a text encoder trained together."""
+class TextToImage(ABC):
+    """A denoiser of frozen latents and its text encoders, trained together on captions."""
 
-    loss_name = "Min-SNR weighted loss"
     panel = Panel("class_gap", "rise with another prompt (1e-4)", 1e4)
+    loss_name: str
+    pipeline: type[Any]  # in whose format the model is saved
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
@@ -42,16 +44,6 @@ class TextToImage:
             )
         self.checkpoint = Checkpoint(str(folder.parent), (folder.name,))
         self.autoencoder: AutoencoderKL = self.checkpoint.load(AutoencoderKL, folder.name)
-        # Stable Diffusion's schedule ends at 0.012, where the brightness of so small an image is
-        # still visible; this one adds a little more noise.
-        self.scheduler = DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.015,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-        )
         self.captions = captions(cfg.templates)
         with TemporaryDirectory() as temporary:
             self.tokenizer = self._tokenizer(Path(temporary))
@@ -62,26 +54,22 @@ class TextToImage:
         weights = self.checkpoint.digest(Path(self.cfg.autoencoder).name)["weights"]
         return {**self.garments.data.identity(), "autoencoder": sorted(weights.values())}
 
-    def build(self, device: torch.device) -> "Conditioned":
-        self.objective = Objective(predict, self.scheduler, self.cfg.snr_gamma, device)
+    def build(self, device: torch.device) -> nn.Module:
+        self.objective = self._objective(device)
         autoencoder = self.autoencoder.to(device)
         self.latents = encode(autoencoder, self.garments.images)
         self.held_latents = encode(autoencoder, self.garments.held_images)
-        unet = build_unet(self.cfg, self.latents.shape[1:])
-        if device.type == "cpu":  # where the backward pass of fused attention is slower
-            unet.set_attn_processor(AttnProcessor())
-        return Conditioned(unet, build_text_encoder(self.cfg, self.tokenizer)).to(device)
+        return self._model(self.latents.shape[1:], device).to(device)
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
         hidden: list[nn.Parameter] = []
         rest: list[nn.Parameter] = []
         for name, p in model.named_parameters():
-            inner = "_block" in name or ".layers." in name
-            (hidden if inner and p.ndim in (2, 4) else rest).append(p)
+            (hidden if self._is_hidden(name) and p.ndim in (2, 4) else rest).append(p)
         return muon_and_adam(self.cfg, hidden, rest)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
-        """Latents, stratified timesteps, noise and captions, as `Objective` takes them."""
+        """Latents, stratified timesteps, noise and captions, as the objective takes them."""
         cfg, g = self.cfg, generator(self.cfg.seed, step)
         size = cfg.batch_size
         index = torch.randint(len(self.latents), (size,), generator=g)
@@ -90,7 +78,7 @@ class TextToImage:
         dropped = torch.rand(size, 1, generator=g) < cfg.caption_dropout
         x = self.latents[index]
         noise = torch.randn(x.shape, generator=g)
-        return x, times(size, g), noise, torch.where(dropped, self.nothing, tokens)
+        return x, self._times(size, g), noise, torch.where(dropped, self.nothing, tokens)
 
     def loss(self, model: nn.Module, *batch: Tensor) -> Tensor:
         return self.objective(model, *batch).mean()
@@ -107,28 +95,38 @@ class TextToImage:
         return {}
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write the whole pipeline, with files named like Stable Diffusion's published ones."""
-        assert isinstance(model, Conditioned)
-        pipeline = StableDiffusionPipeline(
-            unet=model.unet,
-            vae=self.autoencoder,
-            text_encoder=model.text_encoder,
-            tokenizer=self.tokenizer,
-            scheduler=self.scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.save_pretrained(folder)
-        for file in (
-            folder / "tokenizer"
-        ).iterdir():  # the newest libraries write a single file of their own
-            file.unlink()
-        self._tokenizer(folder / "tokenizer")
-        weights = folder / "text_encoder" / "model.safetensors"
-        tensors = load_file(weights)  # older libraries need the prefix that the newest ones drop
-        tensors = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in tensors.items()}
-        save_file(tensors, weights, {"format": "pt"})
+        """Write the whole pipeline, with files named like the published ones."""
+        self.pipeline(**self._parts(model)).save_pretrained(folder)
+        for tokenizer in folder.glob("tokenizer*"):
+            # the newest libraries write a single file of their own
+            for file in tokenizer.iterdir():
+                file.unlink()
+            self._tokenizer(tokenizer)
+        for weights in folder.glob("text_encoder*/model.safetensors"):
+            # older libraries need the prefix that the newest ones drop
+            tensors = {_prefixed(name): v for name, v in load_file(weights).items()}
+            save_file(tensors, weights, {"format": "pt"})
+
+    # What the architectures differ in
+
+    @abstractmethod
+    def _objective(self, device: torch.device) -> Objective:
+        """The loss of a batch."""
+
+    @abstractmethod
+    def _model(self, latent: Sequence[int], device: torch.device) -> nn.Module:
+        """The denoiser with its text encoders, for latents of shape (c, h, w)."""
+
+    @abstractmethod
+    def _is_hidden(self, name: str) -> bool:
+        """Whether a parameter of the model belongs to an inner layer, which Muon optimises."""
+
+    @abstractmethod
+    def _parts(self, model: nn.Module) -> dict[str, Any]:
+        """The arguments of `pipeline`."""
+
+    def _times(self, size: int, g: torch.Generator) -> Tensor:
+        return times(size, g)
 
     def _tokenizer(self, folder: Path) -> CLIPTokenizer:
         texts = [caption for of_template in self.captions for caption in of_template]
@@ -147,6 +145,51 @@ class TextToImage:
         return ids
 
 
+class UNet(TextToImage):
+    """Noise prediction, built like Stable Diffusion."""
+
+    loss_name = "Min-SNR weighted loss"
+    pipeline = StableDiffusionPipeline
+
+    def __init__(self, cfg: DictConfig) -> None:
+        super().__init__(cfg)
+        # Stable Diffusion's schedule ends at 0.012, where the brightness of so small an image is
+        # still visible; this one adds a little more noise.
+        self.scheduler = DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.015,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        )
+
+    def _objective(self, device: torch.device) -> Objective:
+        return MinSNR(predict, self.scheduler, self.cfg.snr_gamma, device)
+
+    def _model(self, latent: Sequence[int], device: torch.device) -> "Conditioned":
+        unet = build_unet(self.cfg, latent)
+        if device.type == "cpu":  # where the backward pass of fused attention is slower
+            unet.set_attn_processor(AttnProcessor())
+        return Conditioned(unet, build_text_encoder(self.cfg, self.tokenizer))
+
+    def _is_hidden(self, name: str) -> bool:
+        return "_block" in name or ".layers." in name
+
+    def _parts(self, model: nn.Module) -> dict[str, Any]:
+        assert isinstance(model, Conditioned)
+        return {
+            "unet": model.unet,
+            "vae": self.autoencoder,
+            "text_encoder": model.text_encoder,
+            "tokenizer": self.tokenizer,
+            "scheduler": self.scheduler,
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
+
+
 class Conditioned(nn.Module):
     """A U-Net and the text encoder that conditions it."""
 
@@ -156,11 +199,21 @@ class Conditioned(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """Predict the noise in x [B, c, h, w] at t [B], given the captions' tokens [B, L]."""
-        # not the encoder's own positions: the averaged model rounds that integer buffer down
-        places = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        text = self.text_encoder(tokens, position_ids=places).last_hidden_state
+        text = self.text_encoder(tokens, position_ids=places(tokens)).last_hidden_state
         found: Tensor = self.unet(x, t, encoder_hidden_states=text).sample
         return found
+
+
+def places(tokens: Tensor) -> Tensor:
+    """The tokens' positions, [1, L]; the averaged model rounds an encoder's own down."""
+    return torch.arange(tokens.shape[1], device=tokens.device)[None]
+
+
+def _prefixed(name: str) -> str:
+    """A tensor's name with the prefix of the text model's layers."""
+    if name.startswith("text_projection."):
+        return name
+    return f"text_model.{name.removeprefix('text_model.')}"
 
 
 def predict(model: nn.Module, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
@@ -221,7 +274,12 @@ def build_unet(cfg: DictConfig, latent: Sequence[int]) -> UNet2DConditionModel:
 
 def build_text_encoder(cfg: DictConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """CLIP's text encoder with random weights."""
-    config = CLIPTextConfig(
+    return CLIPTextModel(text_config(cfg, tokenizer))
+
+
+def text_config(cfg: DictConfig, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    """The config of a text encoder of CLIP."""
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=cfg.text.width,
         intermediate_size=4 * cfg.text.width,
@@ -232,4 +290,3 @@ def build_text_encoder(cfg: DictConfig, tokenizer: CLIPTokenizer) -> CLIPTextMod
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPTextModel(config)

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from safetensors.torch import load_file, save_file
 
-from bigain.backbones import DiT, StableDiffusion
+from bigain.backbones import DiT, StableDiffusion, StableDiffusion3
 from bigain.datasets import FashionMNIST
 from bigain.errors import BiGainError
 from bigain.features.fashion import FashionFeatures
@@ -43,18 +43,25 @@ SMALL = {
         "text={width:8,heads:1,layers:1}",
         f"autoencoder={AUTOENCODER}",
     ],
+    "sd3_fashion": [
+        "model={layers:1,heads:1,head_dim:16}",
+        "text={width:8,heads:1,layers:1}",
+        f"autoencoder={AUTOENCODER}",
+    ],
 }
 WEIGHTS = {
     "dit_fashion": "transformer/diffusion_pytorch_model.safetensors",
     "fashion_features": "model.safetensors",
     "sd_fashion_vae": "diffusion_pytorch_model.safetensors",
     "sd_fashion": "unet/diffusion_pytorch_model.safetensors",
+    "sd3_fashion": "transformer/diffusion_pytorch_model.safetensors",
 }
 OTHER_MODEL = {
     "dit_fashion": "model.layers=2",
     "fashion_features": "model.stem=4",
     "sd_fashion_vae": "model.channels=[4,4]",
     "sd_fashion": "text.width=16",
+    "sd3_fashion": "model.layers=2",
 }
 STEPS = ["images=240", "batch_size=8", "warmup_images=80", "held_out=64"]
 # rows and checkpoints fall on different steps, so a kill can come between them
@@ -194,6 +201,8 @@ def test_what_is_exported_loads(trained, data):
         pipeline = StableDiffusion(path).load(CPU, torch.float32)
         x, prompt = torch.zeros(1, 4, 16, 16), pipeline.texts.embed(["any text"])
         assert pipeline.predict(x, t, prompt).shape == x.shape
+    elif reference == "sd3_fashion":
+        assert_the_saved_transformer_predicts_as_the_trained_one(whole, data)
     elif reference == "sd_fashion_vae":
         assert_latents_are_centred(Path(path), data)
     else:
@@ -201,6 +210,22 @@ def test_what_is_exported_loads(trained, data):
         assert features.logits.shape == (2, 10)
         accuracy = json.loads((whole / "model" / "training.json").read_text())["test_accuracy"]
         assert accuracy["n"] == 160 and accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+
+
+@torch.no_grad()
+def assert_the_saved_transformer_predicts_as_the_trained_one(whole: Path, data: Path) -> None:
+    """The backbone reads prompts and noise levels as training did, but for float16 weights."""
+    backbone = StableDiffusion3(str(whole / "model"), text_length=16).load(CPU, torch.float32)
+    again = trainer("sd3_fashion", data, whole)
+    again._resume()
+    g = torch.Generator().manual_seed(0)
+    x, prompts = torch.randn(2, 4, 16, 16, generator=g), ["a photo of a bag.", "crème brûlée"]
+    found = backbone.predict(x, torch.tensor([3.0, 700.0]), backbone.texts.embed(prompts))
+    tokens = again.recipe._tokens(prompts)
+    trained = again.ema.module(x, torch.tensor([3.0, 700.0]), tokens)
+    assert (found - trained).norm() < 0.01 * trained.norm()
+    other = again.ema.module(x.flip(0), torch.tensor([3.0, 700.0]), tokens)
+    assert (found - other).norm() > 0.1 * trained.norm()
 
 
 @torch.no_grad()
