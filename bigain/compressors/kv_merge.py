@@ -13,8 +13,8 @@ from bigain.compressors.base import (
     plain_numbers,
     strength,
 )
-from bigain.compressors.matching import cell_tokens, merge_into
-from bigain.compressors.spectrum import SCORES, score, score_name
+from bigain.compressors.matching import cell_tokens, merge_into, split_cells
+from bigain.compressors.spectrum import SCORES, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
 from bigain.utils.randomness import KeyedStream
 
@@ -72,17 +72,17 @@ class KVMerge(Compressor):
         block: int = 0,
     ) -> Plan:
         grid.check(x)
-        cells = cell_tokens(grid, self.stride, x.device)
         if self.destinations in ("lowest", "highest"):
-            scores = score(self.score, x, grid)[:, cells]
-            chosen = places.by_score(scores, self.destinations, block)
+            rule = (self.score, x, grid, self.stride, self.destinations)
+            parted = places.split_by_score(*rule, block)
         else:
-            rule = (self.destinations, x, self.stride, len(cells))
-            chosen = places.without_scores(*rule, rng, block)
+            cells = len(cell_tokens(grid, self.stride, x.device))
+            chosen = places.without_scores(self.destinations, x, self.stride, cells, rng, block)
+            parted = split_cells(chosen, grid, self.stride)
         merged = int(self.ratio * grid.tokens)
         found = merge_into(
             x,
-            chosen,
+            parted,
             grid,
             self.stride,
             merged,

@@ -17,7 +17,7 @@ from bigain.compressors.base import (
     plain_numbers,
     strength,
 )
-from bigain.compressors.matching import cell_tokens, merge_into
+from bigain.compressors.matching import cell_tokens, merge_into, split_cells
 from bigain.compressors.protect import Protect
 from bigain.compressors.spectrum import SCORES, score, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
@@ -100,27 +100,23 @@ class LGTM(Compressor):
         block: int = 0,
     ) -> Plan:
         grid.check(x)
-        scores = score(self.score, x, grid)
         merged = int(self.ratio * grid.tokens)
         barred = None
-        if isinstance(self.protect, Protect):
-            self._check_room(self.protect, merged, grid)
-            barred = self.protect.mask(scores, t)
-            worst = torch.inf if self.destinations == "lowest" else -torch.inf
-            scores = scores.masked_fill(barred, worst)  # a cell's destination, if it has another
-        if self.cells == "paper":
-            scores = scores[:, cell_tokens(grid, self.stride, x.device)]
-        elif grid.height % self.stride or grid.width % self.stride:
-            raise ValueError(
-                f"LGTM: cells='official' needs sides divisible by stride {self.stride}, "
-                f"got {grid.height}x{grid.width}; use cells='paper'"
-            )
+        if self.cells == "paper" and self.protect is None:
+            rule = (self.score, x, grid, self.stride, self.destinations)
+            parted = places.split_by_score(*rule, block)
         else:
-            scores = scores.unflatten(1, (-1, self.stride**2))
-        chosen = places.by_score(scores, self.destinations, block)
+            scores = score(self.score, x, grid)
+            if isinstance(self.protect, Protect):
+                self._check_room(self.protect, merged, grid)
+                barred = self.protect.mask(scores, t)
+                worst = torch.inf if self.destinations == "lowest" else -torch.inf
+                scores = scores.masked_fill(barred, worst)  # a cell's destination, if it can
+            chosen = places.by_score(self._by_cell(scores, grid), self.destinations, block)
+            parted = split_cells(chosen, grid, self.stride)
         queries = merge_into(
             x,
-            chosen,
+            parted,
             grid,
             self.stride,
             merged,
@@ -130,6 +126,17 @@ class LGTM(Compressor):
             barred=barred,
         )
         return Plan(queries=queries)
+
+    def _by_cell(self, scores: Tensor, grid: TokenGrid) -> Tensor:
+        """Scores [B, N] as `cells` says, [B, cells, stride**2]."""
+        if self.cells == "paper":
+            return scores[:, cell_tokens(grid, self.stride, scores.device)]
+        if grid.height % self.stride or grid.width % self.stride:
+            raise ValueError(
+                f"LGTM: cells='official' needs sides divisible by stride {self.stride}, "
+                f"got {grid.height}x{grid.width}; use cells='paper'"
+            )
+        return scores.unflatten(1, (-1, self.stride**2))
 
     def _check_room(self, protect: Protect, merged: int, grid: TokenGrid) -> None:
         """Refuse to protect so many tokens that not enough sources are left."""

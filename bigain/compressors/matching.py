@@ -17,7 +17,8 @@ from bigain.compressors import kernels
 from bigain.compressors.constant import constant, positions
 from bigain.compressors.tokens import TokenGrid, TokenMap, precise, take
 
-BLOCK = 2**22  # similarities computed at a time, few enough for a CPU's cache
+# similarities computed at a time: few enough for a CPU's cache, and for the memory of others
+BLOCK, LARGE_BLOCK = 2**22, 2**26
 PIECE = 64  # similarities; half as many still pay off, and so do rows of at least eight pieces
 
 
@@ -118,32 +119,53 @@ def nearest_destination(
         The similarity, at least float32 [B, S], and the destination's token index [B, S].
     """
     if barred is None and kernels.usable(x):
-        return kernels.nearest(x, lengths(x), sources, destinations)
+        return kernels.nearest(x, sources, destinations)
     (batch, many), few = sources.shape, destinations.shape[1]
-    best = x.new_empty(sources.shape, dtype=torch.promote_types(x.dtype, torch.float32))
-    match = torch.empty_like(sources)
-    samples, rows = max(1, BLOCK // (many * few)), max(1, BLOCK // few)
+    block = BLOCK if x.is_cpu else LARGE_BLOCK
+    samples, rows = max(1, block // (many * few)), max(1, block // few)
+    closed = None if barred is None else barred.gather(1, destinations).unsqueeze(1)
+    found = []
     with _bfloat16_products(x):
         for i in range(0, batch, samples):
             here = slice(i, i + samples)
-            a, b = take(x[here], sources[here]), take(x[here], destinations[here])
-            length, scale = lengths(a), lengths(b).reciprocal().unsqueeze(1)
-            # products of half-precision tokens are exact unless scaling rounds the tokens first
-            exact = x.dtype != best.dtype
-            b = precise(b) if exact else b * scale.mT
-            for j in range(0, many, rows):
-                block = here, slice(j, j + rows)
-                similarity = precise(a[:, block[1]]) @ b.mT
-                if exact:
-                    similarity *= scale
-                if barred is not None:
-                    closed = barred[here].gather(1, destinations[here])
-                    similarity.masked_fill_(closed.unsqueeze(1), -torch.inf)
-                best[block], match[block] = largest(similarity)
-            best[here] /= length
+            out = None if closed is None else closed[here]
+            found.append(_nearest(x[here], sources[here], destinations[here], out, rows))
+    best, match = _joined(found, 0)
     if barred is not None:
         best.masked_fill_(barred.gather(1, sources), -torch.inf)
     return best, destinations.gather(1, match)
+
+
+def _nearest(
+    x: Tensor, sources: Tensor, destinations: Tensor, closed: Tensor | None, rows: int
+) -> tuple[Tensor, Tensor]:
+    """Similarity and place among the destinations, both [B, S], of ``rows`` sources at a time.
+
+    Args:
+        closed: the destinations that take no part, bool [B, 1, D].
+    """
+    a, b = take(x, sources), take(x, destinations)
+    length, scale = lengths(a), lengths(b).reciprocal().unsqueeze(1)
+    # products of half-precision tokens are exact unless scaling rounds the tokens first
+    exact = x.dtype != length.dtype
+    b = precise(b) if exact else b * scale.mT
+    found = []
+    for part in a.split(rows, 1):
+        similarity = precise(part) @ b.mT
+        if exact:
+            similarity *= scale
+        if closed is not None:
+            similarity.masked_fill_(closed, -torch.inf)
+        found.append(largest(similarity))
+    best, place = _joined(found, 1)
+    return best / length, place
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]], dim: int) -> tuple[Tensor, Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    best, place = (torch.cat(part, dim) for part in zip(*parts, strict=True))
+    return best, place
 
 
 def largest(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +186,7 @@ def largest(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def merge_into(
     x: Tensor,
-    chosen: Tensor,
+    parted: tuple[Tensor, Tensor],
     grid: TokenGrid,
     stride: int,
     merged: int,
@@ -178,7 +200,7 @@ def merge_into(
 
     Args:
         x: tokens [B, N, C].
-        chosen: which token of each cell is its destination, as in :func:`split_cells`.
+        parted: destinations and sources, as :func:`split_cells` returns them.
         merged: number of sources to merge per sample.
         merge: one of `bigain.compressors.tokens.MERGES`.
         proportional: as `TokenMap.proportional`.
@@ -190,7 +212,7 @@ def merge_into(
     """
     if not merged:
         return TokenMap.identity(x)
-    candidates, sources = split_cells(chosen, grid, stride)
+    candidates, sources = parted
     if windows == 1:
         best, match = nearest_destination(x, sources, candidates, barred)
     else:
@@ -200,8 +222,11 @@ def merge_into(
         sources = sources[:, order].flatten(1)
         pairs = zip(sources.chunk(windows**2, 1), parts, strict=True)
         found = [nearest_destination(x, *pair, barred) for pair in pairs]
-        best, match = (torch.cat(part, 1) for part in zip(*found, strict=True))
+        best, match = _joined(found, 1)
     picked = best.topk(merged, dim=1, sorted=False).indices
+    if kernels.usable(x):
+        made = kernels.assign(picked, sources, match, grid.tokens)
+        return TokenMap.assigned(made, merge, proportional)
     destinations = positions(grid.tokens, x.device).repeat(len(x), 1)
     destinations.scatter_(1, sources.gather(1, picked), match.gather(1, picked))
     return TokenMap.from_destinations(destinations, grid.tokens - merged, merge, proportional)

@@ -9,7 +9,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from bigain.compressors import kernels
 from bigain.compressors.base import keyed
+from bigain.compressors.matching import cell_tokens, split_cells
+from bigain.compressors.spectrum import score
+from bigain.compressors.tokens import TokenGrid
 from bigain.utils.randomness import KeyedStream
 
 
@@ -77,3 +81,21 @@ def by_score(scores: Tensor, destinations: str, block: int) -> Tensor:
         return scores.argmax(-1)
     rank = block % scores.shape[-1]
     return scores.argsort(dim=-1, stable=True)[..., rank]
+
+
+def split_by_score(
+    name: str, x: Tensor, grid: TokenGrid, stride: int, destinations: str, block: int
+) -> tuple[Tensor, Tensor]:
+    """Destinations and sources, as `split_cells` returns them, where a score chooses among a cell.
+
+    Args:
+        name: of the score.
+        x: tokens [B, N, C].
+        destinations: as in `by_score`.
+    """
+    whole = grid.height % stride == 0 == grid.width % stride
+    plain = name == "laplacian_l1" and destinations != "cycle"
+    if plain and whole and kernels.usable(x):
+        return kernels.smoothest(x, grid.height, grid.width, stride, destinations == "highest")
+    scores = score(name, x, grid)[:, cell_tokens(grid, stride, x.device)]
+    return split_cells(by_score(scores, destinations, block), grid, stride)

@@ -16,7 +16,8 @@ from bigain.compressors import kernels
 from bigain.compressors.constant import constant
 from bigain.compressors.tokens import TokenGrid, precise
 
-PART = 2**21  # elements scored at a time, few enough for a CPU's cache
+# elements scored at a time: few enough for a CPU's cache, and for the memory of other devices
+PART, LARGE_PART = 2**21, 2**26
 
 
 def laplacian(x: Tensor, grid: TokenGrid) -> Tensor:
@@ -40,10 +41,11 @@ def _laplacian_kernel(dtype: torch.dtype) -> Tensor:
 def neighbour_sum(z: Tensor) -> Tensor:
     """The sum of each token's four neighbours on [B, h, w, C], with zeros outside the grid."""
     total = torch.zeros_like(z)
-    total[:, 1:] += z[:, :-1]
-    total[:, :-1] += z[:, 1:]
-    total[:, :, 1:] += z[:, :, :-1]
-    total[:, :, :-1] += z[:, :, 1:]
+    # not by +=, which copies every sum onto itself
+    total[:, 1:].add_(z[:, :-1])
+    total[:, :-1].add_(z[:, 1:])
+    total[:, :, 1:].add_(z[:, :, :-1])
+    total[:, :, :-1].add_(z[:, :, 1:])
     return total
 
 
@@ -136,6 +138,6 @@ def score(name: str, x: Tensor, grid: TokenGrid) -> Tensor:
     if name == "laplacian_l1" and kernels.usable(x):
         grid.check(x)
         return kernels.laplacian_l1(x, grid.height, grid.width)
-    parts = x.split(max(1, PART // x[0].numel()))
+    parts = x.split(max(1, (PART if x.is_cpu else LARGE_PART) // x[0].numel()))
     found = [SCORES[name](precise(part), grid) for part in parts]
     return found[0] if len(found) == 1 else torch.cat(found)

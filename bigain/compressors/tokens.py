@@ -82,6 +82,7 @@ class TokenMap:
         self._counts: Tensor | None = None
         self._order: Tensor | None = None
         self._members: tuple[Tensor, Tensor] | None = None
+        self._rows: Tensor | None = None  # of the flattened slots, one for each token
 
     @classmethod
     def from_destinations(
@@ -114,6 +115,21 @@ class TokenMap:
         found.destinations = destinations
         found.mlerp = merge == "mlerp"
         found.proportional = proportional
+        return found
+
+    @classmethod
+    def assigned(
+        cls, made: kernels.Assignment, merge: str = "mean", proportional: bool = False
+    ) -> "TokenMap":
+        """The map of `from_destinations` from what a kernel has computed of it."""
+        size = made.counts.shape[1]
+        tokens = positions(made.slots.shape[1], made.slots.device)
+        kept = marked(made.destinations == tokens, size) if merge == "keep" else None
+        found = cls(made.slots, size, kept)
+        found.destinations, found.mlerp = made.destinations, merge == "mlerp"
+        found.proportional = proportional
+        found._counts, found._rows = made.counts, made.rows
+        found._members = made.members, made.starts
         return found
 
     @classmethod
@@ -214,7 +230,9 @@ class TokenMap:
 
     def undo(self, z: Tensor) -> Tensor:
         """Copy ``z`` [B, M, C] back to its tokens, [B, N, C]."""
-        return take(z, self.slots)
+        if self._rows is None:
+            return take(z, self.slots)
+        return z.flatten(0, 1).index_select(0, self._rows).view(*self.slots.shape, -1)
 
 
 def _slot_means(y: Tensor, members: Tensor, starts: Tensor, counts: Tensor) -> Tensor:

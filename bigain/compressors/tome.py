@@ -14,7 +14,7 @@ from bigain.compressors.base import (
     plain_numbers,
     strength,
 )
-from bigain.compressors.matching import merge_into
+from bigain.compressors.matching import merge_into, split_cells
 from bigain.compressors.tokens import MERGES, TokenGrid
 from bigain.utils.randomness import KeyedStream
 
@@ -80,7 +80,7 @@ class ToMe(Compressor):
         merged = int(self.ratio * grid.tokens)
         queries = merge_into(
             x,
-            chosen,
+            split_cells(chosen, grid, self.stride),
             grid,
             self.stride,
             merged,

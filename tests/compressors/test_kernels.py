@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from math import isqrt
 from multiprocessing import get_context
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +17,16 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from bigain.compressors import LGTM, TokenGrid, TokenMap, kernels
-from bigain.compressors.matching import lengths, nearest_destination
+from bigain.compressors import LGTM, Compressor, TokenGrid, TokenMap, ToMe, kernels
+from bigain.compressors.matching import cell_tokens, nearest_destination, split_cells
 from bigain.compressors.spectrum import score
 from bigain.compressors.tokens import precise
 
 pytestmark = pytest.mark.skipif(not kernels.INSTALLED, reason="triton has no build for it")
+KERNELS = ("assign", "laplacian_l1", "nearest", "slot_means", "smoothest")
+calls: list[str] = []  # of the kernels in the interpreter
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 types = pytest.mark.parametrize("dtype", kernels.TYPES, ids=lambda t: str(t).split(".")[1])
 
@@ -48,9 +52,10 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         def there(kernel: Callable[..., Any], x: Tensor, *others: Any) -> Any:
             if kernel.__name__ == "nearest":
                 x = precise(x)  # the interpreter's tl.dot takes bfloat16 for integers
+            calls.append(kernel.__name__)
             return pool.submit(kernel, x, *others).result()
 
-        for name in ("nearest", "laplacian_l1", "slot_means"):
+        for name in KERNELS:
             monkeypatch.setattr(kernels, name, partial(there, getattr(kernels, name)))
     return request.param
 
@@ -122,7 +127,7 @@ def test_the_first_of_equal_destinations_wins(device, dtype):
     up, down = torch.arange(7, 327, device=device), torch.arange(326, 6, -1, device=device)
     last = (300, 301, 302, 303, 304, 305, 306)  # of 20, 20 + 7 and so on
     for destinations, first in ((up, range(7, 14)), (down, (i + 7 for i in last))):
-        best, match = kernels.nearest(x, lengths(x), sources, destinations.unsqueeze(0))
+        best, match = kernels.nearest(x, sources, destinations.unsqueeze(0))
         assert match[0].tolist() == list(first)
         assert (best == 1).all()
 
@@ -133,7 +138,7 @@ def test_nan_stays_in_its_sample(device):
     x[0] = torch.nan
     x[1, :4] = 0
     sources, destinations = parted(device, 2, 30, 10)
-    best, match = kernels.nearest(x, lengths(x), sources, destinations)
+    best, match = kernels.nearest(x, sources, destinations)
     assert best[0].isnan().all() and not best[1].isnan().any()
     assert (match.unsqueeze(2) == destinations.unsqueeze(1)).any(2).all()
     scores = kernels.laplacian_l1(x, 5, 8)
@@ -185,6 +190,94 @@ def test_large_slots_do_not_lose_addends(device, dtype):
     with use(True):
         found = made.apply(torch.ones(1, 4096, 2, dtype=dtype, device=device))
     assert found.flatten().tolist() == [1, 1]
+
+
+@types
+@pytest.mark.parametrize("highest", [False, True])
+@pytest.mark.parametrize(("shape", "stride"), [((4, 6, 12), 2), ((6, 9, 130), 3), ((2, 2, 5), 2)])
+def test_smoothest(device, dtype, highest, shape, stride):
+    height, width, channels = shape
+    grid = TokenGrid(height, width)
+    x = tokens(device, 2, grid.tokens, channels, dtype=dtype)
+    x[1] = x[1, :1]  # inner tokens tie, of which the first must win
+    found = kernels.smoothest(behind_convolution(x), height, width, stride, highest)
+    cells = score("laplacian_l1", x, grid)[:, cell_tokens(grid, stride, x.device)]
+    want = split_cells(cells.argmax(-1) if highest else cells.argmin(-1), grid, stride)
+    for ours, theirs in zip(found, want, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("count", "few", "merged"), [(300, 75, 200), (24, 6, 12), (5, 1, 4)])
+@pytest.mark.parametrize("merge", ["mean", "keep", "mlerp"])
+def test_assignment(device, count, few, merged, merge):
+    """Of many tokens to few destinations and to one, the map is that of the torch path."""
+    destinations, sources = (
+        p[:, :n]
+        for p, n in zip(
+            reversed(parted(device, 3, count - few, few)), (few, count - few), strict=True
+        )
+    )
+    drawn = torch.Generator().manual_seed(2)
+    match = torch.randint(few, sources.shape, generator=drawn).to(device)
+    match[1] = 0
+    match = destinations.gather(1, match)
+    order = torch.rand(sources.shape, generator=drawn).argsort(1).to(device)
+    made = TokenMap.assigned(kernels.assign(order[:, :merged], sources, match, count), merge)
+    whole = torch.arange(count, device=device).repeat(3, 1)
+    whole.scatter_(1, sources.gather(1, order[:, :merged]), match.gather(1, order[:, :merged]))
+    want = TokenMap.from_destinations(whole, count - merged, merge)
+    assert torch.equal(made.slots, want.slots) and torch.equal(made.counts, want.counts)
+    assert torch.equal(made.destinations, want.destinations)
+    x = tokens(device, 3, count, 7)
+    assert torch.equal(made.apply(x), want.apply(x))
+    assert torch.equal(made.undo(made.apply(x)), want.undo(want.apply(x)))
+    for ours, theirs in zip(made._bags(), want._bags(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operators that launch a kernel, which those that only view a tensor do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = call(*args, **(kwargs or {}))
+        name = call.overloadpacket.__name__
+        launched = isinstance(found, Tensor | tuple) and not call.is_view
+        if launched and not name.startswith(("empty", "new_empty", "_unsafe_view")):
+            self.names.append(name)
+        return found
+
+
+def launches(compressor: Compressor, x: Tensor) -> list[str]:
+    """Those of plan, apply and undo once constants are made, the kernels' first."""
+    grid = TokenGrid(isqrt(x.shape[1]), isqrt(x.shape[1]))
+    for _ in range(2):
+        calls.clear()
+        with Launches() as counted, torch.no_grad():
+            made = compressor.plan(x, grid).queries
+            made.undo(made.apply(x))
+    return [*calls, *counted.names]
+
+
+@pytest.mark.parametrize("device", ["cpu"], indirect=True)
+def test_lgtm_takes_six_launches(device):
+    with use(True):
+        found = launches(LGTM(0.5), tokens(device, 2, 64, 8))
+    assert found == ["smoothest", "nearest", "assign", "slot_means", "topk", "index_select"]
+
+
+@pytest.mark.parametrize(
+    ("compressor", "most"), [(LGTM(0.5), 50), (ToMe(0.5, destinations="first"), 40)]
+)
+def test_no_large_batch_takes_more_launches_than_a_small_one(compressor, most):
+    """By the torch paths of devices other than a CPU, at the width of Stable Diffusion 2.0."""
+    calls.clear()
+    shapes = [torch.empty(b, 4096, 320, device="meta", dtype=torch.bfloat16) for b in (1, 16)]
+    small, large = (launches(compressor, x) for x in shapes)
+    assert small == large and 20 < len(large) <= most
 
 
 @types
@@ -306,13 +399,19 @@ def test_they_compile_for_gpus(architecture, shared, kind):
 
     x, ints = f"*{kind} ", "i32 i32 i32 "
     blocks = {"BLOCK_S": 128, "BLOCK_D": 128, "BLOCK_C": 32 if kind == "fp32" else 64}
-    nearest = operators._nearest, f"{x}*fp32 *i64 *i64 *fp32 *i64 i32 {ints}", 8
+    nearest = operators._nearest, f"{x}*i64 *i64 *fp32 *i64 i32 {ints}", 8
     ptx = build(*nearest, **blocks)
     assert "tf32" not in ptx and ("mma" in ptx) == (kind != "fp32")
     roughness = operators._laplacian_l1, f"{x}*fp32 {ints}", 4
     build(*roughness, BLOCK_N=16, BLOCK_C=128)
     means = operators._slot_means, f"{x}*i64 *i64 *i64 {x}i32", 4
     build(*means, BLOCK_K=4, BLOCK_C=512)
+    smoothest = operators._smoothest, f"{x}*i64 *i64 {ints}", 4
+    cells = {"STRIDE": 2, "PLACES": 4, "BLOCK_K": 4, "BLOCK_C": 128}
+    for highest in (False, True):
+        build(*smoothest, **cells, HIGHEST=highest)
+    build(*smoothest, STRIDE=3, PLACES=16, BLOCK_K=1, BLOCK_C=128, HIGHEST=False)
+    build(operators._assign, "*i64 " * 9 + ints, 4, BLOCK=128)
     # a size of 1 is a constant to Triton
     build(*nearest, **blocks, N=1, C=1, S=1, D=1)
     build(*roughness, BLOCK_N=16, BLOCK_C=128, height=1, width=1, C=1)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bigain.compressors import LGTM, Compose, ToDo, TokenGrid, lgtm
-from bigain.compressors.matching import cell_tokens, merge_into
+from bigain.compressors import LGTM, Compose, ToDo, TokenGrid, lgtm, places
+from bigain.compressors.matching import cell_tokens, split_cells
 from bigain.compressors.spectrum import SCORES, score
 
 
@@ -14,11 +14,12 @@ def chosen(monkeypatch):
     """plan(), then the position in its cell of every destination, [B, cells]."""
     seen: list[Tensor] = []
 
-    def spy(x, positions, *rest, **options):
+    def spy(positions, *rest):
         seen.append(positions)
-        return merge_into(x, positions, *rest, **options)
+        return split_cells(positions, *rest)
 
-    monkeypatch.setattr(lgtm, "merge_into", spy)
+    for module in (lgtm, places):
+        monkeypatch.setattr(module, "split_cells", spy)
 
     def destinations(compressor: LGTM, x: Tensor, grid: TokenGrid) -> Tensor:
         compressor.plan(x, grid)

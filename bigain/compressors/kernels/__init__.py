@@ -1,4 +1,4 @@
-"""Triton kernels for what compressors do to every token: match, score and average.
+"""Triton kernels for what compressors do to every token: score, match, assign and average.
 
 Eager code on an NVIDIA GPU uses them with BIGAIN_KERNELS=1 in the environment, and never with
 BIGAIN_KERNELS=0. Everything else uses the torch code next to their calls, which defines what they
@@ -15,13 +15,29 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 try:
-    from bigain.compressors.kernels.operators import laplacian_l1, nearest, slot_means
+    from bigain.compressors.kernels.operators import (
+        Assignment,
+        assign,
+        laplacian_l1,
+        nearest,
+        slot_means,
+        smoothest,
+    )
 except ImportError:  # triton has no build for this platform
     INSTALLED = False
 else:
     INSTALLED = True
 
-__all__ = ["laplacian_l1", "nearest", "slot_means", "usable", "used"]
+__all__ = [
+    "Assignment",
+    "assign",
+    "laplacian_l1",
+    "nearest",
+    "slot_means",
+    "smoothest",
+    "usable",
+    "used",
+]
 
 PROVEN = False  # no GPU has run their tests yet; docs/gpu.md says when this becomes True
 ASKED = os.environ.get("BIGAIN_KERNELS", "1" if PROVEN else "0") == "1"
