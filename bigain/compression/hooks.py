@@ -1,7 +1,7 @@
 """A compressor's hooks on one model: plan before a block, shorten before a site, restore after."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
@@ -81,6 +81,7 @@ class Hooks:
         self.shared: SharedBlock | None = None
         self.groups: Groups | None = None
         self.trials = False
+        self._paused = False
         self.planner: Callable[..., Plan] = type(compressor).plan
         self.decide_on = checks.decide_on(decide_on, self.architecture, self.blocks)
         checks.check_sites(compressor, self.blocks, sites)
@@ -119,6 +120,18 @@ class Hooks:
             self.remove()
             raise
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, forwards run as if nothing were compressed."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def _unless_paused(self, hook: Callable[..., Any], *arguments: Any) -> Any:
+        return None if self._paused else hook(*arguments)
+
     def _check_randomness(self) -> None:
         """Refuse a compressor with random numbers of its own, where the model's size is known."""
         try:
@@ -141,15 +154,15 @@ class Hooks:
     def _register(self) -> None:
         # hooks are methods or partials of them, so that copying one calls __reduce_ex__
         self._places, self._expected = [], dict.fromkeys(range(len(self.blocks)), 0)
-        keep = self._handles.append
+        keep, hook = self._handles.append, partial(partial, self._unless_paused)
         keep(Retrace(self.model))
         keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
-        keep(self.model.register_forward_hook(self._verify))
+        keep(self.model.register_forward_hook(hook(self._verify)))
         keep(self.model.register_forward_hook(self._end, always_call=True))
         for index, block in enumerate(self.blocks):
             part = block.parts("self_attention")[0] if self.decide_on == "attention_input" else None
             decider: Any = part.module if part else block.module
-            plan = partial(self._plan, index, part, Signature(decider))
+            plan = hook(self._plan, index, part, Signature(decider))
             keep(Retrace(decider))
             keep(decider.register_forward_pre_hook(plan, with_kwargs=True))
             for site in self.sites:
@@ -161,21 +174,22 @@ class Hooks:
     def _register_place(self, number: int) -> None:
         index, site, part = self._places[number]
         keep, module = self._handles.append, part.module
-        before = partial(self._shorten, number, Signature(module))
+        hook = partial(partial, self._unless_paused)
+        before = hook(self._shorten, number, Signature(module))
         keep(Retrace(module))
         keep(module.register_forward_pre_hook(before, with_kwargs=True))
-        keep(module.register_forward_hook(partial(self._restore, number)))
-        keep(part.inside.register_forward_pre_hook(partial(self._compute, number)))
+        keep(module.register_forward_hook(hook(self._restore, number)))
+        keep(part.inside.register_forward_pre_hook(hook(self._compute, number)))
         self._expected[index] += 1
         if site != "self_attention":
             return
         if "keys_values" in self.compressor.shortens:
             for projection in (module.to_k, module.to_v) if part.joint else (module.to_k,):
-                keep(projection.register_forward_pre_hook(partial(self._project, number)))
+                keep(projection.register_forward_pre_hook(hook(self._project, number)))
                 self._expected[index] += 1
         for name in part.rotary:
             norm = getattr(module, name)
-            keep(norm.register_forward_hook(partial(self._rotate, number, name)))
+            keep(norm.register_forward_hook(hook(self._rotate, number, name)))
             self._expected[index] += 1
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -188,6 +202,8 @@ class Hooks:
     # Around the model's forward
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self._paused:  # `hooks_of` knows this hook, so it is not wrapped as the others are
+            return
         self.used = True
         checks.check_replica(module, self.model)
         checks.check_checkpointing(self._checkpointing)

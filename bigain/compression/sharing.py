@@ -8,6 +8,7 @@ each family shares. Sharing a compressor's plans between classes is not exact, b
 of matching by the number of classes.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -99,6 +100,10 @@ class Sharing:
         compressor = self._attachment.compressor
         anchored = self._trials and compressor.anchor_every is not None
         return anchored or (self.plans == "shared" and shares_plans(compressor))
+
+    def uncompressed(self) -> AbstractContextManager[None]:
+        """Inside, the compressor is paused."""
+        return nullcontext() if self._attachment is None else self._attachment.paused()
 
     @property
     def classes(self) -> int:

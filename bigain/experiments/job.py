@@ -105,13 +105,20 @@ class Job:
         """
         compressor = self.setup.compressor  # its costs depend on no noise schedule
         where = {"blocks": self.setup.blocks, "sites": self.setup.sites}
+        uncompressed = self.task.uncompressed_share(len(self.dataset.classes))
         with self._blamed():
             if compressor is None:
+                if uncompressed:
+                    raise ValueError("task.decide_with=uncompressed needs a compressor; set one")
                 return count(self.skeleton)
             share = None
             if compressor.anchor_every is not None:
                 share = self.task.anchor_share(compressor.anchor_every, len(self.dataset.classes))
-            return count(self.skeleton, compressor, anchor_share=share, **where)
+            found = count(self.skeleton, compressor, anchor_share=share, **where)
+            if found is None or not uncompressed:
+                return found
+            whole = count(self.skeleton)
+            return None if whole is None else found.mixed(whole, uncompressed)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:

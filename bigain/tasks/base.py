@@ -192,6 +192,10 @@ class Task(ABC):
             "task=generate can; choose the compressor that it holds"
         )
 
+    def uncompressed_share(self, classes: int) -> float:
+        """The share of an image's evaluations that leave the compressor out; classes: K."""
+        return 0.0
+
     def evaluations(self, classes: int) -> int:
         """Evaluations of the denoiser per image of a data set with this many classes."""
         raise NotImplementedError(f"task={self.name} keeps no rows of images")

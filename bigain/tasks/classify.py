@@ -8,6 +8,7 @@ Each stage looks at more timesteps for the classes of lowest error so far; a rac
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -38,6 +39,7 @@ from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
 
 STRATEGIES = ("staged", "race")
+DECIDERS = ("compressed", "uncompressed")
 KEEP = (5, 1)
 AGREEMENT = 0.99
 
@@ -55,6 +57,9 @@ class Classify(Task):
         strategy: "staged" or "race".
         agreement: of a race, the wanted share of images that get the answer that all timesteps for
             all classes would give.
+        decide_with: "compressed", or "uncompressed" for a cascade: the compressor chooses the
+            classes of the last stage, and without it this stage decides by its own timesteps
+            alone. Rows hold the errors of both.
     """
 
     name: ClassVar[str] = "classify"
@@ -76,6 +81,7 @@ class Classify(Task):
     loss: str = "l2"
     strategy: str = "staged"
     agreement: float = AGREEMENT
+    decide_with: str = "compressed"
 
     def __post_init__(self) -> None:
         self._check_stages()
@@ -86,6 +92,17 @@ class Classify(Task):
         if self.strategy not in STRATEGIES:
             raise ValueError(
                 f"Classify: strategy must be one of {', '.join(STRATEGIES)}; got {self.strategy!r}"
+            )
+        if self.decide_with not in DECIDERS:
+            raise ValueError(
+                f"Classify: decide_with must be one of {', '.join(DECIDERS)}; got "
+                f"{self.decide_with!r}"
+            )
+        if self.cascade and (self.strategy == "race" or len(self.samples) == 1):
+            raise ValueError(
+                "Classify: decide_with=uncompressed needs a last stage that decides among the "
+                "classes which earlier ones leave; set strategy=staged with at least two stages, "
+                f"got strategy={self.strategy} with samples={list(self.samples)}"
             )
         if not 0 < self.agreement < 1:
             raise ValueError(
@@ -182,8 +199,23 @@ class Classify(Task):
         alive = [classes, *(min(k, classes) for k in self.keep)]
         return sum(a * len(s) for a, s in zip(alive, self.stages(), strict=False))
 
+    @property
+    def cascade(self) -> bool:
+        """Whether the last stage leaves the compressor out."""
+        return self.decide_with == "uncompressed"
+
+    def uncompressed_share(self, classes: int) -> float:
+        if not self.cascade:
+            return 0.0
+        return min(self.keep[-2], classes) * len(self.stages()[-1]) / self.evaluations(classes)
+
     def anchor_share(self, every: int, classes: int) -> float:
         """One class for each image, stage and timestep."""
+        if self.cascade:
+            stages = self.stages()
+            own = sum(map(len, stages[:-1]))
+            last = min(self.keep[-2], classes) * len(stages[-1])
+            return own / (self.evaluations(classes) - last)
         if self.strategy == "race":
             raise BiGainError(
                 "how many anchors a race needs, and so its FLOPs, depend on the image; set "
@@ -366,19 +398,18 @@ def classify(
     smallest = max(smallest_batch, batch_size if is_compiled(backbone.denoiser) else 1)
     trials = torch.full((images, classes, len(times)), torch.nan, device=device)
     alive = torch.arange(classes, device=device).expand(images, classes)
-    first = 0
-    for stage, keep in zip(stages, protocol.keep, strict=True):
+
+    def evaluate(draws: Tensor, alive: Tensor) -> None:
+        """Try the classes that are left, [I, A], with each of these noises."""
         finite = torch.ones((), dtype=torch.bool, device=device)
-        draws = torch.arange(first, first + len(stage), device=device)
-        first += len(stage)
         # evaluations in the order (image, timestep, class), so that neighbours share their input
-        shape = (images, len(stage), alive.shape[1])
+        shape = (images, len(draws), alive.shape[1])
         i = torch.arange(images, device=device).view(-1, 1, 1).expand(shape).flatten()
         s = draws.view(1, -1, 1).expand(shape).flatten()
         k = alive.unsqueeze(1).expand(shape).flatten()
         size = alive.shape[1]
         cuts = whole_groups if sharing.plans_together else full_batches
-        for cut in cuts(images * len(stage), size, batch_size, device):
+        for cut in cuts(images * len(draws), size, batch_size, device):
             evaluations = len(cut.places)
             cut = cut.padded(smallest)  # those added are not looked at
             ii, ss, kk = (v[cut.places] for v in (i, s, k))
@@ -404,7 +435,14 @@ def classify(
             evaluated(len(values))
         if not finite:  # the first wait for the device in the stage
             raise NotFiniteError
-        means = trials.nanmean(-1).gather(1, alive)
+
+    end = 0
+    for stage, keep in zip(stages, protocol.keep, strict=True):
+        start, end = end, end + len(stage)
+        alone = protocol.cascade and end == len(times)
+        with sharing.uncompressed() if alone else nullcontext():
+            evaluate(torch.arange(start, end, device=device), alive)
+        means = trials[..., start if alone else 0 :].nanmean(-1).gather(1, alive)
         best = means.topk(min(keep, alive.shape[1]), dim=1, largest=False, sorted=True).indices
         alive = alive.gather(1, best)
     return Scores(trials, alive[:, 0])

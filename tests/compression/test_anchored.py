@@ -255,6 +255,7 @@ def test_shares_of_anchors(overrides, configure):
         return job.task.anchor_share(3, 10)
 
     assert share("classify") == 2 / (10 + 2)  # one timestep each, ten classes and then two
+    assert share("classify", "task.decide_with=uncompressed") == 1 / 10
     assert share("generate", "task.steps=10") == 0.4
 
 

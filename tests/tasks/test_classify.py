@@ -13,6 +13,8 @@ from bigain.backbones.schedule import NoiseSchedule
 from bigain.compression.sharing import Sharing
 from bigain.compressors import IEKVD, LGTM, ToMe
 from bigain.errors import BiGainError
+from bigain.experiments.configuration import settings_of
+from bigain.experiments.job import Job
 from bigain.tasks.classify import Classify, classify, rows
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -147,6 +149,37 @@ def test_evaluations_are_those_made(golden, backbone):
     assert run(backbone, protocol, tensors, None).samples.sum() == protocol.evaluations(9)
 
 
+@pytest.mark.parametrize("compressor", [ToMe(0.5), LGTM(0.7), IEKVD(2)])
+def test_a_cascade_decides_by_uncompressed_trials_alone(golden, backbone, compressor):
+    tensors, _ = golden
+    cascade = Classify(decide_with="uncompressed")
+    found = run(backbone, cascade, tensors, compressor, plans="shared")
+    first = run(backbone, Classify(), tensors, compressor, plans="shared")
+    whole = run(backbone, Classify(keep=(9, 1)), tensors, None)
+    assert torch.equal(found.trials[..., :5], first.trials[..., :5])
+    left = found.samples[0] == 20
+    assert left.sum() == 5 and torch.equal(left, first.samples[0] == 20)
+    last = found.trials[:, left, 5:]
+    torch.testing.assert_close(last, whole.trials[:, left, 5:], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(last, first.trials[:, left, 5:], rtol=1e-4)
+    assert left.nonzero()[last[0].mean(-1).argmin()] == found.predictions
+    assert cascade.uncompressed_share(9) == 75 / 120 and Classify().uncompressed_share(9) == 0
+
+
+def test_the_flops_of_a_cascade_are_a_mean(overrides, configure):
+    def job(*chosen):
+        kept = [o for o in overrides if not o.startswith(("task.samples", "task.keep"))]
+        return Job(settings_of(configure([*kept, "blocks=all", *chosen])))
+
+    whole, short = job().flops.total, job("compressor=tome").flops.total
+    found = job("compressor=tome", "task.decide_with=uncompressed")
+    share = 75 / 125  # fifteen timesteps for five classes, after five for ten
+    assert found.flops.total == pytest.approx(short + share * (whole - short), abs=1)
+    assert found.run_path != job("compressor=tome").run_path
+    with pytest.raises(BiGainError, match="needs a compressor"):
+        _ = job("task.decide_with=uncompressed").flops
+
+
 def test_one_stage_is_the_plain_mean(golden, backbone):
     tensors, _ = golden
     scores = run(backbone, Classify(samples=(4,), keep=(1,)), tensors, None)
@@ -186,6 +219,9 @@ def test_nan_is_refused(golden, backbone, broken_class):
         ({"strategy": "race", "agreement": 0}, "between 0 and 1"),
         ({"strategy": "race", "keep": [3, 1]}, r"leave keep at \[5, 1\], or set strategy=staged"),
         ({"strategy": "race", "samples": [15, 20]}, "divide the last"),
+        ({"decide_with": "all"}, "compressed, uncompressed; got 'all'"),
+        ({"decide_with": "uncompressed", "strategy": "race"}, "at least two stages, got"),
+        ({"decide_with": "uncompressed", "samples": [20], "keep": [1]}, "at least two stages"),
         ({"agreement": 0.9}, "remove agreement, or set strategy=race"),
     ],
 )

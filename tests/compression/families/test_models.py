@@ -77,11 +77,14 @@ def test_every_compressor(family, compressor):
     """It changes the output, a batch is its samples one by one, and the model is restored."""
     tiny = tiny_families.Tiny(family)
     plain, before = tiny(), tiny_families.state(tiny.model)
-    with compress(tiny.model, compressor, blocks="all"):
+    with compress(tiny.model, compressor, blocks="all") as handle:
         found = tiny()
         assert found.isfinite().all() and (found - plain).abs().max() > 1e-5
         for i in range(2):
             assert_close(tiny.model(**tiny.one(i)).sample, found[i : i + 1], rtol=0, atol=1e-5)
+        with handle.paused():
+            assert torch.equal(tiny(), plain)
+        assert torch.equal(tiny(), found)
     assert tiny_families.state(tiny.model) == before
     assert torch.equal(tiny(), plain)
 
