@@ -6,9 +6,12 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from bigain import compress
+from bigain.compression import architecture_of
 from bigain.compression.batch_groups import Groups
 from bigain.compression.sharing import Sharing
 from bigain.compressors import ABM, IEKVD, LGTM, Compressor, SiTo, ToDo, ToMe
+from bigain.utils.paths import REPOSITORY
+from tests import tiny_families
 
 # Outputs of the published code's own patches of a DiT, which decide on attention's input. SiTo is
 # not among them: its float16 similarities tie.
@@ -30,10 +33,22 @@ OFFICIAL = {
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_the_published_code_on_a_dit(dit, golden_folder, name):
     wanted = load_file(golden_folder / "tiny_dit_official.safetensors")
-    with compress(dit.model, OFFICIAL[name], blocks="all", decide_on="attention_input") as handle:
+    with compress(dit.model, OFFICIAL[name], blocks="all") as handle:
         assert handle.decide_on == "attention_input"
         found = dit()
     assert_close(found, wanted[f"out.{name}"], rtol=0, atol=1e-5)
+
+
+def test_the_page_says_what_each_family_decides_on(unet, dit):
+    page = (REPOSITORY / "docs" / "compatibility.md").read_text()
+    table = page.split("## Families")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    said = {cells[0].strip("| `"): cells[3] for cells in rows}
+    models = [unet.model, dit.model, *map(tiny_families.denoiser, tiny_families.FAMILIES)]
+    assert said.keys() == {type(model).__name__ for model in models}
+    for model in models:
+        where = {"block_input": "the block's input", "attention_input": "attention's input"}
+        assert said[type(model).__name__] == where[architecture_of(model).decide_on]
 
 
 @pytest.mark.parametrize("compressor", [ToMe(0.5, destinations="first"), LGTM(0.5), SiTo(0.5)])
