@@ -84,16 +84,18 @@ def _parse() -> argparse.Namespace:
     )
     whole.add_argument("--scale", choices=SCALES, default="mini")
     whole.add_argument("--out", type=given_path, help="file; default: results/overview.png")
-    race = verbs.add_parser(
-        "racing", help="say what task.strategy=race saves, from runs of all trials"
-    )
-    race.add_argument(
-        "names",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="settings of these runs, as for run.py; default: start=0 limit=1000",
-    )
-    race.add_argument("--scale", choices=SCALES, default="mini")
+    for name, saving in (
+        ("racing", "say what task.strategy=race saves, from runs of all trials"),
+        ("cascades", "say what task.decide_with=uncompressed buys, from runs of all trials"),
+    ):
+        trials = verbs.add_parser(name, help=saving)
+        trials.add_argument(
+            "names",
+            nargs="*",
+            metavar="KEY=VALUE",
+            help="settings of these runs, as for run.py; default: start=0 limit=1000",
+        )
+        trials.add_argument("--scale", choices=SCALES, default="mini")
     arguments, more = parser.parse_known_args()
     if arguments.verb != "table" or not all("=" in text for text in more):
         parser.parse_args()  # exits with what is wrong
@@ -193,10 +195,20 @@ def _overview(arguments: argparse.Namespace) -> None:
 def _racing(arguments: argparse.Namespace) -> None:
     from bigain.reporting.racing import racing
 
-    out = REPOSITORY / "results" / arguments.scale
-    images = arguments.names or ["start=0", "limit=1000"]
-    for name, text in racing(out, images).items():
+    for name, text in racing(*_trials(arguments)).items():
         print(f"## {name}\n\n{text}")
+
+
+def _cascades(arguments: argparse.Namespace) -> None:
+    from bigain.reporting.cascades import cascades
+
+    print(cascades(*_trials(arguments)))
+
+
+def _trials(arguments: argparse.Namespace) -> tuple[Path, list[str]]:
+    """Where runs of all trials are, and of which images."""
+    images = arguments.names or ["start=0", "limit=1000"]
+    return REPOSITORY / "results" / arguments.scale, images
 
 
 VERBS = {
@@ -207,6 +219,7 @@ VERBS = {
     "report": _report,
     "overview": _overview,
     "racing": _racing,
+    "cascades": _cascades,
 }
 
 

@@ -70,11 +70,16 @@ def read(model: str, overrides: Sequence[str]) -> Errors:
     Raises:
         BiGainError: if the run is not there, or lacks images that ``overrides`` ask for.
     """
-    job = Job(settings_of(composed([f"model={model}", *FULL, *overrides])))
+    job = job_of(model, overrides)
     frame = Run.open(job.run_path).require(job.ids)
     classes = len(job.dataset.classes)
     trials = np.stack([np.asarray(t, dtype=float) for t in frame["trials"]])
     return Errors(trials.reshape(len(frame), classes, -1), list(frame["labels"]))
+
+
+def job_of(model: str, overrides: Sequence[str]) -> Job:
+    """The job of all timesteps and classes."""
+    return Job(settings_of(composed([f"model={model}", *FULL, *overrides])))
 
 
 # Strategies
@@ -291,8 +296,8 @@ def table(every: Mapping[str, Errors]) -> str:
                     f"{answers.evaluations.mean():.1f}",
                     f"{answers.evaluations.mean() / reference.evaluations.mean():.2f}",
                     f"{100 * top1(correct).value:.1f}",
-                    DASH if answers is reference else _interval(difference, "+.1f"),
-                    _interval((100 * same.value, 100 * same.low, 100 * same.high), ".1f"),
+                    DASH if answers is reference else interval(difference, "+.1f"),
+                    interval((100 * same.value, 100 * same.low, 100 * same.high), ".1f"),
                 ]
             )
     return markdown(lines) + "\n"
@@ -332,7 +337,8 @@ def scaled(every: Mapping[str, Errors]) -> str:
     return markdown(lines) + "\n"
 
 
-def _interval(found: tuple[float, float, float], spec: str) -> str:
+def interval(found: tuple[float, float, float], spec: str) -> str:
+    """A value with the ends of its interval, as tables print it."""
     value, low, high = (format(number, spec).replace("-", "−") for number in found)
     return f"{value} [{low}, {high}]"
 
