@@ -21,6 +21,17 @@ class NotFiniteError(BiGainError):
         )
 
 
+class NotInstalledError(BiGainError, ImportError):
+    """The packages of the extra ``experiments`` are not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "only the packages of `import bigain` are installed, and experiments need more: in a "
+            "clone of BiGain, `make venv` installs them into .venv, and "
+            "`pip install '.[experiments]'` into this environment"
+        )
+
+
 def some(names: Sequence[str], most: int = 10) -> str:
     """The first names, and a mark if there are more."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from bigain.compression import compress
 from bigain.compressors import TokenGrid
 from bigain.metrics.accuracy import Z, top1
 from bigain.metrics.image_metric import Generated
@@ -79,6 +80,15 @@ def test_the_example_compressor_merges_pairs(monkeypatch):
     queries = module.Checkerboard().plan(x, TokenGrid(3, 5)).queries
     assert queries.apply(x).flatten().tolist() == [0.5, 2.5, 4, 5.5, 7.5, 9, 10.5, 12.5, 14]
     assert queries.undo(queries.apply(x)).flatten().tolist()[:5] == [0.5, 0.5, 2.5, 2.5, 4]
+
+
+def test_the_example_compressor_runs_in_a_model(unet, monkeypatch):
+    module = ModuleType("checkerboard")
+    monkeypatch.setitem(sys.modules, "checkerboard", module)
+    exec(the_block("class Checkerboard"), module.__dict__)
+    plain = unet()
+    with compress(unet.model, module.Checkerboard()):
+        assert (unet() - plain).abs().max() > 1e-3
 
 
 def test_the_example_on_a_pipeline(unet):
@@ -247,7 +257,12 @@ def test_tables_are_narrow(page):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *sorted(f"docs/{p.name}" for p in (REPOSITORY / "docs").glob("*.md"))]
+    "page",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        *sorted(f"docs/{p.name}" for p in (REPOSITORY / "docs").glob("*.md")),
+    ],
 )
 def test_links_lead_somewhere(page):
     path = REPOSITORY / page

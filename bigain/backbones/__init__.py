@@ -1,5 +1,8 @@
 """Diffusion models behind one interface."""
 
+import bigain.utils.experiments_extra  # noqa: F401 (first, as it says what to install)
+
+# isort: split
 from bigain.backbones.base import Backbone
 from bigain.backbones.dit import DiT
 from bigain.backbones.flux import Flux

@@ -110,8 +110,6 @@ def build_sampler(
         )
     sampler = _build(name, noise_schedule, steps, spacing, device)
     _keep(sampler, steps)
-    if name == "ddpm":
-        sampler.custom_timesteps = True  # else diffusers before 0.32 takes t - T // steps
     if hasattr(sampler, "set_begin_index"):  # else a first timestep that comes twice is left out
         sampler.set_begin_index(0)
     given = f"task.sampler={name} task.steps={steps} task.spacing={sampler.config.timestep_spacing}"

@@ -52,7 +52,7 @@ def changes(
     """
     text, image = part.split(y, count)
     found = Changes({})
-    if plan.keys_values:
+    if plan.keys_values is not None:
         checks.check_projections(compressor, part.module)
         tokens = plan.keys_values(image)
         queries = plan.queries.size if plan.queries else count
@@ -92,14 +92,14 @@ def _rotations(
     """
     found = plan.keys_values
     key_tokens = found.tokens if isinstance(found, TokenMap) else plan.key_tokens
-    if found and key_tokens is None:
+    if found is not None and key_tokens is None:
         raise ValueError(
             f"the plan of {compressor!r} does not say at which token's position each key lies, "
             "which this model's rotary positions need; set key_tokens of its Plan"
         )
     text = (table[0][:-count], table[1][:-count])
     queries = _turned(part, table, count, plan.queries.tokens if plan.queries else None)
-    keys = _turned(part, table, count, key_tokens) if found else queries
+    keys = _turned(part, table, count, key_tokens) if found is not None else queries
     return dict(zip(part.rotary, (queries, keys, text, text), strict=False))
 
 

@@ -69,16 +69,17 @@ class Compose(Compressor):
         block: int = 0,
     ) -> Plan:
         plans = [part.plan(x, grid, t, rng, block) for part in self.parts]
-        downsampled = any(p.keys_values for p in plans)
+        merged = [p for p in plans if p.queries is not None]
+        downsampled = [p for p in plans if p.keys_values is not None]
         if downsampled and any(p.queries and p.queries.proportional for p in plans):
             raise ValueError(
                 "Compose: proportional=True weighs keys by the tokens that were merged into them, "
                 "and here keys come from the downsampled grid; remove it"
             )
         return Plan(
-            queries=next((p.queries for p in plans if p.queries), None),
-            keys_values=next((p.keys_values for p in plans if p.keys_values), None),
-            key_tokens=next((p.key_tokens for p in plans if p.keys_values), None),
+            queries=merged[0].queries if merged else None,
+            keys_values=downsampled[0].keys_values if downsampled else None,
+            key_tokens=downsampled[0].key_tokens if downsampled else None,
         )
 
 

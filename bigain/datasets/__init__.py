@@ -1,5 +1,8 @@
 """Data sets: labelled images with stable ids."""
 
+import bigain.utils.experiments_extra  # noqa: F401 (first, as it says what to install)
+
+# isort: split
 from bigain.datasets.base import Dataset, Example
 from bigain.datasets.coco import COCO2017
 from bigain.datasets.fashion_mnist import FashionMNIST

@@ -1,5 +1,8 @@
 """What can be done with a model: each task implements `bigain.tasks.base.Task`."""
 
+import bigain.utils.experiments_extra  # noqa: F401 (first, as it says what to install)
+
+# isort: split
 from bigain.tasks.base import Task
 from bigain.tasks.classify import Classify
 from bigain.tasks.evaluate_images import EvaluateImages
