@@ -1,5 +1,6 @@
 """diffusers' FluxTransformer2DModel: FLUX.1 of Black Forest Labs, dev and schnell."""
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -135,10 +136,16 @@ def positions(rows: int, columns: int) -> Tensor:
     return ids.flatten(0, 1)
 
 
-@torch.compiler.disable(
-    reason="Flux's grid of tokens is read from the values of img_ids: compile without fullgraph, "
-    "or each block by compile_repeated_blocks(fullgraph=True)"
+_REASON = (
+    "Flux's grid of tokens is read from the values of img_ids: compile without fullgraph, or each "
+    "block by compile_repeated_blocks(fullgraph=True)"
 )
+# torch before 2.8 takes no reason
+_takes_it = "reason" in signature(torch.compiler.disable).parameters
+_uncompiled: Any = torch.compiler.disable(**({"reason": _REASON} if _takes_it else {}))
+
+
+@_uncompiled
 def _rectangle(ids: Tensor) -> tuple[int, int]:
     """The rows and columns of the tokens whose positions are ``ids``, [S, 3] or [1, S, 3].
 
