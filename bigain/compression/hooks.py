@@ -122,14 +122,18 @@ class Hooks:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside, forwards run as if nothing were compressed."""
-        self._paused = True
+        """Inside, forwards run as if nothing were compressed, in every thread.
+
+        Enter and leave it between forwards, not while one is running.
+        """
+        before, self._paused = self._paused, True
         try:
             yield
         finally:
-            self._paused = False
+            self._paused = before
 
     def _unless_paused(self, hook: Callable[..., Any], *arguments: Any) -> Any:
+        """What the hook returns; while paused None, which changes nothing."""
         return None if self._paused else hook(*arguments)
 
     def _check_randomness(self) -> None:

@@ -119,9 +119,9 @@ class TokenMap:
 
     @classmethod
     def assigned(
-        cls, made: kernels.Assignment, merge: str = "mean", proportional: bool = False
+        cls, made: "kernels.Assignment", merge: str = "mean", proportional: bool = False
     ) -> "TokenMap":
-        """The map of `from_destinations` from what a kernel has computed of it."""
+        """The map of `from_destinations`, from what a kernel has computed for it."""
         size = made.counts.shape[1]
         tokens = positions(made.slots.shape[1], made.slots.device)
         kept = marked(made.destinations == tokens, size) if merge == "keep" else None
@@ -224,7 +224,10 @@ class TokenMap:
 
     def _in_order(self) -> Tensor:
         """Each sample's tokens in the order of their slots, int64 [B, N]."""
-        if self._order is None:
+        if self._order is None and self._members is not None:
+            first = offsets(len(self.slots), self.slots.shape[1], self.slots.device)
+            self._order = self._members[0].view_as(self.slots) - first
+        elif self._order is None:
             self._order = self.slots.argsort(dim=1, stable=True)
         return self._order
 

@@ -88,9 +88,10 @@ class Settings:
     cfg: DictConfig
 
     def uncompressed(self) -> "Settings":
-        """The same without a compressor."""
+        """The same without a compressor, and without what only a compressor gives a meaning."""
         names = {**self.setup.names, "compressor": "none"}
-        return replace(self, setup=replace(self.setup, compressor=None, names=names))
+        setup = replace(self.setup, compressor=None, names=names)
+        return replace(self, task=self.task.uncompressed(), setup=setup)
 
     @property
     def recorded(self) -> dict[str, Any]:

@@ -109,7 +109,9 @@ class Job:
         with self._blamed():
             if compressor is None:
                 if uncompressed:
-                    raise ValueError("task.decide_with=uncompressed needs a compressor; set one")
+                    raise ValueError(
+                        "task.decide_with=uncompressed needs a compressor; set one, or remove it"
+                    )
                 return count(self.skeleton)
             share = None
             if compressor.anchor_every is not None:

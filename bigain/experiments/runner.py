@@ -164,8 +164,12 @@ def report(job: Job, run: Run, more: Sequence[str] = ()) -> str:
         line += f", {cost['peak_memory_mib']:.0f} MiB at the peak"
     lines += [line, *rest, *more]
     if job.task.compared and job.compressor is not None and baseline is None:
+        settings = [f"task.{name}" for name in sorted(job.task.compressed_only)]
+        given = job.task != job.task.uncompressed()
+        without = f" and without {', '.join(settings)}" if given else ""
         lines.append(
-            "uncompressed: not run on these images; the same command with compressor=none does"
+            "uncompressed: not run on these images; run the same command with compressor=none"
+            f"{without}"
         )
     return f"{title_of(job)}: " + "\n  ".join([*lines, str(run.path)])
 

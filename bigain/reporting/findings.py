@@ -180,8 +180,13 @@ def _forms(ratio: str) -> tuple[str, ...]:
 
 
 def _trials(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Errors [I, K, S] of the noises that every class was tried with."""
+    """Errors [I, K, S] of the noises that every class was tried with; S is 0 if an image has none.
+
+    A bundle keeps those of the images that findings read when it was made.
+    """
     classes = len(frame["samples"].iloc[0])
+    if not frame["trials"].map(len).min():
+        return np.empty((len(frame), classes, 0))
     trials = np.stack([np.asarray(t, dtype=float) for t in frame["trials"]])
     trials = trials.reshape(len(frame), classes, -1)
     return trials[..., ~np.isnan(trials).any((0, 1))]

@@ -101,11 +101,13 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _uncompressed(run: Run) -> Run | None:
-    """The same run without compression; None if there is none, or ``run`` has none itself."""
+    """The run without compression to compare with; None if there is none, or it is ``run``."""
     if run.identity["compression"] is None:
         return None
     names = {group: run.config[group]["name"] for group in ("task", "model", "dataset")}
-    mark = fingerprint({**run.identity, "compression": None})
+    left_out = TASKS[names["task"]].compressed_only
+    task = {key: value for key, value in run.identity["task"].items() if key not in left_out}
+    mark = fingerprint({**run.identity, "compression": None, "task": task})
     return Run.find(run.path.parent / f"{'-'.join(names.values())}-none-{mark}")
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -123,6 +123,8 @@ class Task(ABC):
         scored: whether features= scores its images.
         compares_classes: whether it compares the classes of one noisy image.
         compared: whether a compressed run is compared with the uncompressed one.
+        compressed_only: fields that only a compressor gives a meaning; the uncompressed run that
+            another is compared with has their defaults.
         panels: what a figure draws against costs; empty if it draws nothing.
         figures: the names of the figures that usually stand beside its table.
     """
@@ -136,6 +138,7 @@ class Task(ABC):
     scored: ClassVar[bool] = False
     compares_classes: ClassVar[bool] = False
     compared: ClassVar[bool] = False
+    compressed_only: ClassVar[frozenset[str]] = frozenset()
     panels: ClassVar[Sequence[Panel]] = ()
     figures: ClassVar[Sequence[str]] = ()
 
@@ -143,6 +146,13 @@ class Task(ABC):
     def shares_noise(self) -> bool:
         """Whether samples of one forward have the same noisy image, so that one plan can serve."""
         return self.compares_classes
+
+    def uncompressed(self) -> "Task":
+        """The task of the uncompressed run that a compressed one is compared with."""
+        own: Any = self
+        usual = {f.name: f.default for f in fields(own) if f.name in self.compressed_only}
+        found: Task = replace(own, **usual)
+        return found
 
     # What it computes
 

@@ -33,7 +33,15 @@ from bigain.tasks.base import Task, Work
 from bigain.tasks.classify_columns import PANEL, accuracy_columns, accuracy_row
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.racing import Track, order
-from bigain.tasks.trials import LOSSES, Classified, Prepared, Scores, denoising_errors, rows
+from bigain.tasks.trials import (
+    LOSSES,
+    Classified,
+    Prepared,
+    Scores,
+    denoising_errors,
+    mean_errors,
+    rows,
+)
 from bigain.utils.prefetch import prefetch
 from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
@@ -59,7 +67,7 @@ class Classify(Task):
             all classes would give.
         decide_with: "compressed", or "uncompressed" for a cascade: the compressor chooses the
             classes of the last stage, and without it this stage decides by its own timesteps
-            alone. Rows hold the errors of both.
+            alone. Rows hold the trials of both, and a finalist's error is that of the last stage.
     """
 
     name: ClassVar[str] = "classify"
@@ -74,6 +82,7 @@ class Classify(Task):
     }
     compares_classes: ClassVar[bool] = True
     compared: ClassVar[bool] = True
+    compressed_only: ClassVar[frozenset[str]] = frozenset({"decide_with"})
     panels: ClassVar[Sequence[Panel]] = (PANEL,)
 
     samples: Sequence[int] = (5, 20)
@@ -436,13 +445,14 @@ def classify(
         if not finite:  # the first wait for the device in the stage
             raise NotFiniteError
 
+    decisive = len(times) - len(stages[-1]) if protocol.cascade else 0
     end = 0
     for stage, keep in zip(stages, protocol.keep, strict=True):
         start, end = end, end + len(stage)
         alone = protocol.cascade and end == len(times)
         with sharing.uncompressed() if alone else nullcontext():
             evaluate(torch.arange(start, end, device=device), alive)
-        means = trials[..., start if alone else 0 :].nanmean(-1).gather(1, alive)
+        means = mean_errors(trials, decisive).gather(1, alive)
         best = means.topk(min(keep, alive.shape[1]), dim=1, largest=False, sorted=True).indices
         alive = alive.gather(1, best)
-    return Scores(trials, alive[:, 0])
+    return Scores(trials, alive[:, 0], decisive)

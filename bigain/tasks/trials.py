@@ -36,20 +36,32 @@ class Scores:
         trials: loss of every (image, class, timestep) tried, float32 [I, K, S] in the order of the
             stages; NaN where a class was out of the race.
         predictions: int64 [I].
+        decisive: the first of the timesteps that decide among the classes tried there, in the order
+            of ``trials``; earlier ones count for no class that has later ones.
     """
 
     trials: Tensor
     predictions: Tensor
+    decisive: int = 0
 
     @property
     def errors(self) -> Tensor:
-        """Mean over the timesteps tried, [I, K]."""
-        return self.trials.nanmean(-1)
+        """Mean over the timesteps that count, [I, K]."""
+        return mean_errors(self.trials, self.decisive)
 
     @property
     def samples(self) -> Tensor:
         """Timesteps tried, int64 [I, K]."""
         return (~self.trials.isnan()).sum(-1)
+
+
+def mean_errors(trials: Tensor, decisive: int = 0) -> Tensor:
+    """`Scores.errors`, also while stages are still to come."""
+    means = trials.nanmean(-1)
+    if not decisive:
+        return means
+    last = trials[..., decisive:].nanmean(-1)
+    return last.where(~last.isnan(), means)
 
 
 # images' ids and labels, and what was found

@@ -295,7 +295,10 @@ def test_compiled_before(kind, how, shallow, dynamo):
     assert_close(golden(), plain, rtol=0, atol=1e-12)
     for compressor, want in zip(several, wants, strict=True):
         assert (want - plain).abs().max() > 1e-4
-        with compress(golden.model, compressor, **where):
+        with compress(golden.model, compressor, **where) as handle:
+            assert_close(golden(), want, rtol=0, atol=1e-12)
+            with handle.paused():
+                assert_close(golden(), plain, rtol=0, atol=1e-12)
             assert_close(golden(), want, rtol=0, atol=1e-12)
         assert_close(golden(), plain, rtol=0, atol=1e-12)
 

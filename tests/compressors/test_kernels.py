@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -231,8 +233,10 @@ def test_assignment(device, count, few, merged, merge):
     x = tokens(device, 3, count, 7)
     assert torch.equal(made.apply(x), want.apply(x))
     assert torch.equal(made.undo(made.apply(x)), want.undo(want.apply(x)))
-    for ours, theirs in zip(made._bags(), want._bags(), strict=True):
-        assert torch.equal(ours, theirs)
+    some = torch.tensor([2, 0, 2, 1], device=device)
+    for one, other in ((made, want), (made.at(some), want.at(some))):
+        for ours, theirs in zip(one._bags(), other._bags(), strict=True):
+            assert torch.equal(ours, theirs)
 
 
 class Launches(TorchDispatchMode):
@@ -331,6 +335,11 @@ def test_who_takes_the_kernels(monkeypatch):
         assert asked(monkeypatch, requires_grad=True)
     monkeypatch.setattr(kernels, "INSTALLED", False)
     assert not asked(monkeypatch)
+
+
+def test_nothing_else_needs_triton():
+    code = "import sys; sys.modules['triton'] = None; import bigain.compressors.tokens"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_they_are_off_unless_asked_for(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.experiments import last_sweep
+from bigain.experiments.runner import report
 from bigain.reporting.__main__ import main
 from bigain.reporting.run_table import run_table, titles
 from bigain.utils.paths import REPOSITORY
@@ -57,6 +58,17 @@ def test_runs_are_compared_with_the_uncompressed_run_on_the_images_of_all(overri
     assert given[0] == given[2] == "–" and "/" in given[1], "another seed has no baseline here"
     (line,) = rows(run_table([paths[0]]))[2:]
     assert line[0] == "tome" and line[header.index("Wins/losses")] == given[1], "it is found beside"
+
+
+def test_a_cascade_is_compared_with_the_plain_stages(overrides, run, job):
+    chosen = [*overrides, "compressor=tome", "task.decide_with=uncompressed"]
+    found = run(chosen)
+    said = report(job(chosen), found)
+    assert said.splitlines()[-2].endswith("compressor=none and without task.decide_with")
+    run(overrides)
+    assert "against uncompressed: " in report(job(chosen), found)
+    header, _, line = rows(run_table([found.path]))
+    assert "/" in line[header.index("Wins/losses")]
 
 
 def test_generated_runs_show_their_scores(overrides, run):

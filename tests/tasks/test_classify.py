@@ -163,6 +163,8 @@ def test_a_cascade_decides_by_uncompressed_trials_alone(golden, backbone, compre
     torch.testing.assert_close(last, whole.trials[:, left, 5:], rtol=1e-5, atol=1e-6)
     assert not torch.allclose(last, first.trials[:, left, 5:], rtol=1e-4)
     assert left.nonzero()[last[0].mean(-1).argmin()] == found.predictions
+    torch.testing.assert_close(found.errors[:, left], last.mean(-1))
+    torch.testing.assert_close(found.errors[:, ~left], first.errors[:, ~left])
     assert cascade.uncompressed_share(9) == 75 / 120 and Classify().uncompressed_share(9) == 0
 
 
