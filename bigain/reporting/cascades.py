@@ -19,7 +19,6 @@ from bigain.reporting.racing import (
     MODELS,
     STAGED,
     Errors,
-    interval,
     job_of,
     race,
     read,
@@ -28,7 +27,7 @@ from bigain.reporting.racing import (
 from bigain.tasks.classify import Classify
 from bigain.tasks.racing import Race
 from bigain.utils import files
-from bigain.utils.tables import DASH, markdown
+from bigain.utils.tables import DASH, interval, markdown
 
 METHODS = ("tome@0.5", "lgtm@0.5", "iekvd@2")
 AGREEMENT = 0.99

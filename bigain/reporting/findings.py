@@ -24,7 +24,7 @@ from bigain.tasks.classify_columns import p_value, same_images
 from bigain.tasks.generate_columns import fid_contrast, fid_difference, fid_ratio
 from bigain.tasks.trace_rows import spectra_at
 from bigain.utils import files
-from bigain.utils.tables import DASH, markdown
+from bigain.utils.tables import DASH, interval, markdown
 
 TIMESTEP = 525  # of the traces
 RATIOS = ("0.3", "0.5", "0.7")
@@ -127,7 +127,7 @@ def _top1(row: Row) -> str:
 
 
 def _difference(test: Paired) -> str:
-    return _interval((test.difference, test.low, test.high), "+.1f")
+    return interval((test.difference, test.low, test.high), "+.1f")
 
 
 def _hits(*rows: Row) -> list[NDArray[np.bool_]]:
@@ -148,7 +148,7 @@ def _fids(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[Line]:
         if a.scores is not None and b.scores is not None:
             change = fid_difference(a.title, a.scores, b.scores)
             values = [f"{side['fid']:.2f}" for side in (a.scores, b.scores)]
-            yield [a.title, b.title, *values, _interval(change, "+.2f")]
+            yield [a.title, b.title, *values, interval(change, "+.2f")]
 
 
 # One table a question
@@ -164,7 +164,7 @@ def _noise(rows: Rows) -> Iterator[Line]:
                 continue
             ours, theirs = (_trials(frame) for frame in _aligned(row, plain))
             kept = ours.shape[-1] > 0  # a bundle made for other tables has no trials
-            spread = _interval(class_spread(ours, theirs), ".3f") if kept else DASH
+            spread = interval(class_spread(ours, theirs), ".3f") if kept else DASH
             yield [row.title, _top1(row), spread]
 
 
@@ -218,7 +218,7 @@ def _alphas(rows: Rows) -> Iterator[Line]:
         if row and rising and row.scores is not None and rising.scores is not None:
             line[3] = f"{row.scores['fid']:.2f}"
             change = fid_difference(row.title, row.scores, rising.scores)
-            line[4] = _interval(change, "+.2f")
+            line[4] = interval(change, "+.2f")
         if set(line[1:]) != {DASH}:
             yield line
 
@@ -227,12 +227,12 @@ def _together(rows: Rows) -> Iterator[Line]:
     """Merging and key/value downsampling, alone and together."""
     four = [rows[name] for name in ("none", "lgtm@0.5", "iekvd@2", "lgtm_iekvd@0.5+2")]
     if all(row.frame is not None for row in four):
-        yield ["accuracy (%)", *map(_top1, four), _interval(interaction(*_hits(*four)), "+.1f")]
+        yield ["accuracy (%)", *map(_top1, four), interval(interaction(*_hits(*four)), "+.1f")]
     found = [row.scores for row in four if row.scores is not None]
     if len(found) == len(four):
         neither, first, second, both = found
         change = fid_contrast(four[-1].title, {1: [neither, both], -1: [first, second]})
-        yield ["FID", *(f"{f['fid']:.2f}" for f in found), _interval(change, "+.2f")]
+        yield ["FID", *(f"{f['fid']:.2f}" for f in found), interval(change, "+.2f")]
 
 
 def _breaking(rows: Rows) -> Iterator[Line]:
@@ -247,7 +247,7 @@ def _breaking(rows: Rows) -> Iterator[Line]:
         ours, base = _hits(row, plain)
         kept = kept_above(ours, base, chance)
         times = fid_ratio(row.title, row.scores, plain.scores)
-        yield [row.title, _interval(kept, ".2f"), _interval(times, ".2f")]
+        yield [row.title, interval(kept, ".2f"), interval(times, ".2f")]
 
 
 def _retention(rows: Rows) -> Iterator[Line]:
@@ -277,7 +277,7 @@ def _retention(rows: Rows) -> Iterator[Line]:
         line = [kind, str(len(points))]
         # the first band is the mean, the last the corners beyond half a cycle a token
         for part in (slice(1, 1 + half), slice(1 + half, None), slice(1, None)):
-            line.append(_interval(correlation(bands[:, part].mean(1), losses), "+.2f"))
+            line.append(interval(correlation(bands[:, part].mean(1), losses), "+.2f"))
         yield line
 
 
@@ -294,13 +294,8 @@ def _order(groups: Groups) -> Iterator[Line]:
             if len(both) < MIN_POINTS:
                 continue
             left, right = ([top1(*_hits(rows[n])).value for n in both] for rows in (a, b))
-            found = _interval(correlation(left, right), "+.2f")
+            found = interval(correlation(left, right), "+.2f")
             yield [model, f"{first}; {second}", str(len(both)), found]
-
-
-def _interval(found: tuple[float, float, float], spec: str) -> str:
-    value, low, high = (format(number, spec).replace("-", "−") for number in found)
-    return f"{value} [{low}, {high}]"
 
 
 def _each(lines: Callable[[Rows], Iterator[Line]]) -> Callable[[Groups], Iterator[Line]]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from bigain.errors import BiGainError
 from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
@@ -23,7 +24,7 @@ from bigain.tasks.classify_columns import PANEL
 from bigain.tasks.columns import Row
 from bigain.tasks.racing import FIRST, tolerance
 from bigain.utils import files
-from bigain.utils.tables import DASH, markdown
+from bigain.utils.tables import DASH, interval, markdown
 
 MODELS = {"DiT": "dit_fashion", "U-Net": "sd_fashion"}
 FULL = ["task=classify", "task.samples=[5,20]", "task.keep=[10,1]", "dtype=bfloat16"]
@@ -68,11 +69,17 @@ def read(model: str, overrides: Sequence[str]) -> Errors:
     """The errors of a model's run of all timesteps and classes.
 
     Raises:
-        BiGainError: if the run is not there, or lacks images that ``overrides`` ask for.
+        BiGainError: if the run is not there, or lacks images that ``overrides`` ask for, or their
+            trials.
     """
     job = job_of(model, overrides)
     frame = Run.open(job.run_path).require(job.ids)
     classes = len(job.dataset.classes)
+    if frame["trials"].map(len).min() < classes * STAGED.trials:
+        raise BiGainError(
+            f"{job.run_path} no longer holds the trials of all these images, as bundles leave out "
+            "what no finding reads; compute them anew with another results=..."
+        )
     trials = np.stack([np.asarray(t, dtype=float) for t in frame["trials"]])
     return Errors(trials.reshape(len(frame), classes, -1), list(frame["labels"]))
 
@@ -335,12 +342,6 @@ def scaled(every: Mapping[str, Errors]) -> str:
                     ]
                 )
     return markdown(lines) + "\n"
-
-
-def interval(found: tuple[float, float, float], spec: str) -> str:
-    """A value with the ends of its interval, as tables print it."""
-    value, low, high = (format(number, spec).replace("-", "−") for number in found)
-    return f"{value} [{low}, {high}]"
 
 
 def draw(every: Mapping[str, Errors], path: Path) -> None:

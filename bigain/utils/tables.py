@@ -61,3 +61,9 @@ def latex(lines: Sequence[Sequence[str]]) -> str:
     header, *rows = [[latex_text(text) for text in line] for line in lines]
     frame = pd.DataFrame(rows, columns=pd.Index(header), dtype=str)
     return frame.to_latex(index=False, column_format="l" + "r" * (len(header) - 1)).rstrip("\n")
+
+
+def interval(found: tuple[float, float, float], spec: str) -> str:
+    """A value with the ends of its interval, as tables print it."""
+    value, low, high = (format(number, spec).replace("-", "−") for number in found)
+    return f"{value} [{low}, {high}]"

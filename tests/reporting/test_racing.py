@@ -1,10 +1,13 @@
 """What a race saves: the simulation is the task's rule, and the page shows what came out."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from bigain.errors import BiGainError
 from bigain.reporting import racing
 from bigain.reporting.racing import Errors, needed, race, resampled, staged
 from bigain.tasks.classify import Classify
@@ -40,6 +43,20 @@ def test_stages_take_the_best_by_the_first_timesteps():
         assert prediction == five[trials[five].mean(1).argmin()]
     every = staged(errors, Classify(keep=(10, 1)))
     assert every.predictions.tolist() == errors.answers.tolist()
+
+
+def test_runs_without_all_trials_are_refused(monkeypatch):
+    whole = np.zeros(10 * 20)
+    rows = pd.DataFrame({"trials": [whole, whole], "labels": [[0], [1]]})
+    job = SimpleNamespace(
+        run_path="a run", ids=["a", "b"], dataset=SimpleNamespace(classes="0123456789")
+    )
+    monkeypatch.setattr(racing, "job_of", lambda *_: job)
+    monkeypatch.setattr(racing.Run, "open", lambda _: SimpleNamespace(require=lambda ids: rows))
+    assert racing.read("toy", []).trials.shape == (2, 10, 20)
+    rows.at[1, "trials"] = np.zeros(0)  # as a bundle leaves it
+    with pytest.raises(BiGainError, match=r"a run no longer holds the trials .*results="):
+        racing.read("toy", [])
 
 
 def test_each_variant_decides_otherwise():
