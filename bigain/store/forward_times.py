@@ -26,7 +26,8 @@ def key(model: str, compression: Mapping[str, Any] | None) -> str:
 def time_of(run: Run, benchmarks: Path) -> Ratio | None:
     """The time of the run's compression, the uncompressed being 1; None if it was not measured."""
     model = run.config.get("model")
-    if model is None or "decide_with" in run.identity["task"]:  # forwards of two kinds
+    cascade = "decide_with" in run.identity.get("task", {})  # forwards of two kinds
+    if model is None or cascade:
         return None
     compression = key(model["name"], run.identity["compression"])
     dtype = run.identity.get("dtype", "float32")  # which leaves out the default

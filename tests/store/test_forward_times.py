@@ -31,8 +31,8 @@ def measured(folder, kind, model="toy", seconds=(0.8, 0.9, 1.0)):
     return folder
 
 
-def run_of(tmp_path, compression, model="toy", dtype="bfloat16"):
-    identity = {"compression": compression, "dtype": dtype}
+def run_of(tmp_path, compression, model="toy", dtype="bfloat16", **task):
+    identity = {"task": task, "compression": compression, "dtype": dtype}
     return Run.create(tmp_path, "r", identity, {"model": {"name": model}})
 
 
@@ -49,6 +49,11 @@ def test_another_model_s_or_dtype_s_time_is_another(tmp_path):
     folder = measured(tmp_path / "b", "cpu")
     assert time_of(run_of(tmp_path, LGTM, "other"), folder) is None
     assert time_of(run_of(tmp_path, LGTM, dtype="float32"), folder) is None
+
+
+def test_forwards_of_two_kinds_have_no_one_time(tmp_path):
+    folder = measured(tmp_path / "b", "cpu")
+    assert time_of(run_of(tmp_path, LGTM, decide_with="uncompressed"), folder) is None
 
 
 def test_a_gpu_s_times_come_before_a_cpu_s(tmp_path):
