@@ -132,6 +132,10 @@ class Hooks:
         finally:
             self._paused = before
 
+    def _hook(self, hook: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+        """The hook with its first arguments, which does nothing while paused."""
+        return partial(self._unless_paused, hook, *arguments)
+
     def _unless_paused(self, hook: Callable[..., Any], *arguments: Any) -> Any:
         """What the hook returns; while paused None, which changes nothing."""
         return None if self._paused else hook(*arguments)
@@ -158,7 +162,7 @@ class Hooks:
     def _register(self) -> None:
         # hooks are methods or partials of them, so that copying one calls __reduce_ex__
         self._places, self._expected = [], dict.fromkeys(range(len(self.blocks)), 0)
-        keep, hook = self._handles.append, partial(partial, self._unless_paused)
+        keep, hook = self._handles.append, self._hook
         keep(Retrace(self.model))
         keep(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
         keep(self.model.register_forward_hook(hook(self._verify)))
@@ -177,8 +181,7 @@ class Hooks:
 
     def _register_place(self, number: int) -> None:
         index, site, part = self._places[number]
-        keep, module = self._handles.append, part.module
-        hook = partial(partial, self._unless_paused)
+        keep, hook, module = self._handles.append, self._hook, part.module
         before = hook(self._shorten, number, Signature(module))
         keep(Retrace(module))
         keep(module.register_forward_pre_hook(before, with_kwargs=True))

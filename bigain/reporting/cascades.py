@@ -2,7 +2,7 @@
 
 A compressed model chooses among the classes, and the model itself decides among those that are
 left. Runs that hold the errors of every class and timestep, compressed and not, tell what stages,
-cascades and races take and answer; tests see to it that they are what `bigain.tasks` does.
+cascades and races take and answer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -214,23 +214,21 @@ class Classify(Task):
         return self.decide_with == "uncompressed"
 
     def uncompressed_share(self, classes: int) -> float:
-        if not self.cascade:
-            return 0.0
-        return min(self.keep[-2], classes) * len(self.stages()[-1]) / self.evaluations(classes)
+        return self._uncompressed(classes) / self.evaluations(classes)
+
+    def _uncompressed(self, classes: int) -> int:
+        """Evaluations per image that leave the compressor out."""
+        return min(self.keep[-2], classes) * len(self.stages()[-1]) if self.cascade else 0
 
     def anchor_share(self, every: int, classes: int) -> float:
         """One class for each image, stage and timestep."""
-        if self.cascade:
-            stages = self.stages()
-            own = sum(map(len, stages[:-1]))
-            last = min(self.keep[-2], classes) * len(stages[-1])
-            return own / (self.evaluations(classes) - last)
         if self.strategy == "race":
             raise BiGainError(
                 "how many anchors a race needs, and so its FLOPs, depend on the image; set "
                 "task.strategy=staged, or choose the compressor that Anchored holds"
             )
-        return self.trials / self.evaluations(classes)
+        anchors = self.trials - (len(self.stages()[-1]) if self.cascade else 0)
+        return anchors / (self.evaluations(classes) - self._uncompressed(classes))
 
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
         return select(labelled(dataset), limit)
@@ -449,8 +447,7 @@ def classify(
     end = 0
     for stage, keep in zip(stages, protocol.keep, strict=True):
         start, end = end, end + len(stage)
-        alone = protocol.cascade and end == len(times)
-        with sharing.uncompressed() if alone else nullcontext():
+        with sharing.uncompressed() if decisive and start == decisive else nullcontext():
             evaluate(torch.arange(start, end, device=device), alive)
         means = mean_errors(trials, decisive).gather(1, alive)
         best = means.topk(min(keep, alive.shape[1]), dim=1, largest=False, sorted=True).indices

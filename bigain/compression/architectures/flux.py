@@ -136,16 +136,15 @@ def positions(rows: int, columns: int) -> Tensor:
     return ids.flatten(0, 1)
 
 
-_REASON = (
-    "Flux's grid of tokens is read from the values of img_ids: compile without fullgraph, or each "
-    "block by compile_repeated_blocks(fullgraph=True)"
-)
-# torch before 2.8 takes no reason
-_takes_it = "reason" in signature(torch.compiler.disable).parameters
-_uncompiled: Any = torch.compiler.disable(**({"reason": _REASON} if _takes_it else {}))
+WHY_UNCOMPILED: dict[str, Any] = {
+    "reason": "Flux's grid of tokens is read from the values of img_ids: compile without "
+    "fullgraph, or each block by compile_repeated_blocks(fullgraph=True)"
+}
+if "reason" not in signature(torch.compiler.disable).parameters:  # torch before 2.8
+    WHY_UNCOMPILED.clear()
 
 
-@_uncompiled
+@torch.compiler.disable(**WHY_UNCOMPILED)
 def _rectangle(ids: Tensor) -> tuple[int, int]:
     """The rows and columns of the tokens whose positions are ``ids``, [S, 3] or [1, S, 3].
 
