@@ -54,7 +54,8 @@ def test_runs_without_all_trials_are_refused(monkeypatch):
     monkeypatch.setattr(racing, "job_of", lambda *_: job)
     monkeypatch.setattr(racing.Run, "open", lambda _: SimpleNamespace(require=lambda ids: rows))
     assert racing.read("toy", []).trials.shape == (2, 10, 20)
-    rows["trials"] = [whole, np.zeros(0)]  # the second as a bundle leaves it
+    left: list = [whole, np.zeros(0)]  # the second as a bundle leaves it
+    rows["trials"] = left
     with pytest.raises(BiGainError, match=r"a run no longer holds the trials .*results="):
         racing.read("toy", [])
 
