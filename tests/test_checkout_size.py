@@ -24,7 +24,7 @@ def mebibytes(files: list[Path]) -> float:
 
 
 def test_the_checkout_is_small(tracked):
-    assert len(tracked) <= 700  # four families of models came to a full 640
+    assert len(tracked) <= 730  # a tuning task and a third reference model come to a full 700
     assert mebibytes(tracked) <= 46
 
 

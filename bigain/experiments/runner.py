@@ -21,7 +21,7 @@ from bigain.compression import attached
 from bigain.compression.compilation import compile_denoiser
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
-from bigain.experiments.configuration import settings_of
+from bigain.experiments.configuration import Settings, settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.logging import log, usable
 from bigain.experiments.schema import explain
@@ -40,27 +40,34 @@ from bigain.utils.paths import REPOSITORY, without_home
 Finished = Callable[[Job, Run], None]
 
 
-def execute(cfg: DictConfig, finished: Finished | None = None) -> Run | None:
+def execute(
+    cfg: DictConfig, finished: Finished | None = None, command: str | None = None
+) -> Run | None:
     """Compute the images of a configuration that its run lacks, and say what came out.
 
     Args:
         finished: called with the job and its run once all its images are there, such as to draw
             them: pictures are made above this layer.
+        command: what runs this job alone; None if this process's command line does.
 
     Returns:
-        The run; None where there is none: a folder of images was scored, or a model profiled.
+        The run; None where there is none: a folder of images was scored, a model profiled, or
+        settings searched for.
 
     Raises:
         BiGainError: if the configuration, the data or the model cannot be used.
     """
     settings = settings_of(cfg, configuration.shard(cfg))
+    if settings.task.searches:
+        _search(settings, finished)
+        return None
     if not settings.task.schema:  # it keeps no row per image
         return settings.task.report(settings.setup)
     job, shard = Job(settings), settings.shard
-    name = title_of(job)
+    name, command = title_of(job), portable(command or _command())
     logger = usable(settings.logger)  # before computing, to say at once if nothing can be logged
     run = job.run()
-    with run.lock(shard, _sweep()), _failure_recorded(run, shard):
+    with run.lock(shard, _sweep()), _failure_recorded(run, shard, command):
         # before the first image, so that no kill can lose them
         _record_cost(job, run, None)
         if (listing := job.dataset.listing()) is not None:
@@ -69,7 +76,7 @@ def execute(cfg: DictConfig, finished: Finished | None = None) -> Run | None:
         ids = shard.of(job.ids, job.setup.start)
         todo = job.task.unfinished(run, ids)
         if todo:
-            _compute(job, run, ids, todo)
+            _compute(job, run, ids, todo, command)
         else:
             print(f"nothing to compute: all {len(ids)} images of {shard} are in {run.path}")
         # the last shard to come here sees all images, and finishes
@@ -96,6 +103,18 @@ def execute(cfg: DictConfig, finished: Finished | None = None) -> Run | None:
     return run
 
 
+def _search(settings: Settings, finished: Finished | None) -> None:
+    """Do a task that runs jobs of its own."""
+    from bigain.experiments.tuning import tune  # only now, as it runs them by `execute`
+
+    if _sweep():
+        raise BiGainError(
+            f"task={settings.task.name} runs its candidates one after another, each chosen by the "
+            "results of those before; remove -m"
+        )
+    tune(settings, HydraConfig.get().overrides.task, finished)
+
+
 def _record_unlabelled(job: Job, run: Run) -> None:
     """How many images a classification leaves out because they have no right answer, if any."""
     if not job.task.compares_classes:
@@ -106,7 +125,7 @@ def _record_unlabelled(job: Job, run: Run) -> None:
 
 
 @contextmanager
-def _failure_recorded(run: Run, shard: Shard) -> Iterator[None]:
+def _failure_recorded(run: Run, shard: Shard, command: str) -> Iterator[None]:
     """Record why a shard of the run failed, until it succeeds."""
     name = "failed" if shard.whole else f"failed-{shard.index}-of-{shard.count}"
     try:
@@ -116,7 +135,7 @@ def _failure_recorded(run: Run, shard: Shard) -> Iterator[None]:
         about = {
             "error": explain(error) if known else f"{type(error).__name__}: {error}",
             "traceback": None if known else traceback.format_exc().splitlines(),
-            "command": _command(),
+            "command": command,
             "shard": None if shard.whole else str(shard),
             "time": _now(),
         }
@@ -219,11 +238,11 @@ def working(
         )
 
 
-def _compute(job: Job, run: Run, ids: list[str], todo: list[str]) -> None:
+def _compute(job: Job, run: Run, ids: list[str], todo: list[str], command: str) -> None:
     name, shard = title_of(job), job.settings.shard
     device = device_of(job.setup.device)
     memory = PeakMemory(device)
-    with _session_recorded(job, run, shard, device, todo):
+    with _session_recorded(job, run, shard, device, todo, command):
         backbone = load(job)
         title = name if shard.whole else f"{name}, {shard}"
         with working(job, backbone, run, ids, todo, title) as work:
@@ -247,7 +266,7 @@ def _record_cost(job: Job, run: Run, peak: float | None) -> None:
 
 @contextmanager
 def _session_recorded(
-    job: Job, run: Run, shard: Shard, device: torch.device, todo: Sequence[str]
+    job: Job, run: Run, shard: Shard, device: torch.device, todo: Sequence[str], command: str
 ) -> Iterator[None]:
     """Record how some of the run's images are computed: what changes no result, but its time.
 
@@ -261,7 +280,7 @@ def _session_recorded(
         "batch_size": job.setup.batch_size,
         "compile": job.setup.compile,
         **conditions(device),
-        "command": _command(),
+        "command": command,
     }
 
     def added(found: dict[str, Any] | None) -> dict[str, Any]:
@@ -300,11 +319,16 @@ def _sweep() -> str:
 
 
 def _command() -> str:
-    """What runs this job alone, from the repository; a launcher's process has another line."""
-    if HydraConfig.initialized():
-        command = f"python run.py {shlex.join(HydraConfig.get().overrides.task)}"
-    else:
-        command = " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-    # both folders lie elsewhere on other machines
+    """What runs this job alone; a launcher's process has another line."""
+    if not HydraConfig.initialized():
+        return " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    found = HydraConfig.get()
+    own = [s.path for s in found.runtime.config_sources if s.provider == "command-line"]
+    folder = [word for path in own for word in ("--config-dir", path)]
+    return f"python run.py {shlex.join([*folder, *found.overrides.task])}"
+
+
+def portable(command: str) -> str:
+    """A command as typed in the repository; both folders lie elsewhere on other machines."""
     made: str = without_home(command.replace(f"{REPOSITORY}/", ""))
     return made

@@ -9,9 +9,10 @@ from bigain.tasks.evaluate_images import EvaluateImages
 from bigain.tasks.generate import Generate
 from bigain.tasks.profile import Profile
 from bigain.tasks.trace import Trace
+from bigain.tasks.tune import Tune
 
-__all__ = ["TASKS", "Classify", "EvaluateImages", "Generate", "Profile", "Task", "Trace"]
+__all__ = ["TASKS", "Classify", "EvaluateImages", "Generate", "Profile", "Task", "Trace", "Tune"]
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Classify, Generate, EvaluateImages, Profile, Trace)
+    task.name: task for task in (Classify, Generate, EvaluateImages, Profile, Trace, Tune)
 }

@@ -109,7 +109,7 @@ class Task(ABC):
     """What is computed, and how its results are stored, printed and drawn.
 
     A task is a frozen dataclass whose fields are its protocol, and so a part of a run's
-    fingerprint. The five tasks are listed in `bigain.tasks.TASKS`; no other file asks which task
+    fingerprint. All tasks are listed in `bigain.tasks.TASKS`; no other file asks which task
     it has in hand.
 
     Attributes:
@@ -117,6 +117,8 @@ class Task(ABC):
         needs: the groups of the configuration that it uses.
         schema: the columns of its rows in the store and their types (of Arrow); empty for a task
             that keeps no row per image, which then does all its work in `report`.
+        searches: whether it runs jobs of other tasks and chooses among them, as
+            `bigain.experiments.tuning` does; it then has no `report`.
         purpose: "classification" or "generation"; compressors may have different defaults for each.
         draws: whether it generates images of the data set's classes.
         watches: whether its rows tell what a compressor does inside the model.
@@ -132,6 +134,7 @@ class Task(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset({"model", "compressor", "dataset"})
     schema: ClassVar[Mapping[str, str]]
+    searches: ClassVar[bool] = False
     purpose: ClassVar[str] = "classification"
     draws: ClassVar[bool] = False
     watches: ClassVar[bool] = False
