@@ -24,8 +24,9 @@ RULE = (
     "model includes zero; the interval also says how large a loss the images at hand cannot rule "
     "out. Where no setting keeps a value, the choice is among those that are statistically "
     "indistinguishable from the smallest loss, because their intervals overlap its own. Of "
-    "settings of equal cost, the first in the table of all methods is named. To save time means to "
-    "be faster than the uncompressed model, at the accuracy that is then left."
+    "settings of equal cost, the first in the table of all methods is named or, where no setting "
+    "keeps the value, the one that loses least. To save time means to be faster than the "
+    "uncompressed model, at the accuracy that is then left."
 )
 
 
@@ -129,12 +130,9 @@ def _best(measure: Measure, rows: Sequence[Row]) -> list[Row]:
 
 
 def _nearest(measure: Measure, rows: Sequence[Row]) -> list[Row]:
-    """The rows whose intervals overlap that of the smallest loss."""
-    losses = [(_loss(measure, row), row) for row in rows]
-    if not losses:
-        return []
-    smallest = min((loss for loss, _ in losses), key=lambda loss: loss.value)
-    return [row for loss, row in losses if loss.low <= smallest.high]
+    """The rows whose intervals overlap that of the smallest loss, which comes first."""
+    losses = sorted(((_loss(measure, row), row) for row in rows), key=lambda pair: pair[0].value)
+    return [row for loss, row in losses if loss.low <= losses[0][0].high]
 
 
 def _cheapest(rows: Sequence[Row], key: str) -> Row | None:
@@ -169,7 +167,7 @@ def _choice(jobs: Sequence[str], row: Row, plain: Row, method: ExperimentRow | N
             (True, True): "accuracy and FID kept",
             (True, False): "accuracy kept, FID worse",
             (False, True): "FID kept, accuracy worse",
-            (False, False): "both worse",
+            (False, False): "accuracy and FID worse",
         }[kept[0], kept[1]]
     saved = ""
     if method is not None and plain.get("gflops"):

@@ -18,7 +18,7 @@ LARGEST = 5_000_000  # bytes that the page is meant to stay under
 PICTURE = 24_000  # bytes of a picture, beyond which it is compressed with small losses
 QUALITY = 85  # of such a picture
 # the columns that stand first have headers that begin with these
-WANTED = ("Accuracy", "mAP", "Difference", "FID", "GFLOPs", "Time")
+WANTED = ("Accuracy", "mAP", "Difference", "FID", "GFLOPs", "of which", "Time")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ class Table:
     @property
     def said(self) -> str:
         """The constant columns in words; may be empty."""
-        return ", ".join(f"{self.headers[i][0]} {text}" for i, text in self.constant.items())
+        found = [(self.headers[i][0], text) for i, text in self.constant.items()]
+        # what "of which" refers to may not be among them
+        return ", ".join(f"{name.replace('of which', 'GFLOPs of')} {text}" for name, text in found)
 
     @property
     def columns(self) -> list[int]:

@@ -15,7 +15,15 @@ from bigain.experiments import experiment_files
 from bigain.experiments.experiment_files import Entry, Experiment
 from bigain.reporting import tables
 from bigain.reporting.answer import Answer, answer
-from bigain.reporting.build import ACROSS, Collected, Found, collect, draw_overview, figures_of
+from bigain.reporting.build import (
+    ACROSS,
+    BENCHMARKS,
+    Collected,
+    Found,
+    collect,
+    draw_overview,
+    figures_of,
+)
 from bigain.reporting.page import (
     Line,
     Opening,
@@ -28,6 +36,7 @@ from bigain.reporting.page import (
     render,
 )
 from bigain.reporting.status import look
+from bigain.store.forward_times import conditions_of
 from bigain.tasks.columns import number
 from bigain.utils import files
 from bigain.utils.paths import REPOSITORY
@@ -160,7 +169,6 @@ def _section(
             _state(entry, None, states)
         return Section(name, label, experiment.title, commands, experiment.note, problem=problem)
     found = [table.section for table in collected if table.section]
-    legends = dict.fromkeys(part.legend for section in found for part in section.parts)
     stale = bool(found) and _differs(folder / f"{name}.csv", found)
     newest = max((_finished(entry) for entry in _found(collected)), default=0.0)
     pictures = [
@@ -174,7 +182,7 @@ def _section(
         experiment.title,
         commands,
         experiment.note,
-        [*legends, *([tables.FLOPS] if found else [])],
+        tables.legend(found, conditions_of(BENCHMARKS)) if found else [],
         [_table(part, experiment.baseline, states) for part in collected],
         pictures,
         max(wanted - len(pictures), 0),

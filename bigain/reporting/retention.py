@@ -115,6 +115,8 @@ def draw_retention(
     bar.set_label(VALUES[value][0], fontsize=LETTERS)
     bar.ax.tick_params(labelsize=SMALLEST)
     beyond = "Spatial frequency (cycles per token); the last band lies beyond 1/2"
+    if any(np.isnan(mean).any() for mean in means.values()):
+        beyond += "; a band that the grid lacks is grey"
     figure.supxlabel(beyond, fontsize=LETTERS)
     t = time_of(first, timestep)
     count = sorted({len(frame) for frame in traces.values()})

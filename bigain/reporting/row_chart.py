@@ -16,6 +16,7 @@ VALUE, COST = 2.8, 1.7  # inches of a column
 WORDS = 24  # letters of a cost's label in one line
 LEAST = 6.5  # inches of all of it
 LABEL = 0.075  # inches of a letter of a row's name
+RATIOS = frozenset({"time"})  # costs that tables print with two decimals
 
 
 def row_chart(
@@ -38,8 +39,10 @@ def row_chart(
     """
     said, drawn = [], {}
     for key, label in costs.items():
-        found = {number(row[key]) for row in rows if row is not baseline and row[key] is not None}
-        own = number(baseline.get(key))
+        found = {
+            _text(key, row[key]) for row in rows if row is not baseline and row[key] is not None
+        }
+        own = None if baseline.get(key) is None else _text(key, baseline[key])
         if len(found) > 1 or (len(found) == 1 and len(rows) < 3):
             drawn[key] = label
         elif found:
@@ -113,8 +116,13 @@ def _bars(axes: Axes, rows: Sequence[Row], looks: Sequence[Style], key: str, lab
     for line, (row, look) in enumerate(zip(rows, looks, strict=True)):
         if row[key] is not None:
             axes.barh(line, row[key], height=0.5, color=look.colour, alpha=0.5)
-            text = f" {number(row[key])}"
-            axes.text(row[key], line, text, fontsize=LETTERS - 1, va="center", color=look.ink)
+            text = _text(key, row[key])
+            axes.text(row[key], line, f" {text}", fontsize=LETTERS - 1, va="center", color=look.ink)
     axes.set_xlim(0, 1.35 * highest)
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     axes.set_xlabel(fill(label, WORDS), fontsize=LETTERS)
+
+
+def _text(key: str, value: float) -> str:
+    """A cost as tables print it."""
+    return f"{value:.2f}" if key in RATIOS else str(number(value))

@@ -61,9 +61,7 @@ def write(
     Raises:
         BiGainError: if a file cannot be written.
     """
-    legends = dict.fromkeys(part.legend for s in sections for part in s.parts)
-    time = TIMED.format(timed_on) if any(section.timed for section in sections) else ""
-    below = [text for text in (*legends, FLOPS, time, note.strip()) if text]
+    below = [*legend(sections, timed_on), *([note.strip()] if note.strip() else [])]
     text = "\n\n".join([f"# {one_line(title)}", *map(_markdown, sections), *below]) + "\n"
     files.make_folder(stem.parent)
     for suffix, content in (
@@ -73,6 +71,17 @@ def write(
     ):
         files.write_text(stem.with_name(stem.name + suffix), content)
     return text
+
+
+def legend(sections: Sequence[Section], timed_on: str | None = None) -> list[str]:
+    """What the columns mean, in paragraphs.
+
+    Args:
+        timed_on: what the rows' times were measured on, if they have any.
+    """
+    own = dict.fromkeys(part.legend for section in sections for part in section.parts)
+    time = [TIMED.format(timed_on)] if any(section.timed for section in sections) else []
+    return [text for text in (*own, FLOPS, *time) if text]
 
 
 def _runs(row: Row) -> str | None:

@@ -18,7 +18,7 @@ class DiffusionTransformer:
     """Noise prediction by a small DiT, with a Min-SNR weighted loss (Hang et al. 2023)."""
 
     loss_name = "Min-SNR weighted loss"
-    panel = Panel("class_gap", "rise with a wrong class (1e-4)", 1e4)
+    panel = Panel("class_gap", "loss added by a wrong class (1e-4)", 1e4)
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg

@@ -29,7 +29,7 @@ FIRST, LAST = "a photo of ", "."  # what stands around the garment in a class's 
 class TextToImage(ABC):
     """A denoiser of frozen latents and its text encoders, trained together on captions."""
 
-    panel = Panel("class_gap", "rise with another prompt (1e-4)", 1e4)
+    panel = Panel("class_gap", "loss added by another prompt (1e-4)", 1e4)
     loss_name: str
     pipeline: type[Any]  # in whose format the model is saved
 
