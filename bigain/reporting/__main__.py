@@ -17,6 +17,22 @@ from bigain.experiments.last_sweep import recalled
 from bigain.experiments.schema import explain
 from bigain.utils.paths import REPOSITORY, given_path
 
+# Analyses of the embedded models: what each is for, and its settings unless others are given.
+ANALYSES = {
+    "racing": (
+        "say what task.strategy=race saves, from runs of all trials",
+        ("start=0", "limit=1000"),
+    ),
+    "cascades": (
+        "say what task.decide_with=uncompressed buys, from runs of all trials",
+        ("start=0", "limit=1000"),
+    ),
+    "depth": (
+        "measure whether the errors of compressed blocks add up or cancel",
+        ("dataset=fashion_mnist", "start=0", "limit=64"),
+    ),
+}
+
 
 def main() -> int:
     """Parse the command line, build what it asks for and return the exit status."""
@@ -84,18 +100,15 @@ def _parse() -> argparse.Namespace:
     )
     whole.add_argument("--scale", choices=SCALES, default="mini")
     whole.add_argument("--out", type=given_path, help="file; default: results/overview.png")
-    for name, saving in (
-        ("racing", "say what task.strategy=race saves, from runs of all trials"),
-        ("cascades", "say what task.decide_with=uncompressed buys, from runs of all trials"),
-    ):
-        trials = verbs.add_parser(name, help=saving)
-        trials.add_argument(
+    for name, (purpose, default) in ANALYSES.items():
+        analysis = verbs.add_parser(name, help=purpose)
+        analysis.add_argument(
             "names",
             nargs="*",
             metavar="KEY=VALUE",
-            help="settings of these runs, as for run.py; default: start=0 limit=1000",
+            help=f"the images and other settings, as for run.py; default: {' '.join(default)}",
         )
-        trials.add_argument("--scale", choices=SCALES, default="mini")
+        analysis.add_argument("--scale", choices=SCALES, default="mini")
     arguments, more = parser.parse_known_args()
     if arguments.verb != "table" or not all("=" in text for text in more):
         parser.parse_args()  # exits with what is wrong
@@ -195,20 +208,26 @@ def _overview(arguments: argparse.Namespace) -> None:
 def _racing(arguments: argparse.Namespace) -> None:
     from bigain.reporting.racing import racing
 
-    for name, text in racing(*_trials(arguments)).items():
+    for name, text in racing(*_analysis(arguments)).items():
         print(f"## {name}\n\n{text}")
 
 
 def _cascades(arguments: argparse.Namespace) -> None:
     from bigain.reporting.cascades import cascades
 
-    print(cascades(*_trials(arguments)))
+    print(cascades(*_analysis(arguments)))
 
 
-def _trials(arguments: argparse.Namespace) -> tuple[Path, list[str]]:
-    """Where runs of all trials are, and of which images."""
-    images = arguments.names or ["start=0", "limit=1000"]
-    return REPOSITORY / "results" / arguments.scale, images
+def _depth(arguments: argparse.Namespace) -> None:
+    from bigain.reporting.depth import depth
+
+    print(depth(*_analysis(arguments)))
+
+
+def _analysis(arguments: argparse.Namespace) -> tuple[Path, list[str]]:
+    """The folder of the scale, and the settings."""
+    _, default = ANALYSES[arguments.verb]
+    return REPOSITORY / "results" / arguments.scale, arguments.names or list(default)
 
 
 VERBS = {
@@ -220,6 +239,7 @@ VERBS = {
     "overview": _overview,
     "racing": _racing,
     "cascades": _cascades,
+    "depth": _depth,
 }
 
 

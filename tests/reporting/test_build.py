@@ -76,8 +76,12 @@ class Group:
     rows: list
 
 
+def compressed(name):
+    return None if name == "none" else {"compressor": {"class": name}}
+
+
 def make(root, name, right, ids=IDS):
-    identity = {"compression": None if name == "none" else {"compressor": name}, "dtype": "float32"}
+    identity = {"compression": compressed(name), "dtype": "float32"}
     run = Run.create(root, name, identity, {"model": {"name": "toy"}})
     rows = [
         {
@@ -157,7 +161,8 @@ def test_a_baseline_that_is_no_row_is_refused(tmp_path):
 
 def draw(root, name, evaluations=20, scores=None, ids=IDS):
     """A run of generated images."""
-    run = Run.create(root, f"generate-{name}", {"generate": name}, {})
+    identity = {"generate": name, "compression": compressed(name)}
+    run = Run.create(root, f"generate-{name}", identity, {})
     write_sheet(run.path / "sheet.png", [np.full((8, 8, 1), int(i), np.uint8) for i in ids])
     run.append(
         [
@@ -260,6 +265,18 @@ def test_tasks_of_other_cost_are_not_one_row(tmp_path):
     with pytest.raises(BiGainError, match=r"disagree about gflops: 3\.0 and 2\.0"):
         rows = [Row("none", run.path, images.path)]
         build(Experiment(rows, tasks=("classify", "generate")), tmp_path / "out")
+
+
+def test_an_anchored_row_has_the_flops_of_the_task_that_takes_more(tmp_path):
+    """Each task has anchors of its own."""
+    whole, run = make(tmp_path, "none", 15), make(tmp_path, "Anchored", 12)
+    images = draw(tmp_path, "Anchored")
+    run.record("cost", {"gflops": 3.0, "gflops_matching": 0.25, "peak_memory_mib": None})
+    none = Row("none", whole.path, tmp_path / "not-run")
+    rows = [none, Row("Anchored", run.path, images.path)]
+    build(Experiment(rows, tasks=("classify", "generate")), tmp_path / "out")
+    line = read(tmp_path / "out")["Anchored method"]
+    assert (line["gflops"], line["gflops_matching"]) == ("3.0", "0.25")
 
 
 class Groups(Experiment):
