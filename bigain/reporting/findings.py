@@ -321,6 +321,9 @@ GATING = [("lgtm", "tome_first"), ("lgtm", "tome")]
 CELLS = [("lgtm_official", "tome_first"), ("lgtm", "lgtm_official")]
 HIGHEST = [("lgtm_highest", "lgtm"), ("lgtm_highest", "tome_first"), ("lgtm_highest", "tome")]
 CHANCE = [("tome", "tome_unpaired"), ("tome", "tome_first")]
+# anchored ToMe against the published methods that cost at least as much
+BUDGETS = {"0.45": "0.3", "0.7": "0.5", "0.92": "0.7"}
+OURS = [(f"anchored@{a}", f"{m}@{r}") for a, r in BUDGETS.items() for m in ("tome", "lgtm")]
 
 
 def _compared(kinds: Sequence[tuple[str, str]]) -> Callable[[Groups], Iterator[Line]]:
@@ -352,6 +355,8 @@ TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Groups], Iterator[Line]]]
         _each(_together),
     ),
     "breaking": (["figure2"], [MODEL, "Method", "Accuracy kept", "FID, times"], _each(_breaking)),
+    "anchored": (["figure2"], PAIRED, _each(partial(_against, OURS))),
+    "anchored-fid": (["figure2"], FIDS, _each(partial(_fids, OURS))),
     "retention": (
         ["figure2", "retention"],
         [MODEL, "Of", "Methods", "Low bands", "High bands", "All bands"],
