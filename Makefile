@@ -62,7 +62,7 @@ joint: ## compute accuracy and FID of every method at every strength: results/mi
 	$(MAKE) figure2 SCALE=mini
 	$(MAKE) overview
 
-texture benchmark findings: $(TEXTURED)
+budgets texture benchmark findings: $(TEXTURED)
 
 $(TEXTURED): | $(STAMP)
 	$(PY) scripts/prepare_fashion_textured.py
@@ -76,7 +76,7 @@ tables: $(filter table%,$(HERE)) ## make every table at SCALE=paper or mini; a s
 figures: $(filter figure%,$(HERE)) ## make every figure at SCALE=paper or mini; a single one: make figure2
 
 findings: $(STAMP) ## make the tables of docs/findings.md, with the runs that they need
-	for name in figure2 destinations table14 texture table8 table15 table16 retention; do \
+	for name in figure2 budgets destinations table14 texture table8 table15 table16 retention; do \
 		$(PY) run.py -m experiment=$$name scale=mini $(ARGS) || exit 1; done
 	$(PY) -m bigain.reporting findings
 

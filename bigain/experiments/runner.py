@@ -105,14 +105,14 @@ def execute(
 
 def _search(settings: Settings, finished: Finished | None) -> None:
     """Do a task that runs jobs of its own."""
-    from bigain.experiments.tuning import tune  # only now, as it runs them by `execute`
+    from bigain.experiments.tuning import Tuning  # only now, as it runs them by `execute`
 
     if _sweep():
         raise BiGainError(
             f"task={settings.task.name} runs its candidates one after another, each chosen by the "
             "results of those before; remove -m"
         )
-    tune(settings, HydraConfig.get().overrides.task, finished)
+    Tuning(settings, HydraConfig.get().overrides.task, finished).run()
 
 
 def _record_unlabelled(job: Job, run: Run) -> None:

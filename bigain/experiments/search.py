@@ -2,7 +2,7 @@
 
 Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization". Everything that decides is
 seeded and sequential, so the same search over the same losses asks for the same points again, and
-one with more ``points`` begins with those of one with fewer.
+one with more ``points`` asks for those of one with fewer among them.
 """
 
 import random

@@ -7,10 +7,11 @@ the same candidates again and finds those that are finished.
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -30,15 +31,14 @@ from bigain.profiling.flops import Flops
 from bigain.store.identity import fingerprint
 from bigain.tasks import TASKS
 from bigain.tasks.columns import Results, Row
-from bigain.tasks.tune import Tune
+from bigain.tasks.tune import COMPRESSION, Tune
 from bigain.utils import files
 from bigain.utils.setting_types import shown
 from bigain.utils.tables import one_line
 
 MOST = 1_000  # combinations, as the FLOPs of each are counted
 FOLDER = "tuned"  # below the results, and the group that its files are options of
-COMPRESSION = ("blocks", "sites", "decide_on", "plans")  # what a config holds beside the compressor
-AGAIN = "It was chosen on these images and looks too good on them: report it on others, as by"
+CAUTION = "Chosen on these images, it looks better on them than it is; report it on others:"
 PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_][\w.@+-]*", re.I)
 
 
@@ -143,16 +143,16 @@ class Tuning:
                 f"task.space has {count:,} combinations, and at most {MOST:,} are tried for their "
                 "FLOPs; shorten its lists"
             )
-        self.base = [o for o in self.given if not re.match(r"[+~]*task(\.|=|$)", o)]
+        self.base = _without(self.given, "task")
         if not set(first).isdisjoint(space):
-            self.base = _without_compressor(self.base)
+            self.base = _without(self.base, "compressor")
         self._counted: dict[Any, Flops | None] = {}
 
     def candidate(self, point: Point) -> Candidate:
         places = list(zip(self.axes, point, strict=True))
         own = [override for axis, place in places for override in axis.overrides(place)]
         entries = {
-            task: _entry(task, [*self.base, *_overrides(settings), *own])
+            task: _entry(task, self.base, [*_overrides(settings), *own])
             for task, settings in self.task.jobs.items()
         }
         return Candidate(" ".join(axis.title(place) for axis, place in places), entries)
@@ -160,12 +160,12 @@ class Tuning:
     @cached_property
     def uncompressed(self) -> Candidate:
         """What all candidates are compared with."""
-        base = _without_compressor(self.base)
+        base = _without(self.base, "compressor")
         entries = {}
         for task, settings in self.task.jobs.items():
             left_out = {f"task.{name}" for name in TASKS[task].compressed_only}
             kept = {key: value for key, value in settings.items() if key not in left_out}
-            entries[task] = _entry(task, [*base, *_overrides(kept), "compressor=none"])
+            entries[task] = _entry(task, base, [*_overrides(kept), "compressor=none"])
         return Candidate("uncompressed", entries)
 
     def run(self) -> None:
@@ -177,11 +177,11 @@ class Tuning:
         self._check_scored()
         usable = self._usable()
         baseline = self._results(self.uncompressed)
+        most = min(self.task.candidates, len(set(usable.values())))
         tried: dict[Point, Row] = {}
 
         def loss(point: Point) -> float:
             candidate = self.candidate(point)
-            most = min(self.task.candidates, len(set(usable.values())))
             print(f"\ncandidate {len(tried) + 1} of {most}: {candidate.title}", flush=True)
             tried[point] = self._row(candidate, self._results(candidate), baseline)
             return float(tried[point]["loss"])
@@ -195,8 +195,10 @@ class Tuning:
         reference = self._row(self.uncompressed, baseline, baseline)
         table, legend = self.task.summary(pd.DataFrame(rows), pd.DataFrame([reference]))
         print(f"\n{table}\n\n{legend}\n")
-        for line in self._kept(self.candidate(order[0]), rows, usable):
-            print(line)
+        best, path = self.candidate(order[0]), self._path(usable.values())
+        by_config, by_hand = self._commands(best, path)
+        self._write(path, best, rows, by_config)
+        print(f"best: {best.title}\n{CAUTION}\n  {by_config}\n  {by_hand}\n{path}")
 
     def _check_scored(self) -> None:
         """Refuse generation without FID before anything is run."""
@@ -217,6 +219,7 @@ class Tuning:
         whole = {task: self._flops(e.job) for task, e in self.uncompressed.entries.items()}
         points = list(product(*(range(len(axis.values)) for axis in self.axes)))
         shares: dict[Point, float] = {}
+        usable: dict[Point, str] = {}
         problems: list[str] = []
         for point in points:
             candidate = self.candidate(point)
@@ -227,9 +230,11 @@ class Tuning:
                 )
             except BiGainError as error:
                 problems.append(f"{candidate.title}: {error}")
+                continue
+            if shares[point] <= self.task.budget:
+                usable[point] = candidate.name
         if not shares:
             raise BiGainError(f"no candidate can be run: {problems[0]}")
-        usable = {p: self.candidate(p).name for p, s in shares.items() if s <= self.task.budget}
         gflops = max(flops.total for flops in whole.values()) / 1e9
         if not usable:
             cheapest = min(shares, key=lambda point: shares[point])
@@ -256,7 +261,8 @@ class Tuning:
         compressor = job.setup.compressor
         cascade = job.task.uncompressed_share(len(job.dataset.classes)) > 0
         mixed = cascade or (compressor is not None and compressor.anchor_every is not None)
-        key = (repr(compressor), str(job.blocks), job.setup.sites, job.task.name if mixed else "")
+        own = job.task.name if mixed else ""
+        key = (str(job.skeleton.config), repr(compressor), *job.blocks, job.setup.sites, own)
         if key not in self._counted:
             self._counted[key] = job.flops
         if (found := self._counted[key]) is None:
@@ -289,54 +295,51 @@ class Tuning:
         gflops = [self._flops(entry.job).total / 1e9 for entry in candidate.entries.values()]
         return {**row, "gflops": max(gflops), "loss": self.task.loss(row)}
 
-    def _kept(
-        self, best: Candidate, rows: Sequence[Row], usable: Mapping[Point, str]
-    ) -> Iterator[str]:
-        """Write the config of the best candidate, and say how to use it.
+    def _path(self, runs: Iterable[str]) -> Path:
+        """The config's file, which is the same for all searches that ask the same question.
 
         Args:
-            rows: of all candidates, that of the best first.
+            runs: what names the results of each candidate within the budget.
         """
         about = {
-            "runs": sorted(set(usable.values())),
+            "runs": sorted(set(runs)),
             "budget": self.task.budget,
             "points_per_fid": self.task.points_per_fid,
             "jobs": {task: dict(given) for task, given in self.task.jobs.items()},
         }
         name = f"{self.setup.names['model']}-{fingerprint(about)[:8]}"
-        path = self.setup.results / FOLDER / f"{name}.yaml"
-        first, entry = next(iter(best.entries.items()))
-        base = [o for o in self.base if not _compresses(o)]
-        own = [o for o in entry.overrides if _compresses(o)]
-        chosen = ["--config-dir", str(self.setup.results), f"+{FOLDER}={name}"]
-        by_file, by_hand = (
-            portable(f"python run.py {shlex.join([*how, *base, f'task={first}'])}")
-            for how in (chosen, own)
-        )
-        found = portable(f"python run.py {shlex.join(self.given)}")
+        return self.setup.results / FOLDER / f"{name}.yaml"
+
+    def _commands(self, best: Candidate, path: Path) -> list[str]:
+        """Commands that run the best candidate on other images: by its config, and by hand."""
+        task, entry = next(iter(best.entries.items()))
+        kept = _without(entry.overrides, "compressor", *COMPRESSION)
+        own = [override for override in entry.overrides if override not in kept]
+        by_config = ["--config-dir", str(self.setup.results), f"+{FOLDER}={path.stem}"]
+        base = _without(self.base, "compressor", *COMPRESSION)
+        rest = [*base, f"task={task}", *_other_images(entry.job)]
+        return [portable(f"python run.py {shlex.join([*how, *rest])}") for how in (by_config, own)]
+
+    def _write(self, path: Path, best: Candidate, rows: Sequence[Row], by_config: str) -> None:
+        """Write the config of the best candidate.
+
+        Args:
+            rows: of all candidates, that of the best first.
+            by_config: a command that uses the config.
+        """
         words = {"n": "classified", "generated": "generated"}
         images = [f"{rows[0][key]} {word}" for key, word in words.items() if key in rows[0]]
         head = [
-            "# @package _global_",
-            f"# Of {len(rows)} candidates, {best.title} lost least: {rows[0]['loss']:.2f} points "
-            f"on {' and '.join(images)} images, by",
-            f"#   {found}",
-            f"# {AGAIN}",
-            f"#   {by_file}",
+            "@package _global_",
+            f"Of {len(rows)} candidates, {best.title} lost least: {rows[0]['loss']:.2f} points on "
+            f"{' and '.join(images)} images. Found by:",
+            portable(f"python run.py {shlex.join(self.given)}"),
+            CAUTION,
+            by_config,
         ]
         body = yaml.safe_dump(_config(best), sort_keys=False, allow_unicode=True)
         files.make_folder(path.parent)
-        files.write_text(path, "\n".join([*map(one_line, head), body]))
-        yield f"best: {best.title}"
-        yield AGAIN
-        yield f"  {by_file}"
-        yield f"  {by_hand}"
-        yield str(path)
-
-
-def tune(settings: Settings, given: Sequence[str], finished: Finished | None = None) -> None:
-    """Find the candidate of least loss within the budget; see `Tuning`."""
-    Tuning(settings, given, finished).run()
+        files.write_text(path, "".join([*(f"# {one_line(line)}\n" for line in head), body]))
 
 
 def _config(candidate: Candidate) -> dict[str, Any]:
@@ -359,23 +362,29 @@ def _config(candidate: Candidate) -> dict[str, Any]:
     return found  # a merge cannot remove what the option has and this compressor has not
 
 
-def _entry(task: str, overrides: Sequence[str]) -> Entry:
-    """A job, in which the last override of a key wins."""
-    every = {_key(override): override for override in overrides}
-    return Entry([f"task={task}", *every.values()])
+def _other_images(job: Job) -> list[str]:
+    """Overrides that leave out the images of a job; none if it takes all that there are."""
+    setup = job.setup
+    if job.task.draws:
+        return [f"seed={setup.seed + 1}"]
+    if setup.start:
+        return [f"limit={setup.start}"]
+    return [] if setup.limit is None else [f"start={setup.limit}"]
+
+
+def _entry(task: str, base: Sequence[str], own: Sequence[str]) -> Entry:
+    """A job, in which each of ``own`` stands in place of what comes before it for the same key."""
+    last = {_key(override): override for override in own}
+    return Entry([f"task={task}", *(o for o in base if _key(o) not in last), *last.values()])
 
 
 def _overrides(settings: Mapping[str, Any]) -> list[str]:
     return [f"{key}={override_text(value)}" for key, value in settings.items()]
 
 
-def _without_compressor(overrides: Sequence[str]) -> list[str]:
-    return [o for o in overrides if not re.match(r"[+~]*compressor(\.|=|$)", o)]
-
-
-def _compresses(override: str) -> bool:
-    """Whether an override is of the compressor, or of how it is put on the model."""
-    return not _without_compressor([override]) or _key(override) in COMPRESSION
+def _without(overrides: Sequence[str], *keys: str) -> list[str]:
+    """Those that change none of these keys, nor any below them."""
+    return [o for o in overrides if _key(o).lstrip("+~").split(".")[0] not in keys]
 
 
 def _key(override: str) -> str:

@@ -1,4 +1,4 @@
-"""Do the errors of compressed blocks add up or cancel? Depth diversity, in docs/findings.md.
+"""Do the errors of compressed blocks add up or cancel?
 
 A classifier compares the denoising errors of classes. Compressing a block shifts the difference
 between two classes' errors, and the shifts of blocks that err in the same way add up, while those
@@ -21,6 +21,7 @@ from bigain.backbones import Backbone
 from bigain.compression import Attachment
 from bigain.compression.handle import attached
 from bigain.compression.sharing import Sharing
+from bigain.errors import BiGainError
 from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
@@ -38,6 +39,15 @@ METHODS = (
 )
 TIMESTEPS = (125, 525, 925)
 RESAMPLES = 1000
+LEGEND = (
+    "A block's shift is the change in the difference between two classes' errors when that block "
+    "alone is compressed. The correlation is the mean over pairs of blocks of the product of their "
+    "shifts, each divided by its root mean square; a shift common to all images counts too. What "
+    "is added is a mean squared shift, as a share of the variance of the difference without "
+    "compression. All over sum is what all blocks add together over the sum of what each adds "
+    "alone: 1 if they err independently, and the number of blocks if they err alike. Brackets are "
+    "95% bootstrap intervals over images."
+)
 
 
 class Shifts(NamedTuple):
@@ -56,7 +66,7 @@ class Shifts(NamedTuple):
 
 @contextmanager
 def compressing(attachment: Attachment, chosen: set[int]) -> Iterator[None]:
-    """Inside the ``with`` block, only the blocks at these positions are compressed."""
+    """Inside the ``with`` block, only the self-attention at these positions is compressed."""
     inputs: dict[int, tuple[tuple, dict]] = {}
 
     def before(number: int, module: Any, args: tuple, kwargs: dict) -> None:
@@ -85,7 +95,15 @@ def measure(job: Job, backbone: Backbone, timesteps: Sequence[int] = TIMESTEPS) 
     """The shifts between each image's first label and the class after it.
 
     Both classes have the same noise and random draws as in classification.
+
+    Raises:
+        BiGainError: if other sites than self-attention are compressed.
     """
+    if job.setup.sites != ("self_attention",):
+        raise BiGainError(
+            "this analysis switches self-attention alone on and off, got "
+            f"sites=[{','.join(job.setup.sites)}]; remove it"
+        )
     setup, condition = job.setup, backbone.condition(job.dataset)
     where: dict[str, Any] = {"blocks": job.blocks, "sites": setup.sites, "seed": setup.seed}
     found: list[Tensor] = []
@@ -152,7 +170,10 @@ def added(shifts: Shifts) -> tuple[float, float, float]:
 
 
 def correlation(shifts: Shifts) -> float:
-    """Between the shifts of two blocks over images, averaged over timesteps and pairs of blocks."""
+    """Between the shifts of two blocks over images, averaged over timesteps and pairs of blocks.
+
+    Shifts are not centred, because the part that all images share adds up as well.
+    """
     alone = shifts.alone / np.sqrt((shifts.alone**2).mean(0))
     matrices = np.einsum("itl,itm->tlm", alone, alone) / len(alone)
     blocks = alone.shape[2]
@@ -192,6 +213,7 @@ def depth(out: Path, overrides: Sequence[str]) -> str:
             texts = [interval(value, spec) for value, spec in zip(values, specs, strict=True)]
             lines.append([name, chosen.title, *texts])
     text = f"# Errors over depth\n\nOn the images {' '.join(overrides)}.\n\n{markdown(lines)}\n"
+    text += f"\n{LEGEND}\n"
     files.make_folder(out)
     files.write_text(out / "depth.md", text)
     return text

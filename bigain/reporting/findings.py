@@ -117,6 +117,26 @@ def _against(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[Line]:
             yield [a.title, b.title, _top1(a), _top1(b), _difference(test), counts, p_value(test.p)]
 
 
+def _pooled(pairs: Sequence[tuple[str, str]], groups: Groups) -> Iterator[Line]:
+    """`_against` in every group, and on all images of a data set where several groups have some."""
+    sets: dict[str, list[Rows]] = {}
+    for title, rows in groups.items():
+        yield from ([title, *line] for line in _against(pairs, rows))
+        sets.setdefault(", ".join(title.split(", ")[:2]), []).append(rows)
+    for title, those in sets.items():
+        for pair in pairs:
+            rows = [row for each in those for row in _present([pair], each)]
+            both = [(a, b) for a, b in rows if a.frame is not None and b.frame is not None]
+            if len(both) < 2:
+                continue
+            ours, theirs = map(np.concatenate, zip(*(_hits(a, b) for a, b in both), strict=True))
+            test = paired(ours, theirs)
+            (a, b), counts = both[0], f"{test.wins}/{test.losses}"
+            shares = [f"{100 * top1(side).value:.1f}" for side in (ours, theirs)]
+            where = f"{title}, all {len(ours):,} images"
+            yield [where, a.title, b.title, *shares, _difference(test), counts, p_value(test.p)]
+
+
 def _present(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[tuple[Row, Row]]:
     """The pairs of which both rows are there."""
     yield from ((rows[a], rows[b]) for a, b in pairs if a in rows and b in rows)
@@ -321,6 +341,9 @@ GATING = [("lgtm", "tome_first"), ("lgtm", "tome")]
 CELLS = [("lgtm_official", "tome_first"), ("lgtm", "lgtm_official")]
 HIGHEST = [("lgtm_highest", "lgtm"), ("lgtm_highest", "tome_first"), ("lgtm_highest", "tome")]
 CHANCE = [("tome", "tome_unpaired"), ("tome", "tome_first")]
+# anchored ToMe against the published methods that cost at least as much
+BUDGETS = {"0.45": "0.3", "0.7": "0.5", "0.92": "0.7"}
+OURS = [(f"anchored@{a}", f"{m}@{r}") for a, r in BUDGETS.items() for m in ("tome", "lgtm")]
 
 
 def _compared(kinds: Sequence[tuple[str, str]]) -> Callable[[Groups], Iterator[Line]]:
@@ -352,6 +375,8 @@ TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Groups], Iterator[Line]]]
         _each(_together),
     ),
     "breaking": (["figure2"], [MODEL, "Method", "Accuracy kept", "FID, times"], _each(_breaking)),
+    "anchored": (["figure2", "budgets"], PAIRED, partial(_pooled, OURS)),
+    "anchored-fid": (["figure2"], FIDS, _each(partial(_fids, OURS))),
     "retention": (
         ["figure2", "retention"],
         [MODEL, "Of", "Methods", "Low bands", "High bands", "All bands"],

@@ -1,6 +1,6 @@
 """The settings of a compressor that lose least within a budget of FLOPs.
 
-What is tried, and how it is judged. The candidates are run as ordinary jobs by
+This module says what is tried and how it is judged; the candidates are run as ordinary jobs by
 `bigain.experiments.tuning`.
 """
 
@@ -16,12 +16,13 @@ from bigain.tasks.columns import Column, Row, ranged, valued
 from bigain.utils.setting_types import shown
 from bigain.utils.tables import DASH, markdown
 
+COMPRESSION = ("blocks", "sites", "decide_on", "plans")  # how a compressor is put on a model
 # keys of the configuration that a candidate may set, beside those that begin with "compressor."
-KEYS = ("method", "compressor", "blocks", "sites", "decide_on", "plans")
+KEYS = ("method", "compressor", *COMPRESSION)
 LEGEND = (
-    "GFLOPs are those of one evaluation, matching included; where the two jobs differ, of the one "
-    "that takes more. Brackets are 95% intervals. The loss is the number of points of accuracy "
-    "lost{rate}, against the uncompressed model on the same images."
+    "GFLOPs are those of one evaluation, matching included; where a candidate's jobs differ, those "
+    "of the one that takes more. Brackets are 95% intervals. The loss is the number of points of "
+    "accuracy lost{rate}, against the uncompressed model on the same images."
 )
 
 

@@ -16,7 +16,7 @@ from bigain.experiments.configuration import settings_of, shard
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.experiments.schema import explain
-from bigain.experiments.tuning import Tuning, override_text, tune
+from bigain.experiments.tuning import Tuning, override_text
 from bigain.store.runs import Run
 from tests.runs import finish
 
@@ -39,7 +39,7 @@ def tuned(capsys):
     """Runs a search; gives the lines of its table and the path of its config."""
 
     def run(given: list[str]) -> tuple[list[str], Path]:
-        tune(settings_of(composed(given)), given)
+        Tuning(settings_of(composed(given)), given).run()
         lines = capsys.readouterr().out.splitlines()
         return [line for line in lines if line[:1] == "|"], Path(lines[-1])
 
@@ -128,7 +128,8 @@ def test_a_seeded_search_over_more_than_it_runs(given, tuned, tmp_path):
 
 def test_what_does_not_fit_is_refused_before_anything_is_run(given, tmp_path):
     with pytest.raises(BiGainError) as refused:
-        tune(settings_of(composed([*given, "task.budget=0.5"])), [*given, "task.budget=0.5"])
+        chosen = [*given, "task.budget=0.5"]
+        Tuning(settings_of(composed(chosen)), chosen).run()
     assert "none of 4 candidates fits task.budget=0.5: the cheapest" in str(refused.value)
     assert "blocks=all compressor.ratio=0.7, takes 0.571 of" in str(refused.value)
     assert not runs(tmp_path)
@@ -183,7 +184,7 @@ def test_what_is_refused_names_what_is_accepted(given, changed, message, tmp_pat
     chosen = [*given[:-1], *([] if "space" in changed[-1] else [RATIOS]), *changed]
     with pytest.raises(Exception) as refused:
         cfg = composed(chosen)
-        tune(settings_of(cfg, shard(cfg)), chosen)
+        Tuning(settings_of(cfg, shard(cfg)), chosen).run()
     said = explain(refused.value)
     assert message in said and "\n" not in said
     assert not runs(tmp_path)
@@ -192,8 +193,40 @@ def test_what_is_refused_names_what_is_accepted(given, changed, message, tmp_pat
 def test_too_few_images_for_fid_are_said_so(given, tmp_path):
     chosen = [*given, "task.generate={limit: 4, task.steps: 2}"]
     with pytest.raises(BiGainError, match=r"raise task\.generate\.limit"):
-        tune(settings_of(composed(chosen)), chosen)
+        Tuning(settings_of(composed(chosen)), chosen).run()
     assert all("none" in run.name for run in runs(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "others"),
+    [
+        ([], "limit=3"),
+        (["~task.classify.start"], "start=4"),
+        (["task.classify=null", "task.generate={seed: 1}"], "seed=2"),
+    ],
+)
+def test_the_commands_it_ends_with_leave_out_the_images_of_the_search(given, changed, others):
+    chosen = [*given, *changed]
+    search = Tuning(settings_of(composed(chosen)), chosen)
+    best = search.candidate((0, 0))
+    for command in search._commands(best, Path("NAME.yaml")):
+        assert shlex.split(command)[-1] == others
+
+
+def test_overrides_of_the_command_line_that_share_a_key_are_all_kept(given):
+    """A group's option, and a mapping of values for it."""
+    chosen = [*given, "dataset=folder", "dataset={root: data}", "compressor.ratio=0.1"]
+    overrides = Tuning(settings_of(composed(chosen)), chosen).candidate((0, 0)).entries["classify"]
+    cfg = composed(overrides.overrides)
+    assert (cfg.dataset.name, cfg.dataset.root, cfg.compressor.ratio) == ("folder", "data", 0.5)
+
+
+def test_flops_are_those_of_each_job_s_own_model(given, save_dit, tmp_path):
+    other = save_dit(tmp_path / "other", num_layers=3)
+    chosen = [*given, f"task.generate={{model.path: {other}}}"]
+    search = Tuning(settings_of(composed(chosen)), chosen)
+    classify, generate = (entry.job for entry in search.uncompressed.entries.values())
+    assert search._flops(classify).total < search._flops(generate).total
 
 
 def test_a_cascade_is_compared_with_the_uncompressed_stages(given):

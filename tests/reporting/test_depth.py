@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import bigain
+from bigain.errors import BiGainError
 from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
@@ -90,6 +91,12 @@ def test_draws_for_each_class_change_the_shifts_and_nothing_else(job, backbone):
     assert not np.array_equal(unpaired.together, shifts.together)
     again = measure(job, backbone, (525,))
     assert np.array_equal(again.together, shifts.together)
+
+
+def test_sites_that_cannot_be_switched_off_are_refused():
+    every = Job(settings_of(composed([*OVERRIDES, "sites=[self_attention,mlp]"])))
+    with pytest.raises(BiGainError, match="self-attention alone"):
+        measure(every, None)
 
 
 def test_the_page_names_every_method(tmp_path, monkeypatch):

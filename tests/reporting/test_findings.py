@@ -137,6 +137,16 @@ def test_methods_rank_alike_or_not():
     assert not_alike[3].startswith("−1.00 [")
 
 
+def test_sets_of_one_model_and_data_are_pooled():
+    a = {"anchored@0.7": row("ours", ALL), "tome@0.5": row("theirs", HALF)}
+    b = {"anchored@0.7": row("ours", HALF), "tome@0.5": row("theirs", HALF)}
+    groups = {"DiT, black": a, "DiT, black, second set": b, "DiT, grey": b}
+    *each, pooled = TABLES["anchored"][2](groups)
+    assert [line[0] for line in each] == list(groups)
+    assert pooled[:5] == ["DiT, black, all 16 images", "ours", "theirs", "75.0", "50.0"]
+    assert pooled[5].startswith("+25.0 [") and pooled[6] == "4/0"
+
+
 def test_every_table_reads_experiments_that_are_there():
     known = set(experiment_files.names("mini"))
     for names, header, _ in TABLES.values():
