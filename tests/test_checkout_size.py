@@ -25,7 +25,7 @@ def mebibytes(files: list[Path]) -> float:
 
 def test_the_checkout_is_small(tracked):
     assert len(tracked) <= 730  # a tuning task and a third reference model come to a full 700
-    assert mebibytes(tracked) <= 46
+    assert mebibytes(tracked) <= 52  # 46 before the third reference model
 
 
 def test_results_are_small(tracked):
