@@ -24,7 +24,7 @@ def mebibytes(files: list[Path]) -> float:
 
 
 def test_the_checkout_is_small(tracked):
-    assert len(tracked) <= 730  # a tuning task and a third reference model come to a full 700
+    assert len(tracked) <= 750  # a tuning task, a third reference model and two tables come to 735
     assert mebibytes(tracked) <= 52  # 46 before the third reference model
 
 
