@@ -141,7 +141,7 @@ def test_its_results_are_those_of_the_runs():
             "Method": row["method"],
             "Model": found["Model"],
             "GFLOPs": f"{row['gflops']:.3f}",
-            "Time": f"{row['time']:.2f}",
+            "Time": "–" if np.isnan(row["time"]) else f"{row['time']:.2f}",
             "Accuracy (%)": f"{row['acc1']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
             "FID": f"{row['fid']:.2f} [{row['fid_low']:.2f}, {row['fid_high']:.2f}]",
             "Verdict": found["Verdict"],
