@@ -125,8 +125,8 @@ def _pooled(pairs: Sequence[tuple[str, str]], groups: Groups) -> Iterator[Line]:
         sets.setdefault(", ".join(title.split(", ")[:2]), []).append(rows)
     for title, those in sets.items():
         for pair in pairs:
-            rows = [row for each in those for row in _present([pair], each)]
-            both = [(a, b) for a, b in rows if a.frame is not None and b.frame is not None]
+            found = [two for each in those for two in _present([pair], each)]
+            both = [(a, b) for a, b in found if a.frame is not None and b.frame is not None]
             if len(both) < 2:
                 continue
             ours, theirs = map(np.concatenate, zip(*(_hits(a, b) for a, b in both), strict=True))
