@@ -126,7 +126,7 @@ def test_an_experiment_file_chooses_the_methods(tmp_path, figures):
         collected.append(Collected(group, {}, Section(group.title, rows, [])))
     assert draw_overview(experiment, tmp_path / "new" / "a.png", collected)
     first, second, *_ = figures[0].axes
-    assert set(labels(first)) == {*NAMES, "Uncompressed"}
+    assert set(labels(first)) == {*NAMES, "Anchored ToMe", "Uncompressed"}
     assert second.get_title() == "U-Net, Fashion-MNIST"
     FIGURES["overview"](experiment, collected, tmp_path / "figure2")
     assert (tmp_path / "figure2-overview.png").read_bytes() == (
