@@ -218,10 +218,9 @@ def test_the_axis_is_the_methods_strength():
 
 
 def test_an_unknown_experiment_names_those_there_are():
+    known = "accepted: budgets, decisions, demo"
     for name in ("absent", "methods"):
-        with pytest.raises(
-            BiGainError, match=f"no experiment {name}; .*accepted: budgets, decisions, demo"
-        ):
+        with pytest.raises(BiGainError, match=f"no experiment {name}; .*{known}"):
             experiment_files.load(name)
 
 
