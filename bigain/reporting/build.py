@@ -179,7 +179,7 @@ def _row(row: ExperimentRow, found: Entries, baseline: str, benchmarks: Path) ->
         baseline_results = other.results if other else None
         part = TASKS[task].row(row.title, entry.results, baseline_results)
         if anchored:
-            line, part = _dearest(line, part)
+            line, part = _costlier(line, part)
         line = _merge(line, part)
     return add_published(line, row.published)
 
@@ -293,7 +293,7 @@ def _compressor(run: Run) -> str | None:
     return found
 
 
-def _dearest(row: Row, part: Row) -> tuple[Row, Row]:
+def _costlier(row: Row, part: Row) -> tuple[Row, Row]:
     """Both with the FLOPs of the one that takes more of them.
 
     Every task has anchors of its own: a class of each noisy image, or some of the sampling steps.

@@ -115,12 +115,11 @@ def measure(job: Job, backbone: Backbone, timesteps: Sequence[int] = TIMESTEPS) 
         sharing.conditions(condition)
         every = set(range(len(handle.blocks)))
         runs: list[set[int]] = [set(), *({number} for number in every), every]
-        for start in range(0, len(job.ids), setup.batch_size):
-            ids = job.ids[start : start + setup.batch_size]
+        for batch in _batches(job, backbone, timesteps):
             parts = []
             for chosen in runs:
                 with compressing(handle, chosen):
-                    parts.append(_differences(job, backbone, sharing, ids, timesteps))
+                    parts.append(_differences(backbone, sharing, batch))
             found.append(torch.stack(parts, -1))
     exact, *alone, together = torch.cat(found).unbind(-1)
     return Shifts(
@@ -130,26 +129,46 @@ def measure(job: Job, backbone: Backbone, timesteps: Sequence[int] = TIMESTEPS) 
     )
 
 
-def _differences(
-    job: Job, backbone: Backbone, sharing: Sharing, ids: Sequence[str], timesteps: Sequence[int]
-) -> Tensor:
-    """The error of the class after the label less that of the label, float64 [B, T]."""
+class Batch(NamedTuple):
+    """B images, each twice: with its first label, and then with the class after it.
+
+    Attributes:
+        latents: [2B, c, h, w].
+        classes, keys: int64 [2B].
+        noises: for each timestep the noise, [2B, c, h, w], and the timestep of each, [2B].
+    """
+
+    latents: Tensor
+    classes: Tensor
+    keys: Tensor
+    noises: Sequence[tuple[Tensor, Tensor]]
+
+
+def _batches(job: Job, backbone: Backbone, timesteps: Sequence[int]) -> Iterator[Batch]:
     place = {image_id: i for i, image_id in enumerate(job.dataset.ids())}
-    examples = [job.dataset[place[image_id]] for image_id in ids]
-    latents = backbone.encode(torch.stack([e.image for e in examples])).repeat(2, 1, 1, 1)
-    labels = torch.tensor([e.labels[0] for e in examples], device=latents.device)
-    classes = torch.cat([labels, (labels + 1) % len(job.dataset.classes)])
-    twice = [*ids, *ids]
-    keys = KeyedStream.of(job.setup.seed, "image", twice, latents.device).keys
-    noises = KeyedStream.of(job.setup.seed, "noise", twice, latents.device)
+    for start in range(0, len(job.ids), job.setup.batch_size):
+        ids = job.ids[start : start + job.setup.batch_size]
+        examples = [job.dataset[place[image_id]] for image_id in ids]
+        latents = backbone.encode(torch.stack([e.image for e in examples])).repeat(2, 1, 1, 1)
+        labels = torch.tensor([e.labels[0] for e in examples], device=latents.device)
+        classes = torch.cat([labels, (labels + 1) % len(job.dataset.classes)])
+        twice = [*ids, *ids]
+        keys = KeyedStream.of(job.setup.seed, "image", twice, latents.device).keys
+        stream = KeyedStream.of(job.setup.seed, "noise", twice, latents.device)
+        times = [backbone.schedule.timesteps([step] * len(twice)) for step in timesteps]
+        noises = [(stream.fork(t).normal(*latents.shape[1:]), t) for t in times]
+        yield Batch(latents, classes, keys, noises)
+
+
+def _differences(backbone: Backbone, sharing: Sharing, batch: Batch) -> Tensor:
+    """The error of the class after the label less that of the label, float64 [B, T]."""
     columns = []
-    for step in timesteps:
-        t = backbone.schedule.timesteps([step] * len(twice))
-        noise = noises.fork(t).normal(*latents.shape[1:])
+    for noise, t in batch.noises:
         errors = denoising_errors(
-            backbone, sharing, "l2", latents, noise, t, classes, None, keys
-        ).double()
-        columns.append(errors[len(ids) :] - errors[: len(ids)])
+            backbone, sharing, "l2", batch.latents, noise, t, batch.classes, None, batch.keys
+        )
+        label, other = errors.double().chunk(2)
+        columns.append(other - label)
     return torch.stack(columns, 1).cpu()
 
 

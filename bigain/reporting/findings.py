@@ -112,9 +112,14 @@ def _against(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[Line]:
     """Accuracy of the first of each pair against the second, on the same images."""
     for a, b in _present(pairs, rows):
         if a.frame is not None and b.frame is not None:
-            test = paired(*_hits(a, b))
-            counts = f"{test.wins}/{test.losses}"
-            yield [a.title, b.title, _top1(a), _top1(b), _difference(test), counts, p_value(test.p)]
+            yield [a.title, b.title, *_compare(*_hits(a, b))]
+
+
+def _compare(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Line:
+    """Both accuracies, their difference, wins and losses, and p."""
+    test = paired(ours, theirs)
+    shares = [f"{100 * top1(side).value:.1f}" for side in (ours, theirs)]
+    return [*shares, _difference(test), f"{test.wins}/{test.losses}", p_value(test.p)]
 
 
 def _pooled(pairs: Sequence[tuple[str, str]], groups: Groups) -> Iterator[Line]:
@@ -130,11 +135,8 @@ def _pooled(pairs: Sequence[tuple[str, str]], groups: Groups) -> Iterator[Line]:
             if len(both) < 2:
                 continue
             ours, theirs = map(np.concatenate, zip(*(_hits(a, b) for a, b in both), strict=True))
-            test = paired(ours, theirs)
-            (a, b), counts = both[0], f"{test.wins}/{test.losses}"
-            shares = [f"{100 * top1(side).value:.1f}" for side in (ours, theirs)]
-            where = f"{title}, all {len(ours):,} images"
-            yield [where, a.title, b.title, *shares, _difference(test), counts, p_value(test.p)]
+            (a, b), where = both[0], f"{title}, all {len(ours):,} images"
+            yield [where, a.title, b.title, *_compare(ours, theirs)]
 
 
 def _present(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[tuple[Row, Row]]:
@@ -341,7 +343,7 @@ GATING = [("lgtm", "tome_first"), ("lgtm", "tome")]
 CELLS = [("lgtm_official", "tome_first"), ("lgtm", "lgtm_official")]
 HIGHEST = [("lgtm_highest", "lgtm"), ("lgtm_highest", "tome_first"), ("lgtm_highest", "tome")]
 CHANCE = [("tome", "tome_unpaired"), ("tome", "tome_first")]
-# anchored ToMe against the published methods that cost at least as much
+# the ratios of anchored ToMe and of the published methods at equal FLOPs (docs/method.md)
 BUDGETS = {"0.45": "0.3", "0.7": "0.5", "0.92": "0.7"}
 OURS = [(f"anchored@{a}", f"{m}@{r}") for a, r in BUDGETS.items() for m in ("tome", "lgtm")]
 
