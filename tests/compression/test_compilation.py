@@ -20,13 +20,18 @@ def dynamo():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
-@pytest.mark.parametrize("compressor", ["none", "lgtm"])
-def test_a_compiled_run(compressor, overrides, run, tmp_path, dynamo, monkeypatch):
-    """The trials of neither stage fill a whole number of batches."""
+@pytest.mark.parametrize(
+    ("compressor", "strategy"), [("none", "staged"), ("lgtm", "staged"), ("lgtm", "race")]
+)
+def test_a_compiled_run(compressor, strategy, overrides, run, tmp_path, dynamo, monkeypatch):
+    """The trials of neither stage fill a whole number of batches, nor do those of a race."""
     chosen = [*overrides, f"compressor={compressor}", "batch_size=7", "device=cpu"]
+    if strategy == "race":
+        chosen = [o for o in chosen if not o.startswith("task.keep")] + ["task.strategy=race"]
     plain = run([*chosen, f"results={tmp_path}/plain"])
     dynamo.utils.counters.clear()
-    monkeypatch.setattr(compilation, "SHAPES", 2)  # one a stage
+    # one a stage, and one for a whole race
+    monkeypatch.setattr(compilation, "SHAPES", 2 if strategy == "staged" else 1)
     compiled = run([*chosen, "compile=default"])
     assert dynamo.utils.counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
     assert plain.path.name == compiled.path.name
