@@ -1,4 +1,4 @@
-"""Keys and values with only low or only high frequencies (arXiv 2603.12240, Table 12)."""
+"""Keys and values with only low or only high frequencies, for analysis; not in the paper."""
 
 from dataclasses import dataclass
 from functools import partial

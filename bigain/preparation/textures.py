@@ -18,7 +18,7 @@ from bigain.preparation.texture_kinds import KINDS, WAVES
 from bigain.utils.randomness import KeyedStream
 
 # Cycles per pixel. A token of both reference models is two pixels wide, so the band lies between a
-# quarter of a cycle per token, where experiments/table12.yaml separates low from high frequencies,
+# quarter of a cycle per token, where experiments/spectrum.yaml separates low from high frequencies,
 # and half a cycle, the highest frequency that tokens can represent.
 BAND = (1 / 8, 1 / 4)
 # A garment is opaque where it is brighter than the second of these levels (of 255), and transparent

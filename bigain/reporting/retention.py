@@ -101,6 +101,7 @@ def draw_retention(
     for block, axes in enumerate(panels.flat):
         if block >= len(places):
             axes.remove()
+            panels.flat[block - columns].tick_params(labelbottom=True)  # now the lowest
             continue
         drawn = _draw(axes, np.stack([means[label, block] for label in lines]), value)
         axes.set_title(block_title(first, block).capitalize(), fontsize=LETTERS + 1)

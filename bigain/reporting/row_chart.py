@@ -39,11 +39,10 @@ def row_chart(
     """
     said, drawn = [], {}
     for key, label in costs.items():
-        found = {
-            _text(key, row[key]) for row in rows if row is not baseline and row[key] is not None
-        }
+        others = [row[key] for row in rows if row is not baseline]
+        found = {_text(key, value) for value in others if value is not None}
         own = None if baseline.get(key) is None else _text(key, baseline[key])
-        if len(found) > 1 or (len(found) == 1 and len(rows) < 3):
+        if len(found) > 1 or (len(found) == 1 and (len(rows) < 3 or None in others)):
             drawn[key] = label
         elif found:
             same = f"{label}: {found.pop()} in every row"

@@ -110,4 +110,4 @@ def plain(axes: Axes, grid: str = "y") -> None:
 
 def wrapped(text: str, width: float, size: float = HEADING) -> str:
     """A text of ``size`` points, broken into lines that fit a figure of ``width`` inches."""
-    return fill(text, int(72 * width / (0.6 * size)))
+    return fill(text, int(72 * width / (0.6 * size)), break_on_hyphens=False)

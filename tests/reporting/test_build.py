@@ -356,6 +356,16 @@ def test_a_cost_that_all_rows_share_is_said_and_not_drawn(tmp_path, figures):
     assert said == "GFLOPs per evaluation: 1.00 in every row but 2.00 in none."
 
 
+def test_a_cost_that_is_not_known_of_every_row_is_drawn(tmp_path, figures):
+    rows = [
+        {"method": m, "acc1": 80, "low": 79, "high": 81, "gflops": g, "seconds": None}
+        for m, g in (("none", 2.0), ("a", 1.0), ("b", None))
+    ]
+    tradeoff(rows, ["none", "A", "B"], panels_of([PANEL]), tmp_path / "a", "Toy", "none")
+    (figure,) = figures
+    assert len(figure.axes) == 2 and not figure.get_supxlabel()
+
+
 def test_values_against_a_setting(tmp_path, figures):
     rows = [Row("none", make(tmp_path, "none", 15).path)]
     for x, right in ((0.0, 12), (1.5, 9)):

@@ -88,6 +88,9 @@ def test_panels_fill_their_grid(traced, figures, tmp_path, blocks, grid):
     assert len(shown) == blocks
     spec = shown[0].get_subplotspec().get_gridspec()
     assert (spec.nrows, spec.ncols) == grid
+    for axes in shown[-grid[1] :]:  # the lowest of each column
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["mean", "1/4", "1/2"]
+        assert axes.xaxis.get_tick_params()["labelbottom"]
     assert (tmp_path / "a-power.png").exists()
 
 
