@@ -37,8 +37,8 @@ def compress(
             it. Tokens of a text are never compressed. A pipeline's scheduler says how many
             timesteps there are, for schedules over time such as IE-KVD's.
         compressor: what to do with the tokens, such as LGTM(0.5); or the name of a compressor
-            ("abm", "frequency", "iekvd", "kv_select", "lgtm", "sito", "todo" or "tome"), with its
-            settings as further arguments.
+            ("abm", "frequency", "iekvd", "kv_merge", "kv_select", "lgtm", "sito", "todo" or
+            "tome"), with its settings as further arguments.
         blocks: "default", "all", or a list. For a U-Net the list holds downsampling factors (1, 2,
             4, 8), and the default is the smallest that has transformer blocks. For a transformer it
             holds block indices, and the default is the ten of 28 that the paper compresses, scaled
@@ -71,8 +71,8 @@ def compress(
         >>> handle.remove()
     """
     chosen = compressor_of(compressor, settings)
-    where: dict[str, Any] = {"blocks": blocks, "sites": sites, "seed": seed}
-    attachment = Attachment(model, chosen, decide_on=decide_on, **where)
+    where = {"blocks": blocks, "sites": sites, "seed": seed, "decide_on": decide_on}
+    attachment = Attachment(model, chosen, **where)
     attachment.attach()
     attachment.warn_if_idle()
     return attachment
