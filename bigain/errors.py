@@ -32,6 +32,16 @@ class NotInstalledError(BiGainError, ImportError):
         )
 
 
+def one_line(error: object) -> str:
+    """An error's message, or another text, without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def reason_of(error: BaseException) -> str:
+    """The beginning of an error's message in one line; the name of its class if it has none."""
+    return one_line(error)[:200] or type(error).__name__
+
+
 def some(names: Sequence[str], most: int = 10) -> str:
     """The first names, and a mark if there are more."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of t
 import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
 
 # isort: split
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.utils.paths import given_path
 
 SIZES = {"train": 60000, "test": 10000}
@@ -41,7 +41,7 @@ def prepare(root: Path) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             torchvision.datasets.FashionMNIST(root, download=True)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         names = ", ".join(name for name, _ in published)
         raise BiGainError(
             f"download failed ({reason}); get {names} from {SOURCE} by hand, "

@@ -143,7 +143,7 @@ def results(root: Path) -> list[Any]:
     for run in runs(root / "runs"):
         rows = run.rows().drop(columns=["seconds"]).to_dict("list")
         records = {name: run.read_record(name) for name in run.records("scores-")}
-        sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
+        sessions = run.sessions()
         assert sessions and all("device" in session for session in sessions)
         drawn = digests(run.path, "images/*.png", "sheet.png")
         found.append((run.fingerprint, str(rows), records, drawn, run.bundled))

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bigain.errors import BiGainError, shell
+from bigain.errors import BiGainError, one_line, shell
 from bigain.experiments.experiment_files import Entry
-from bigain.experiments.schema import one_line
 from bigain.reporting import tables
 from bigain.reporting.status import look
 from bigain.store.bundles import Bundles

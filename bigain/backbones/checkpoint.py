@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 import torch
 
 from bigain.backbones.architectures import ARCHITECTURES
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, reason_of
 from bigain.utils import hub, model_folders
 from bigain.utils.setting_types import annotations, check_types, shown
 
@@ -132,7 +132,7 @@ class Checkpoint:
                 folder, use_safetensors=safe, output_loading_info=True, **options
             )
         except Exception as error:  # damaged files raise many kinds of errors
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = reason_of(error)
             raise BiGainError(f"{folder} cannot be loaded ({reason}); {self.mend}") from error
         # older text encoders list their positions among the weights
         unexpected = [k for k in found["unexpected_keys"] if not k.endswith("position_ids")]
@@ -149,7 +149,7 @@ class Checkpoint:
         try:
             return _skeleton(kind, json.dumps(config))
         except Exception as error:  # damaged configs raise many kinds of errors
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = reason_of(error)
             raise BiGainError(
                 f"{self.path}: {name}/config.json does not fit {kind.__name__} ({reason}); "
                 f"{self.mend}"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.backbones.scheduler_config import FILE, timesteps
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, reason_of
 from bigain.utils.setting_types import check_types, shown
 
 SAMPLER = "flow_euler"
@@ -171,7 +171,7 @@ def _scheduler(config: Mapping[str, Any], where: str, mend: str) -> FlowEuler:
     try:
         found: FlowEuler = FlowEuler.from_config(dict(config))
     except Exception as error:  # damaged configs raise many kinds of errors
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error)
         raise BiGainError(f"{where} cannot be used ({reason}); {mend}") from error
     return found
 

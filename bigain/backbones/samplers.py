@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bigain.backbones.flow_matching import SAMPLER, build_flow_sampler, is_flow
 from bigain.backbones.scheduler_config import FILE, check_alphas, check_settings, timesteps
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, reason_of
 
 # A chain starts from pure noise. One that starts further than this share of the schedule below
 # its end gives a warning, as its model expects part of the signal there.
@@ -180,7 +180,7 @@ def _build(
         sampler = SAMPLERS[name].from_config(keep, **options)
         sampler.set_timesteps(steps, device=device)
     except Exception as error:  # schedulers raise many kinds of errors on configs of others
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error)
         raise BiGainError(
             f"task.sampler={name} cannot use the model's scheduler_config.json ({reason}); choose "
             f"another of {', '.join(SAMPLERS)}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.backbones.samplers import build_sampler
 from bigain.backbones.scheduler_config import FILE, check_alphas, check_settings
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, reason_of
 
 
 class Schedule(Protocol):
@@ -95,7 +95,7 @@ class NoiseSchedule:
                 folder, **({"clip_sample": False} if latent else {})
             )
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = reason_of(error)
             raise BiGainError(f"{path} cannot be used ({reason}); {checkpoint.mend}") from error
         alphas = scheduler.alphas_cumprod.to(device, torch.float32)
         check_alphas(alphas, found, str(path), checkpoint.mend)

@@ -20,7 +20,7 @@ from transformers import (  # type: ignore[attr-defined]  # a new name in versio
 from bigain.backbones.base import Subjects
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.compression.batch_groups import padded
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, reason_of
 from bigain.utils import tensor_cache, user_cache
 from bigain.utils.hardware import hardware
 from bigain.utils.hash_cache import sha256
@@ -60,7 +60,7 @@ class TextEncoder:
         try:
             self.tokenizer: Any = tokenizer.from_pretrained(folder)
         except Exception as error:  # damaged files raise many kinds of errors
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = reason_of(error)
             raise BiGainError(f"{folder} cannot be loaded ({reason}); {checkpoint.mend}") from error
         encoder: Any = checkpoint.load(kind, f"text_encoder{suffix}")
         self.model: Any = encoder.to(device, dtype)

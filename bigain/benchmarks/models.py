@@ -11,7 +11,8 @@ from bigain.backbones import Backbone
 from bigain.backbones.schedule import NoiseSchedule
 from bigain.compression import architecture_of
 from bigain.datasets.base import Dataset
-from bigain.experiments import configuration, experiment_files
+from bigain.experiments import configuration
+from bigain.experiments.composition import composed
 from bigain.profiling.timing import random_denoiser, seeded
 from bigain.utils.paths import REPOSITORY
 
@@ -44,7 +45,7 @@ def subject(
     Args:
         classes: how many a model of random weights tells apart; the others have their data's.
     """
-    cfg = experiment_files.composed([f"model={name}", "dataset=fashion_mnist"])
+    cfg = composed([f"model={name}", "dataset=fashion_mnist"])
     backbone: Backbone = configuration.build(cfg, "model")
     if not str(cfg.model.path).startswith(str(REPOSITORY)):
         with seeded(device, seed):

@@ -67,8 +67,7 @@ class Report:
             "bars": [asdict(bar) for bar in self.bars],
             "measurements": self.measurements,
         }
-        with files.explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
         files.write_text(folder / f"{name}.md", text)
         files.write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
         return text

@@ -20,7 +20,7 @@ from bigain.benchmarks.extremes import find
 from bigain.benchmarks.report import Report, text
 from bigain.benchmarks.visit_items import Item, items
 from bigain.compressors import kernels
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.metrics.ratio import Ratio, ratio
 from bigain.profiling.timing import conditions
 from bigain.utils import files
@@ -50,8 +50,7 @@ def visit(cfg: DictConfig) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     folder = Path(cfg.results) / hardware(device.type)
-    with files.explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     listed, records = items(cfg, device.type), read(folder / RESULTS)
     failed: set[str] = set()
     while True:
@@ -152,7 +151,7 @@ def _measured(
         with kernels.used(passed):
             report = _run(item, cfg, device, records, end - start)
     except (BiGainError, RuntimeError, AssertionError, ValueError, TypeError) as failure:
-        error = f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
+        error = f"{type(failure).__name__}: {one_line(failure)[:300]}"
     if device.type == "cuda":
         torch.cuda.empty_cache()
     yield {

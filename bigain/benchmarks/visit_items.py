@@ -39,7 +39,7 @@ def items(cfg: DictConfig, device: str) -> list[Item]:
         found += [*_operators(visit, device, dtype), *_forwards(visit, device, dtype, "first")]
         if number == 0:
             found += [*_tasks(visit, device, dtype), Item("extremes", 60, "extremes")]
-        found += _compiled(visit, device, dtype)
+        found += _compiled(visit, dtype)
     for dtype in visit["dtypes"]:
         found += _forwards(visit, device, dtype, "then")
     return found
@@ -76,7 +76,7 @@ def _forwards(visit: dict[str, Any], device: str, dtype: str, which: str) -> Ite
         )
 
 
-def _compiled(visit: dict[str, Any], device: str, dtype: str) -> Iterator[Item]:
+def _compiled(visit: dict[str, Any], dtype: str) -> Iterator[Item]:
     own = visit["forwards"]
     if own["compile"] is None:
         return

@@ -71,8 +71,8 @@ def compress(
         >>> handle.remove()
     """
     chosen = compressor_of(compressor, settings)
-    where: dict[str, Any] = {"blocks": blocks, "sites": sites, "seed": seed}
-    attachment = Attachment(model, chosen, decide_on=decide_on, **where)
+    where = {"blocks": blocks, "sites": sites, "seed": seed, "decide_on": decide_on}
+    attachment = Attachment(model, chosen, **where)
     attachment.attach()
     attachment.warn_if_idle()
     return attachment

@@ -30,7 +30,7 @@ NAMES: dict[str, type[Compressor]] = {
 }
 
 # the arguments of compress that a misspelt setting may have meant
-OWN = ("blocks", "sites", "seed")
+OWN = ("blocks", "sites", "seed", "decide_on")
 
 
 def compressor_of(given: object, settings: Mapping[str, Any]) -> Compressor:

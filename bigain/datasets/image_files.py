@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision import transforms
 
 from bigain.datasets.base import Example
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.utils import hash_cache
 from bigain.utils.images import SUFFIXES, converted, too_large
 
@@ -208,7 +208,7 @@ def decode(path: Path, size: int = 1) -> Image.Image:
     except Exception as error:  # decoders raise all kinds of errors on damaged data
         if large := too_large(error):
             raise BiGainError(f"{path} cannot be decoded: {large}") from error
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise BiGainError(
             f"{path} cannot be decoded ({reason}); copy it again from the data set's source"
         ) from error

@@ -22,8 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bigain.errors import BiGainError
-from bigain.experiments.schema import explain, one_line, suggestion, with_paths
+from bigain.errors import BiGainError, one_line
+from bigain.experiments.schema import explain, suggestion, with_paths
 from bigain.utils.paths import REPOSITORY
 from bigain.utils.setting_types import check_types
 

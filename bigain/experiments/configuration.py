@@ -26,7 +26,7 @@ from bigain.compression.compilation import MODES
 from bigain.compression.sharing import PLANS
 from bigain.compressors import Compressor
 from bigain.datasets import Dataset
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.experiments.logging import Logger
 from bigain.experiments.schema import (
     ABOUT,
@@ -38,7 +38,6 @@ from bigain.experiments.schema import (
     TYPES,
     Config,
     explain,
-    one_line,
     suggestion,
     with_paths,
     without_environment,

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.experiments.composition import composed
 from bigain.experiments.experiment_types import (
     GROUP_KEYS,
@@ -33,7 +33,7 @@ from bigain.experiments.experiment_types import (
 from bigain.experiments.methods import FILE as METHODS
 from bigain.experiments.methods import Method, methods
 from bigain.experiments.published_values import published_values
-from bigain.experiments.schema import NAME, explain, one_line, shorten, suggestion
+from bigain.experiments.schema import NAME, explain, shorten, suggestion
 from bigain.experiments.written_rows import Written, written
 from bigain.experiments.yaml_files import check_keys, read_mapping, shown_path
 from bigain.utils.paths import REPOSITORY

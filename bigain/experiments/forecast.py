@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -12,9 +12,10 @@ from bigain.errors import BiGainError
 from bigain.experiments.schema import explain
 
 if TYPE_CHECKING:  # torch takes seconds, and is not needed where everything is done
+    from bigain.experiments.entry_memory import EntryLike, EntryMemory
+    from bigain.experiments.experiment_files import Entry
     from bigain.experiments.job import Job
     from bigain.profiling.pace import Pace
-    from bigain.store.runs import Run
 
 SECONDS, SECONDS_SMALL = 20.0, 1.5  # that measuring may take: of the paper's models, of others
 HERE = ("basic", "joblib")  # launchers whose jobs run on the devices of this process
@@ -25,30 +26,6 @@ DECIDING = ("model", "dataset", "task", "dtype", "batch_size", "device")
 Left: TypeAlias = int | str | None
 # how long an evaluation takes, or why that is unknown
 Known: TypeAlias = "Pace | str"
-
-
-class Asked(Protocol):
-    """What is asked of an entry; see `bigain.experiments.experiment_files.Entry`."""
-
-    @property
-    def overrides(self) -> list[str]: ...
-    @property
-    def job(self) -> "Job": ...
-
-
-class Remembered(Protocol):
-    """What is asked of an entry that may have been found earlier."""
-
-    @property
-    def run_path(self) -> Any: ...
-    def image_ids(self) -> list[str]: ...
-    def scored(self, run: "Run") -> bool: ...
-
-
-class Memory(Protocol):
-    """Entries as found earlier; see `bigain.experiments.entry_memory.EntryMemory`."""
-
-    def of(self, entry: Any) -> Remembered: ...
 
 
 @dataclass
@@ -88,7 +65,7 @@ class Forecast:
     shares: list[Share] = field(default_factory=list)
 
 
-def forecast(looked: Iterable[tuple[Asked, Left]]) -> Forecast:
+def forecast(looked: Iterable[tuple["Entry", Left]]) -> Forecast:
     """Sum up what entries lack."""
     found = Forecast()
     shares: dict[tuple[str, ...], Share] = {}
@@ -108,7 +85,7 @@ def forecast(looked: Iterable[tuple[Asked, Left]]) -> Forecast:
     return found
 
 
-def looks(entries: Iterable[Asked], memory: Memory) -> Iterator[tuple[Asked, Left]]:
+def looks(entries: Iterable["Entry"], memory: "EntryMemory") -> Iterator[tuple["Entry", Left]]:
     """What each entry lacks, found without fetching anything.
 
     A model whose files are not on this machine has no run here either, and asking for one would
@@ -125,11 +102,11 @@ def looks(entries: Iterable[Asked], memory: Memory) -> Iterator[tuple[Asked, Lef
             yield entry, explain(error)
 
 
-def _chosen(entry: Asked, keys: Sequence[str]) -> tuple[str, ...]:
+def _chosen(entry: "Entry", keys: Sequence[str]) -> tuple[str, ...]:
     return tuple(o for o in entry.overrides if o.partition("=")[0].partition(".")[0] in keys)
 
 
-def _left(entry: Remembered) -> int | None:
+def _left(entry: "EntryLike") -> int | None:
     from bigain.store.runs import Run  # only now: pandas takes a second
 
     wanted = entry.image_ids()

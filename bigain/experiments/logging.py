@@ -6,6 +6,7 @@ Nothing here can fail a run: what goes wrong is one line on stderr.
 import sys
 from typing import TYPE_CHECKING, Protocol
 
+from bigain.errors import one_line
 from bigain.store.runs import Run
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def log(logger: Logger | None, job: "Job", run: Run) -> None:
     try:
         print(f"logged: {logger.finished(job, run)}")
     except Exception as error:  # whatever a service raises, the run is finished
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error) or type(error).__name__
         print(
             f"{_name(logger)}: {run.path.name} is not logged: {why}; the run itself is complete, "
             "and the same command logs it",

@@ -18,7 +18,7 @@ from bigain.errors import BiGainError
 
 
 class RayLauncher(Launcher):
-    """One Ray task a job.
+    """One Ray task per job.
 
     Args:
         ray: ``init``, the arguments of ``ray.init``, and ``remote``, those of ``ray.remote``;

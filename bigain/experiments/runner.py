@@ -220,8 +220,9 @@ def working(
     """What the job's task computes, with its compressor on the model meanwhile."""
     setup = job.setup
     where: dict[str, Any] = {"blocks": job.blocks, "sites": setup.sites, "seed": setup.seed}
-    where["decide_on"] = job.decide_on
-    with attached(backbone.denoiser, job.compressor, **where) as attachment:
+    with attached(
+        backbone.denoiser, job.compressor, decide_on=job.decide_on, **where
+    ) as attachment:
         yield Work(
             run=run,
             ids=ids,

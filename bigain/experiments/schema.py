@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.utils.paths import REPOSITORY, given_path
 
 GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
@@ -147,14 +147,9 @@ def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _texts(inner, f"{key}.{name}" if key else str(name))
 
 
-def one_line(error: BaseException) -> str:
-    """An error's message without its line breaks."""
-    return " ".join(str(error).split())
-
-
 def shorten(text: str) -> str:
     """A text in one line of at most 400 characters."""
-    line = " ".join(text.split())
+    line = one_line(text)
     return line if len(line) <= 400 else f"{line[:399]}…"
 
 

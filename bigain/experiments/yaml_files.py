@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.utils.paths import REPOSITORY
 from bigain.utils.setting_types import check_types, shown
 
@@ -67,15 +67,15 @@ def read_mapping(
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise BiGainError(f"{where}{line}: {_one_line(error.problem)}; mend its YAML") from None
+        raise BiGainError(f"{where}{line}: {one_line(error.problem)}; mend its YAML") from None
     except yaml.YAMLError as error:
-        raise BiGainError(f"{where}: {_one_line(error)}; mend its YAML") from None
+        raise BiGainError(f"{where}: {one_line(error)}; mend its YAML") from None
     except RecursionError:
         raise BiGainError(f"{where} nests deeper than {MAX_DEPTH} levels") from None
     except OSError as error:
         raise BiGainError(f"{where} cannot be read: {error.strerror or error}") from None
     except (BiGainError, ValueError) as error:  # such as a number of 10,000 digits
-        raise BiGainError(f"{where}: {_one_line(error)}") from None
+        raise BiGainError(f"{where}: {one_line(error)}") from None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise BiGainError(f"{where} must hold a mapping of names to values; got {shown(found)}")
     if wanted is not None:
@@ -167,7 +167,3 @@ def _key(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode) or node.tag.endswith(":merge"):
         raise BiGainError(f"line {node.start_mark.line + 1}: a key must be a name or a number")
     return str(node.value)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -49,7 +49,7 @@ class DinoV2:
         """Load the weights and return the network itself.
 
         Raises:
-            BiGainError: if they cannot be had, or are another network's.
+            BiGainError: if they cannot be obtained, or belong to a different network.
         """
         kind = model_folders.config(self._folder / "config.json").get("model_type")
         if kind != "dinov2":

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, reason_of
 from bigain.features.base import Features
 from bigain.utils import model_folders
 
@@ -115,7 +115,7 @@ class FashionFeatures:
             network = GarmentNet(**config)
             network.load_state_dict(load_file(self.path / WEIGHTS))
         except (SafetensorError, TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error)
             raise BiGainError(
                 f"{self.path} cannot be loaded ({reason}); copy {CONFIG} and {WEIGHTS} there "
                 "again, both from the same training"

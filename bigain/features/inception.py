@@ -18,7 +18,7 @@ from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from torch import Tensor, nn
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, reason_of
 from bigain.features.base import Features, as_rgb
 from bigain.utils.hash_cache import sha256
 
@@ -65,7 +65,7 @@ class Inception:
         try:
             self.network = build(self._weights).to(device).eval().requires_grad_(False)
         except (RuntimeError, AttributeError, LookupError, EOFError, UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error)
             raise BiGainError(
                 f"{self._weights} holds no weights for {self.name} ({reason}); remove it and get "
                 f"{URLS[self.mode]} again"

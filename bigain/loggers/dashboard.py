@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.loggers.wandb import INSTALL, LOGIN, problem
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def save(entity: str | None, project: str, name: str) -> str:
     except BiGainError:
         raise
     except Exception as error:  # from requests, from wandb or from the server
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise BiGainError(
             f"the dashboard of {entity or 'your default entity'}/{project} was not saved: {reason}"
         ) from error

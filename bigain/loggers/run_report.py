@@ -34,7 +34,7 @@ def description(job: Job, run: Run) -> dict[str, Any]:
         "blocks": job.blocks,
         "identity": run.identity,
         "fingerprint": run.fingerprint,
-        "devices": sorted({session["device"] for session in _sessions(run)}),
+        "devices": sorted({session["device"] for session in run.sessions()}),
         **strength(job),
     }
     return _portable(found)
@@ -132,9 +132,5 @@ def _finished(run: Run) -> float:
 
     The parts' own times do not tell, because compacting rewrites the parts.
     """
-    ends = [datetime.fromisoformat(s["finished"]) for s in _sessions(run) if "finished" in s]
+    ends = [datetime.fromisoformat(s["finished"]) for s in run.sessions() if "finished" in s]
     return max((end.timestamp() for end in ends), default=math.inf)
-
-
-def _sessions(run: Run) -> list[dict[str, Any]]:
-    return (run.read_record("sessions") or {"sessions": []})["sessions"]

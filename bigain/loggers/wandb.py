@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from bigain.errors import shell
+from bigain.errors import one_line, shell
 from bigain.experiments.job import Job
 from bigain.loggers import run_report
 from bigain.store.runs import Run
@@ -115,7 +115,7 @@ def problem(mode: str | None = None) -> str | None:
         token = getattr(settings, "identity_token_file", None)
         key = settings.api_key or wbauth.read_netrc_auth(host=settings.base_url)
     except Exception as error:  # such as a damaged settings file or a malformed key
-        return f"wandb: {' '.join(str(error).split())}"
+        return f"wandb: {one_line(error)}"
     return None if key or token else LOGIN
 
 

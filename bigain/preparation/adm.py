@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.features import FeatureNetwork, extract
 from bigain.features.inception import SPATIAL
 from bigain.metrics.frechet import Moments, frechet_distance
@@ -51,7 +51,7 @@ def convert(path: Path, network: FeatureNetwork, batch_size: int) -> ReferenceSt
         with _images(path) as ((n, size), images):
             features = extract(network, images, batch_size, n)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise BiGainError(
             f"{path} is missing, damaged or not a reference batch of ADM ({reason}); get {SOURCES}"
         ) from error

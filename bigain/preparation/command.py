@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.utils.paths import given_path
 
 
@@ -60,5 +60,5 @@ def downloading(by_hand: str) -> Iterator[None]:
             yield
     except (OSError, RuntimeError, ValueError, EOFError, zlib.error,
             tarfile.TarError, zipfile.BadZipFile) as error:  # fmt: skip
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise BiGainError(f"download failed ({reason}); {by_hand} and run this again") from error

@@ -10,12 +10,12 @@ from pathlib import Path
 from torchvision.datasets import imagenet
 
 from bigain.datasets import ImageNet
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.features.inception import Inception
 from bigain.preparation import adm
 from bigain.preparation.checks import check
 from bigain.utils.devices import device_of
-from bigain.utils.files import explained
+from bigain.utils.files import explained, make_folder
 
 SOURCE = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
 PER_CLASS = 50
@@ -70,7 +70,7 @@ def _unpack(root: Path, archives: Path) -> None:
         imagenet.parse_val_archive(str(root), str(tar), folder=part.name)
         os.replace(part, root / "val")
     except (OSError, RuntimeError, ValueError, EOFError, tarfile.TarError, zlib.error) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise BiGainError(
             f"{tar} and {devkit.name} cannot be unpacked ({reason}); get them again from {SOURCE}"
         ) from error
@@ -83,8 +83,7 @@ def reference(path: Path, network: Inception, output: Path, device: str, batch_s
         BiGainError: if the batch or the network's weights are not the published ones.
     """
     statistics = adm.convert(path, network.load(device_of(device)), batch_size)
-    with explained(output):
-        output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     file = output / f"{statistics.name}.npz"
     statistics.save(file)
     return file

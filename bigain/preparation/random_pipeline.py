@@ -21,7 +21,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from bigain.backbones.architectures import ARCHITECTURES
@@ -204,7 +204,7 @@ class _Writer:
         tensors = model.state_dict()
         for new, old in names.items():
             tensors = {k.replace(f".{new}.", f".{old}."): v for k, v in tensors.items()}
-        self._weights(self.folder / name / WEIGHTS, tensors, model)
+        self._weights(self.folder / name / WEIGHTS, tensors)
 
     def text_encoder(self, config: CLIPTextConfig) -> None:
         folder = self.folder / "text_encoder"
@@ -214,7 +214,7 @@ class _Writer:
         config.save_pretrained(folder)
         found = model.state_dict()
         tensors = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in found.items()}
-        self._weights(folder / "model.safetensors", tensors, model)
+        self._weights(folder / "model.safetensors", tensors)
 
     def index(self, pipeline: str, **parts: Any) -> None:
         """Write model_index.json; a part is named by its class."""
@@ -227,7 +227,7 @@ class _Writer:
         text = json.dumps({"_class_name": pipeline, **entries}, indent=2)
         (self.folder / "model_index.json").write_text(text + "\n")
 
-    def _weights(self, path: Path, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    def _weights(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write a safetensors file, whose format is a header of JSON and then the numbers."""
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         end = 0

@@ -64,7 +64,7 @@ def measure_pace(
     """Time forwards of a denoiser with random weights and inputs, and remember what was found.
 
     Args:
-        skeleton: a U-Net or DiT, of which only the config is used.
+        skeleton: a denoiser, of which only the config is used.
         batch_size: of the runs. A device on which two such batches would take too long is measured
             with smaller ones.
         budget: seconds that all of it may take.

@@ -169,7 +169,7 @@ def measure(
     """Time a forward with random weights, without and with a compressor in turn.
 
     Args:
-        skeleton: a U-Net or DiT, of which only the config is used.
+        skeleton: a denoiser, of which only the config is used.
         compressor: the compressor to put on it; None times only the uncompressed model.
         where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bigain.compressors import Anchored
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import metric_kinds
 from bigain.experiments.experiment_files import Entry, Experiment, Group
@@ -172,7 +173,7 @@ def _row(row: ExperimentRow, found: Entries, baseline: str, benchmarks: Path) ->
     line: Row = {}
     runs = [entry.run for entry in found[row.name].values() if entry.run is not None]
     times = [time for run in runs if (time := time_of(run, benchmarks)) is not None]
-    anchored = all(_compressor(run) == "Anchored" for run in runs)
+    anchored = all(_compressor(run) == Anchored.__name__ for run in runs)
     line |= dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
     for task, entry in found[row.name].items():
         other = found[baseline][task] if row.name != baseline else None
@@ -221,7 +222,7 @@ def _samples(
 def _traced(
     draw: Callable[..., None], experiment: Experiment, group: Group, found: Entries, stem: Path
 ) -> None:
-    """Draw what traces show, one method a panel or line."""
+    """Draw what traces show, one panel or line per method."""
     traces = {
         row.title: entry.frame
         for row in group.rows

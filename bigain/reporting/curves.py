@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from bigain.reporting.style import BASELINE, LETTERS, SOFT, Style, limits, plain
 from bigain.tasks.columns import Panel, Row
 
-MOST = 6  # methods in a panel, so that it can be read
 SIZE = 6.0  # points, of a marker
 APART = 2.0  # points between two intervals, at least
 STEP = 1.0  # points by which a value is moved sideways at a time

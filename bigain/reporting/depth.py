@@ -91,10 +91,18 @@ def compressing(attachment: Attachment, chosen: set[int]) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def measure(job: Job, backbone: Backbone, timesteps: Sequence[int] = TIMESTEPS) -> Shifts:
+def measure(
+    job: Job,
+    backbone: Backbone,
+    timesteps: Sequence[int],
+    exact: NDArray[np.float64] | None = None,
+) -> Shifts:
     """The shifts between each image's first label and the class after it.
 
     Both classes have the same noise and random draws as in classification.
+
+    Args:
+        exact: `Shifts.exact` of the same images and timesteps under any method; None computes it.
 
     Raises:
         BiGainError: if other sites than self-attention are compressed.
@@ -114,19 +122,20 @@ def measure(job: Job, backbone: Backbone, timesteps: Sequence[int] = TIMESTEPS) 
         assert handle is not None
         sharing.conditions(condition)
         every = set(range(len(handle.blocks)))
-        runs: list[set[int]] = [set(), *({number} for number in every), every]
+        runs: list[set[int]] = [*({number} for number in every), every]
+        if exact is None:
+            runs.insert(0, set())
         for batch in _batches(job, backbone, timesteps):
             parts = []
             for chosen in runs:
                 with compressing(handle, chosen):
                     parts.append(_differences(backbone, sharing, batch))
             found.append(torch.stack(parts, -1))
-    exact, *alone, together = torch.cat(found).unbind(-1)
-    return Shifts(
-        exact.numpy(),
-        torch.stack([one - exact for one in alone], -1).numpy(),
-        (together - exact).numpy(),
-    )
+    differences = list(torch.cat(found).numpy().transpose(2, 0, 1))
+    if exact is None:
+        exact = differences.pop(0)
+    *alone, together = differences
+    return Shifts(exact, np.stack([one - exact for one in alone], -1), together - exact)
 
 
 class Batch(NamedTuple):
@@ -221,13 +230,14 @@ def depth(out: Path, overrides: Sequence[str]) -> str:
     header = ["Model", "Method", "Correlation of two blocks", "Added by one block"]
     lines = [[*header, "Added by all blocks", "All over sum"]]
     for name, model in MODELS.items():
-        backbone = None
+        backbone, exact = None, None
         for reference in METHODS:
             chosen = method(reference)
             asked = [f"model={model}", "task=classify", "blocks=all"]
             job = Job(settings_of(composed([*asked, *chosen.overrides, *overrides])))
             backbone = backbone or load(job)
-            values = row(measure(job, backbone))
+            shifts = measure(job, backbone, TIMESTEPS, exact)
+            exact, values = shifts.exact, row(shifts)
             specs = ("+.2f", ".3f", ".2f", ".2f")
             texts = [interval(value, spec) for value, spec in zip(values, specs, strict=True)]
             lines.append([name, chosen.title, *texts])

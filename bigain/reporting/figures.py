@@ -82,8 +82,7 @@ def tradeoff(
         figure = _curves(rows, series, shown, title, plain)
     else:
         figure = _rows(rows, series, shown, title, plain)
-    with files.explained(stem.parent):
-        stem.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(stem.parent)
     save_figure(figure, stem.with_name(stem.name + ".png"))
 
 

@@ -173,7 +173,7 @@ def _fids(pairs: Sequence[tuple[str, str]], rows: Rows) -> Iterator[Line]:
             yield [a.title, b.title, *values, interval(change, "+.2f")]
 
 
-# One table a question
+# One table per question
 
 
 def _noise(rows: Rows) -> Iterator[Line]:
@@ -297,7 +297,7 @@ def _retention(rows: Rows) -> Iterator[Line]:
         bands = np.stack([b for _, b in points])
         half = (bands.shape[1] - 2) // 2
         line = [kind, str(len(points))]
-        # the first band is the mean, the last the corners beyond half a cycle a token
+        # the first band is the mean, the last the corners beyond half a cycle per token
         for part in (slice(1, 1 + half), slice(1 + half, None), slice(1, None)):
             line.append(interval(correlation(bands[:, part].mean(1), losses), "+.2f"))
         yield line

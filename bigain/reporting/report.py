@@ -44,7 +44,7 @@ from bigain.utils.tables import DASH
 
 ABOUT = ("device", "torch", "diffusers", "python")  # keys of sessions that the page's header shows
 SECONDS = 60  # that a figure may be older than its runs: a clone writes files in any order
-FIGURES = {  # what a picture shows, by what its file's name ends with
+ALT_TEXTS = {  # what a picture shows, by what its file's name ends with
     "": "values with their 95% intervals",
     "samples": "generated images, the same seeds under every method",
     "maps": "tokens that each method joins",
@@ -122,7 +122,7 @@ def _opening(experiment: Experiment, collected: Sequence[Collected], section: Se
             continue
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "overview.png"
-            alt = f"{part.group.title}: {FIGURES['overview']}"
+            alt = f"{part.group.title}: {ALT_TEXTS['overview']}"
             drawn = draw_overview(experiment, path, [part])
             picture = Picture("", alt, *embedded(path)) if drawn else None
         answers.append((found, picture))
@@ -239,7 +239,7 @@ def _part(task: str, entry: Entry, found: Found, states: States) -> Part:
     run = found.run
     if run is None:
         return Part(task, word, detail, entry.command)
-    sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
+    sessions = run.sessions()
     if found.frame is not None:
         detail += f", {len(found.frame):,} images"
     about = [{key: str(s[key]) for key in ABOUT if s.get(key) is not None} for s in sessions]
@@ -291,10 +291,10 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 
 def _picture(path: Path, title: str, stale: bool, newest: float) -> Picture:
-    kind = next((k for k in FIGURES if k and path.stem.endswith(f"-{k}")), "")
+    kind = next((k for k in ALT_TEXTS if k and path.stem.endswith(f"-{k}")), "")
     source, size = embedded(path)
     old = path.stat().st_mtime + SECONDS < newest
-    return Picture(path.name, f"{title}: {FIGURES[kind]}", source, size, stale or old)
+    return Picture(path.name, f"{title}: {ALT_TEXTS[kind]}", source, size, stale or old)
 
 
 def _finished(found: Found) -> float:
@@ -305,8 +305,8 @@ def _finished(found: Found) -> float:
     if found.run is None:
         return 0.0
     if found.run.bundled:
-        sessions = (found.run.read_record("sessions") or {"sessions": []})["sessions"]
-        ends = [datetime.fromisoformat(s["finished"]) for s in sessions if "finished" in s]
+        done = [s["finished"] for s in found.run.sessions() if "finished" in s]
+        ends = map(datetime.fromisoformat, done)
         return max((end.timestamp() for end in ends), default=0.0)
     records = [*found.run.path.glob("sessions.json"), *found.run.path.glob("scores-*.json")]
     return max((path.stat().st_mtime for path in records), default=0.0)

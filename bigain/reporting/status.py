@@ -11,7 +11,7 @@ from bigain.errors import BiGainError
 from bigain.experiments import experiment_files
 from bigain.experiments.entry_memory import EntryLike, EntryMemory
 from bigain.experiments.experiment_files import Entry, Experiment
-from bigain.experiments.forecast import Asked, Left, forecast, headline, outlook, paces
+from bigain.experiments.forecast import Left, forecast, headline, outlook, paces
 from bigain.experiments.schema import explain
 from bigain.store.runs import Run
 from bigain.store.shards import Shard
@@ -169,7 +169,7 @@ def status(
     yield _title(experiment)
     yield f"  {experiment.title}"
     states = []
-    looked: dict[tuple[str, ...], tuple[Asked, Left]] = {}
+    looked: dict[tuple[str, ...], tuple[Entry, Left]] = {}
     for group in experiment.groups:
         lines: dict[str, list[str]] = {}
         for row in group.rows:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bigain.errors import BiGainError, shell, some
+from bigain.errors import BiGainError, one_line, shell, some
 from bigain.utils import files
 
 _FINGERPRINT, _COLUMNS, _REPLACES = b"bigain.fingerprint", b"bigain.columns", b"bigain.replaces"
@@ -206,7 +206,7 @@ class Parts:
             if not part.exists():
                 return None
             raise BiGainError(
-                f"{part} cannot be read ({' '.join(str(error).split())}); delete it "
+                f"{part} cannot be read ({one_line(error)}); delete it "
                 f"({shell('rm', part)}) and run the run's command, which computes its images again"
             ) from error
         owner = marks.get(_FINGERPRINT, "none")

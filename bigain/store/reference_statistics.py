@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.features.base import FeatureNetwork, Features
 from bigain.metrics.frechet import Moments
 from bigain.store.identity import fingerprint
@@ -183,7 +183,7 @@ class ReferenceStatistics:
             return _read(path, sha256(path))
         except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
                 zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise BiGainError(
                 f"{path} is damaged or holds no reference statistics ({reason}); remove it and "
                 f"make it again: {command}"

@@ -274,6 +274,11 @@ class Run:
             ) from error
         return data
 
+    def sessions(self) -> list[dict[str, Any]]:
+        """What computed its images, as the record "sessions" holds it; empty without one."""
+        found: list[dict[str, Any]] = (self.read_record("sessions") or {"sessions": []})["sessions"]
+        return found
+
     def records(self, prefix: str) -> list[str]:
         """The names of the records that begin with ``prefix``."""
         if self.bundled:

@@ -28,9 +28,15 @@ from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError
 from bigain.metrics.accuracy import hits, paired, top1
-from bigain.metrics.ranking import average_precision, finalists_first, mean
+from bigain.metrics.ranking import mean
 from bigain.tasks.base import Task, Work
-from bigain.tasks.classify_columns import PANEL, accuracy_columns, accuracy_row
+from bigain.tasks.classify_columns import (
+    PANEL,
+    accuracy_columns,
+    accuracy_row,
+    precisions,
+    several_labels,
+)
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.racing import Track, order
 from bigain.tasks.trials import (
@@ -136,7 +142,7 @@ class Classify(Task):
             keep = list(range(len(samples), 0, -1))  # as good as any
         if not samples or len(samples) != len(keep):
             raise ValueError(
-                f"Classify: samples and keep need one entry a stage, got {samples} and {keep}"
+                f"Classify: samples and keep need one entry per stage, got {samples} and {keep}"
             )
         if samples[0] < 1 or any(a >= b for a, b in pairwise(samples)):
             raise ValueError(f"Classify: samples must rise from at least 1, got {samples}")
@@ -307,11 +313,8 @@ class Classify(Task):
                 f"[{test.low:+.1f}, {test.high:+.1f}], {test.wins} wins, {test.losses} losses, "
                 f"McNemar p = {test.p:.2g}"
             )
-        if frame["labels"].map(len).max() > 1:
-            ranking = finalists_first(
-                np.stack(list(frame["errors"])), np.stack(list(frame["samples"]))
-            )
-            precision = mean(average_precision(ranking, list(frame["labels"])))
+        if several_labels(frame):
+            precision = mean(precisions(frame))
             lines.append(
                 f"mAP {100 * precision.value:.1f}% [{100 * precision.low:.1f}, "
                 f"{100 * precision.high:.1f}] over the ranking of all classes"

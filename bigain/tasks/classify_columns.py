@@ -137,7 +137,7 @@ def accuracy_row(
         "fingerprint": fingerprint,
         "conditions": conditions,
     }
-    several = _several_labels(frame)
+    several = several_labels(frame)
     if several:
         row |= _ranking(frame)
         if unlabelled is not None:
@@ -158,7 +158,7 @@ def accuracy_row(
             "p": test.p,
         }
         if several:
-            gain = mean_difference(_precisions(frame), _precisions(baseline))
+            gain = mean_difference(precisions(frame), precisions(baseline))
             row |= {
                 "map_difference": 100 * gain.value,
                 "map_diff_low": 100 * gain.low,
@@ -168,18 +168,19 @@ def accuracy_row(
     return row
 
 
-def _several_labels(frame: pd.DataFrame) -> bool:
+def several_labels(frame: pd.DataFrame) -> bool:
+    """Whether some image has more than one label, so that rankings are compared as well."""
     return bool(frame["labels"].map(len).max() > 1)
 
 
-def _precisions(frame: pd.DataFrame) -> np.ndarray:
-    """Average precision of each image, finalists first."""
+def precisions(frame: pd.DataFrame) -> np.ndarray:
+    """Average precision of each image over its ranking with finalists first, float64 [I]."""
     ranking = finalists_first(np.stack(list(frame["errors"])), np.stack(list(frame["samples"])))
     return average_precision(ranking, list(frame["labels"]))
 
 
 def _ranking(frame: pd.DataFrame) -> Row:
-    ours = mean(_precisions(frame))
+    ours = mean(precisions(frame))
     ranking = winner_first(np.stack(list(frame["errors"])), frame["prediction"])
     theirs = average_precision(ranking, list(frame["labels"]))
     return {
@@ -212,6 +213,7 @@ def same_images(title: str, frame: pd.DataFrame, baseline: pd.DataFrame) -> pd.D
 
 
 def p_value(value: float) -> str:
+    """A p-value as tables print it."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bigain.metrics.image_metric import ImageMetric
 from bigain.store.runs import Run
+from bigain.utils import tables
 
 # Values of a table's row by key, at full precision; None for what is not known.
 Row = dict[str, Any]
@@ -133,8 +134,7 @@ class Results:
 
 def conditions_of(run: Run) -> frozenset[str]:
     """The hardware, software and batch size of each session that computed images of the run."""
-    sessions = (run.read_record("sessions") or {"sessions": []})["sessions"]
-    kept = [{key: s.get(key) for key in CONDITIONS} for s in sessions]
+    kept = [{key: s.get(key) for key in CONDITIONS} for s in run.sessions()]
     return frozenset(json.dumps(one, sort_keys=True) for one in kept)
 
 
@@ -179,8 +179,7 @@ def interval(row: Row, value: str, low: str, high: str, spec: str) -> str | None
     """A value and its interval, each in the format ``spec``."""
     if row.get(value) is None:
         return None
-    texts = [format(row[key], spec).replace("-", "−") for key in (value, low, high)]
-    return "{} [{}, {}]".format(*texts)
+    return tables.interval((row[value], row[low], row[high]), spec)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from bigain.store.run_images import contiguous
 from bigain.store.runs import Run
 from bigain.tasks.base import Setup, Task
 from bigain.tasks.scoring import summary
-from bigain.utils.files import explained, write_text
+from bigain.utils.files import make_folder, write_text
 from bigain.utils.images import open_folder
 
 
@@ -58,8 +58,7 @@ class EvaluateImages(Task):
             key = fingerprint({"records": records})[:8]
             name = f"{path.resolve().name}-{images.sha256()[:8]}-scores-{key}.json"
             kept = setup.results / "scores" / name
-            with explained(kept.parent):
-                kept.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(kept.parent)
             write_text(kept, json.dumps(scores, indent=2, sort_keys=True) + "\n")
         print("\n  ".join([f"{path}:", *summary(scores, scoring.metrics), str(kept)]))
         return run

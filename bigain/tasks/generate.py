@@ -99,7 +99,7 @@ class Generate(Task):
 
     @property
     def passes(self) -> int:
-        """Forward passes a step."""
+        """Forward passes per step."""
         return 1 if self.guidance == 1 else 2
 
     @property
@@ -240,7 +240,7 @@ def generate(
     smallest_batch: int = 1,
     evaluated: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[np.ndarray], int]:
-    """Draw one image a row of ``condition`` [B, ...].
+    """Draw one image for each row of ``condition`` [B, ...].
 
     Args:
         ids: of the images; with ``seed`` they key all randomness.

@@ -17,7 +17,7 @@ from bigain.store.identity import plain
 from bigain.store.runs import fingerprint
 from bigain.tasks.base import Setup, Task
 from bigain.utils.devices import device_of
-from bigain.utils.files import explained, write_text
+from bigain.utils.files import make_folder, write_text
 from bigain.utils.tables import DASH, markdown
 
 LEGEND = (
@@ -68,8 +68,7 @@ class Profile(Task):
         device = device_of(setup.device)
         profiled = _Profiled(setup)
         folder = setup.results / "profiles"
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path = folder / f"{profiled.stem}.md"
         write_text(path, profiled.markdown())
         write_text(path.with_suffix(".csv"), profiled.frame.to_csv(index=False))

@@ -44,7 +44,7 @@ class Trace(Task):
 
     Args:
         timesteps: places in the model's training schedule, from its lowest noise level.
-        bands: of spatial frequency up to half a cycle a token.
+        bands: of spatial frequency up to half a cycle per token.
     """
 
     name: ClassVar[str] = "trace"
@@ -230,7 +230,7 @@ class _Look:
 
 @contextmanager
 def watching(attachment: Attachment, bands: int, height: int, width: int) -> Iterator[list[_Look]]:
-    """A list that each forward inside the ``with`` block fills, one look a compressed block.
+    """A list that each forward inside the ``with`` block fills, one look per compressed block.
 
     Args:
         height, width: of the latent, in its pixels.
@@ -249,7 +249,7 @@ def watching(attachment: Attachment, bands: int, height: int, width: int) -> Ite
         x = signature.read("hidden_states", args, kwargs)
         grid = attachment.architecture.grid(block.place, height, width)
         # made in this block, or in an earlier one and reused
-        seen.append(_look(attachment.compressor, plans[grid], x, grid, bands))
+        seen.append(_observed(attachment.compressor, plans[grid], x, grid, bands))
 
     attachment.planner = remembered
     # after the block, whose attention's input may decide
@@ -271,8 +271,10 @@ def _fields(compressor: Compressor) -> list[str]:
     return sorted(compressor.shortens)
 
 
-def _look(compressor: Compressor, plan: Plan, x: Tensor, grid: TokenGrid, bands: int) -> _Look:
-    """Where both fields are shortened, slots and roles are of the queries.
+def _observed(compressor: Compressor, plan: Plan, x: Tensor, grid: TokenGrid, bands: int) -> _Look:
+    """What the plan does to a block's tokens x [B, N, C].
+
+    Where both fields are shortened, slots and roles are of the queries.
 
     What is left of x is the map's undo of its apply; of keys and values, each token's coarse one
     (nearest-exact). It is measured on the block's input, before the norm, whatever decides, and
@@ -284,17 +286,17 @@ def _look(compressor: Compressor, plan: Plan, x: Tensor, grid: TokenGrid, bands:
         slots, roles, pruned = _coarse(plan.keys_values, x, grid)
         left["keys_values"] = take(plan.keys_values(x), slots)
     for field in ("keys_values", "queries"):  # slots and roles of the latter replace the former's
-        queries = getattr(plan, field)
-        if not isinstance(queries, TokenMap):
+        found = getattr(plan, field)
+        if not isinstance(found, TokenMap):
             continue
-        left[field] = queries.undo(queries.apply(x))
+        left[field] = found.undo(found.apply(x))
         leads = None
-        if queries.kept is not None:
-            leads = _marked(queries.kept, queries.counts > 0, grid.tokens)
-        elif (destinations := getattr(queries, "destinations", None)) is not None:
-            leads = destinations == torch.arange(grid.tokens, device=x.device)
-        slots, pruned = queries.slots, queries.kept is not None
-        roles = _roles(slots, queries.size, leads)
+        if found.kept is not None:
+            leads = _marked(found.kept, found.counts > 0, grid.tokens)
+        elif found.destinations is not None:
+            leads = found.destinations == torch.arange(grid.tokens, device=x.device)
+        slots, pruned = found.slots, found.kept is not None
+        roles = _roles(slots, found.size, leads)
     fields = [left[field] for field in _fields(compressor)]
     return _Look(
         grid,
@@ -340,7 +342,12 @@ def coarse_sides(grid: TokenGrid, size: int) -> tuple[int, int]:
 
 
 def _marked(tokens: Tensor, where: Tensor, count: int) -> Tensor:
-    """Which of ``count`` tokens are named by ``tokens`` [B, M] where ``where``, bool [B, count]."""
+    """Which of ``count`` tokens are named, bool [B, count].
+
+    Args:
+        tokens: the names, int64 [B, M].
+        where: those of them that count, bool [B, M].
+    """
     target = torch.where(where, tokens, count)
     marks = torch.zeros(len(tokens), count + 1, dtype=torch.bool, device=tokens.device)
     return marks.scatter_(1, target, True)[:, :count]

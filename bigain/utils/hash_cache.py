@@ -26,9 +26,8 @@ _read: set[Path] = set()
 def sha256(file: Path) -> str:
     """The SHA-256 of a file's content.
 
-    It is computed once for each combination of absolute path, size, modification time, change
-    time and inode.
-    Large files in the hub's cache are named by their hash and not read at all.
+    It is computed once for each combination of absolute path, size, modification time, change time
+    and inode. Large files in the hub's cache are named by their hash and not read at all.
     """
     if file.is_symlink():
         blob = file.readlink()

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, reason_of
 
 ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 VARIANTS = ["*.*.safetensors", "*.*.bin"]  # half-precision copies and the like
@@ -100,7 +100,7 @@ def _refusal(path: str, setting: str, revision: str | None, error: Exception) ->
     elif isinstance(error, HfHubHTTPError):
         reason = f"status {status}"
     else:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error)
     pinned = f" --revision {revision}" if revision else ""
     return BiGainError(
         f"{path} is no folder, is not complete in the hub's cache, and cannot be fetched now "

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from bigain.errors import BiGainError, some
+from bigain.errors import BiGainError, one_line, some
 from bigain.utils.files import atomic
 from bigain.utils.hash_cache import sha256
 
@@ -307,7 +307,7 @@ def _opened(path: Path) -> Image.Image:
 def _damaged(paths: Sequence[Path], error: Exception) -> BiGainError:
     if large := too_large(error):
         return BiGainError(f"{paths[0]} cannot be decoded: {large}")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):  # its message just repeats the path
         reason = "not an image, or empty"
     return BiGainError(

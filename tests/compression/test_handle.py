@@ -208,13 +208,14 @@ def test_a_string_compresses_as_its_object(unet):
             r"no setting raio, did you mean ratio\?; it takes ratio",
         ),
         ("lgtm", {"block": "all"}, TypeError, r"no setting block, did you mean blocks\?"),
+        ("lgtm", {"decide": "block_input"}, TypeError, r"did you mean decide_on\?"),
         ("lgtm", {"ratio": 0.8}, ValueError, r"ratio must lie in \[0, 0.75\]"),
         ("lgtm", {"ratio": None}, ValueError, r"ratio must lie in .* got None"),
         ("frequency", {}, TypeError, "frequency needs a value for keep; it takes keep, factor"),
         (LGTM, {}, TypeError, r"got the class LGTM; write LGTM\(\.\.\.\) .*lgtm"),
         (None, {}, TypeError, r"such as LGTM\(0\.5\), or one of the names .*; got None"),
         (0.5, {}, TypeError, "or one of the names abm.*; got 0.5"),
-        (LGTM(0.5), {"block": "all"}, TypeError, r"got block, .*its own \(blocks, sites, seed\)"),
+        (LGTM(0.5), {"block": "all"}, TypeError, r"got block, .*its own \(blocks, .*, decide_on\)"),
     ],
 )
 def test_what_is_no_compressor(given, settings, error, message, unet):

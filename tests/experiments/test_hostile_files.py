@@ -11,11 +11,10 @@ import pytest
 import yaml
 
 from bigain.datasets.prompts import PUBLISHED, read_prompts
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, one_line
 from bigain.experiments import experiment_files
 from bigain.experiments.experiment_files import Entry
 from bigain.experiments.methods import read
-from bigain.experiments.schema import one_line
 from bigain.experiments.yaml_files import read_mapping
 from bigain.reporting import __main__ as reporting
 from bigain.reporting import bundling, findings, report, status

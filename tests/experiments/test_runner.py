@@ -151,7 +151,7 @@ def test_cost_is_recorded(overrides, run):
         (["limit=0"], "1..10000"),
         (["batch_size=0"], "at least 1"),
         (["experiment=demo"], "python run.py -m experiment=demo"),
-        (["task.keep=[3]"], "one entry a stage"),
+        (["task.keep=[3]"], "one entry per stage"),
         (["task.samples=[3,20]"], "divide the last"),
         (["task.samples=[5,2000]", "limit=1"], "a schedule of 1000"),
         (["compressor=sito", "compressor.noise_alpha=abc"], "noise_alpha must be a number"),

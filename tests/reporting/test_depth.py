@@ -88,6 +88,8 @@ def test_draws_for_each_class_change_the_shifts_and_nothing_else(job, backbone):
     changed = Job(settings_of(composed([*OVERRIDES, "compressor.destinations=unpaired"])))
     unpaired = measure(changed, backbone, (525,))
     assert np.array_equal(unpaired.exact, shifts.exact)
+    for one, other in zip(unpaired, measure(changed, backbone, (525,), shifts.exact), strict=True):
+        assert np.array_equal(one, other)
     assert not np.array_equal(unpaired.together, shifts.together)
     again = measure(job, backbone, (525,))
     assert np.array_equal(again.together, shifts.together)
@@ -96,7 +98,7 @@ def test_draws_for_each_class_change_the_shifts_and_nothing_else(job, backbone):
 def test_sites_that_cannot_be_switched_off_are_refused():
     every = Job(settings_of(composed([*OVERRIDES, "sites=[self_attention,mlp]"])))
     with pytest.raises(BiGainError, match="self-attention alone"):
-        measure(every, None)
+        measure(every, None, (525,))
 
 
 def test_the_page_names_every_method(tmp_path, monkeypatch):

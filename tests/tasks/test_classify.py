@@ -211,7 +211,7 @@ def test_nan_is_refused(golden, backbone, broken_class):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"samples": [5], "keep": [5, 1]}, "one entry a stage"),
+        ({"samples": [5], "keep": [5, 1]}, "one entry per stage"),
         ({"samples": [5, 5]}, "must rise"),
         ({"keep": [5, 2]}, "must fall to 1"),
         ({"samples": [15, 20]}, "divide the last"),

@@ -229,9 +229,12 @@ class Architecture(ABC):
     def random_condition(self, count: int) -> Tensor:
         """Random conditions for trying out the model, [count, ...]."""
 
-    @abstractmethod
     def null_condition(self) -> Tensor:
-        """The condition that means no class or text, [1, ...]."""
+        """The condition that means no class or text, [1, ...].
+
+        For a text it is random, because the embedding of an empty one depends on the text encoders.
+        """
+        return self.random_condition(1)
 
     def random_extras(self, count: int) -> dict[str, Any]:
         """Random keyword arguments that a forward needs beside latents, timesteps and conditions.
@@ -254,6 +257,9 @@ class Architecture(ABC):
         t = torch.full((batch_size,), 500, dtype=torch.int64, device=device)
         extras = self.random_extras(batch_size)
         return {**self.inputs(latent, t, self.random_condition(batch_size)), **extras}
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(*shape, device=self.model.device, dtype=self.model.dtype)
 
     # Profiles
 

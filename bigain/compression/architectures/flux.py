@@ -46,10 +46,8 @@ class SingleBlock(Block):
 class Flux(Transformer):
     """A transformer of joint attention with rotary positions; double blocks, and then single ones.
 
-    Indices run over both. No published method chooses among blocks of joint attention, so the
-    default is the paper's for a DiT, at the same relative depth, as for SD3: of FLUX.1's 57 blocks,
-    2 to 11 and 14 to 23, the last five of which are single ones. Compressors decide by default on
-    what attention is given, after modulation, for the same reason as SD3's.
+    Indices run over both. Of FLUX.1's 57 blocks, 2 to 11 and 14 to 23 are compressed by default,
+    the last five of which are single ones.
 
     Sizes are those of a latent as the autoencoder makes it, although the model takes it packed,
     [B, tokens, 4c]; its grid is read from ``img_ids``.

@@ -14,9 +14,7 @@ TEXT = 300  # length of a text in tokens, as PixArt-Sigma's pipeline pads it; al
 class PixArt(Transformer):
     """A DiT-XL/2 to which every block adds cross-attention to a text.
 
-    The default blocks are DiT-XL/2's own, whose width and depth PixArt has. As in the published
-    code for a DiT, compressors decide by default on what self-attention is given, after modulation:
-    these are the tokens whose similarity matters to it.
+    The default blocks are DiT-XL/2's own, whose width and depth PixArt has.
     """
 
     denoiser = PixArtTransformer2DModel

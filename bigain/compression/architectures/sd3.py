@@ -35,10 +35,7 @@ class JointBlock(Block):
 class SD3(Transformer):
     """A transformer of joint attention, whose text enters through the timestep as well.
 
-    No published method chooses among blocks of joint attention, so the default is the paper's for
-    a DiT, at the same relative depth: in SD3.5-large, with its 38 blocks, blocks 1 to 7 and 9 to
-    15. As in the published code for a DiT, compressors decide by default on what attention is
-    given, after modulation: these are the tokens whose similarity matters to it.
+    In SD3.5-large, with its 38 blocks, blocks 1 to 7 and 9 to 15 are compressed by default.
     """
 
     denoiser = SD3Transformer2DModel

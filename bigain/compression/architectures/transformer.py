@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bigain.compression.architectures.base import Architecture, Block
 
@@ -15,8 +14,10 @@ XL2_BLOCKS = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 10, 11})
 class Transformer(Architecture):
     """Places are block indices. A subclass says what goes into the model.
 
-    Compressors decide on what attention is given, after modulation, as the published code does on
-    the DiT.
+    Compressors decide by default on what attention is given, after modulation, as the published
+    code does on the DiT: these are the tokens whose similarity matters to it. No published method
+    chooses among blocks of joint attention, so their default is the paper's for the DiT, at the
+    same relative depth.
     """
 
     component = "transformer"
@@ -35,10 +36,6 @@ class Transformer(Architecture):
         """Whole patches only; the model ignores the pixels beyond, or refuses them itself."""
         return int(side // self.model.config.patch_size)
 
-    def null_condition(self) -> Tensor:
-        """Random, because the embedding of an empty text depends on the text encoders."""
-        return self.random_condition(1)
-
     def areas(self) -> Iterator[tuple[int, nn.Module]]:
         yield from ((block.place, block.module) for block in self.blocks())
 
@@ -49,6 +46,3 @@ class Transformer(Architecture):
         size = f"({self.tokens(0)} tokens)"
         rest = f"{len(others)} other blocks {size}" if chosen else f"{len(others)} blocks {size}"
         return [(f"{len(chosen)} compressed blocks {size}", chosen), (rest, others)]
-
-    def _random(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, device=self.model.device, dtype=self.model.dtype)

@@ -163,13 +163,6 @@ class UNet(Architecture):
             return self._random(count, config.projection_class_embeddings_input_dim)
         return None
 
-    def _random(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, device=self.model.device, dtype=self.model.dtype)
-
-    def null_condition(self) -> Tensor:
-        """Random as well, because the embedding of an empty text depends on the text encoder."""
-        return self.random_condition(1)
-
     def areas(self) -> Iterator[tuple[int, nn.Module]]:
         yield 1, self.model.conv_in
         yield 1, self.model.conv_out
