@@ -42,8 +42,6 @@ def draw(
     panels: Sequence[Panel],
     path: Path,
     title: str,
-    x: str = X,
-    x_label: str = X_LABEL,
 ) -> bool:
     """Draw each value against a cost: one line of panels per value, one column per model.
 
@@ -56,7 +54,6 @@ def draw(
         models: a row without a panel's value or its cost is left out there.
         path: of the PNG file; its folder exists.
         title: one line.
-        x: the key of the rows' cost.
 
     Returns:
         Whether there was a value to draw; if not, there is no figure, and a line on stderr says so.
@@ -64,7 +61,7 @@ def draw(
     Raises:
         BiGainError: if the file cannot be written.
     """
-    shown = [p for p in panels if any(curves.there(m.series, p, x) for m in models)]
+    shown = [p for p in panels if any(curves.there(m.series, p, X) for m in models)]
     if not shown:
         print(f"{path.stem}: no row is finished, so no figure is drawn", file=sys.stderr)
         return False
@@ -80,8 +77,8 @@ def draw(
     each = [(model, panel) for panel in shown for model in models]
     places = [(axes, *pair) for axes, pair in zip(grid.flat, each, strict=True)]
     for axes, model, panel in places:
-        curves.frame(axes, model.series, model.baseline, panel, x)
-        axes.set_xlabel(x_label, fontsize=LETTERS + 1)
+        curves.frame(axes, model.series, model.baseline, panel, X)
+        axes.set_xlabel(X_LABEL, fontsize=LETTERS + 1)
         axes.set_ylabel(panel.label, fontsize=LETTERS + 1)
     if not alone:
         for axes, model in zip(grid[0], models, strict=True):
@@ -93,7 +90,7 @@ def draw(
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # all stays where it is now, so that values and names fit
     for axes, model, panel in places:
-        curves.frame(axes, model.series, model.baseline, panel, x)  # of the size it now has
-        curves.fill(axes, model.series, model.baseline, panel, x, looks)
+        curves.frame(axes, model.series, model.baseline, panel, X)  # of the size it now has
+        curves.fill(axes, model.series, model.baseline, panel, X, looks)
     save_figure(figure, path, DPI)
     return True

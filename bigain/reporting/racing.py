@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from scipy.stats import norm
 
@@ -17,11 +20,22 @@ from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.metrics.accuracy import hits, paired, top1
-from bigain.reporting import overview
+from bigain.reporting.overview import DPI
+from bigain.reporting.pictures import save_figure
+from bigain.reporting.style import (
+    BASELINE,
+    HEADING,
+    LETTERS,
+    MAGNIFIED,
+    SOFT,
+    Style,
+    limits,
+    plain,
+    wrapped,
+)
 from bigain.store.runs import Run
 from bigain.tasks.classify import Classify
 from bigain.tasks.classify_columns import PANEL
-from bigain.tasks.columns import Row
 from bigain.tasks.racing import FIRST, tolerance
 from bigain.utils import files
 from bigain.utils.tables import DASH, interval, markdown
@@ -33,7 +47,14 @@ WANTED = 0.99  # of the ablation and the simulation
 STAGED = Classify()
 SCALES = {"Pets": 37, "ImageNet-100": 100, "ImageNet-1K": 1000}
 SYNTHETIC = 300  # images of each simulated data set
-EVALUATIONS = "evaluations"
+SIZE = (8.9, 4.0)  # inches of the figure
+RACE, STAGES = Style("#0072B2", "D"), Style("#D55E00", "s")
+CAPTION = (
+    "Numbers are the agreement that a race is asked for; all takes every timestep for every class. "
+    "The horizontal axis is logarithmic. A vertical axis that does not begin at 0 shows "
+    f"differences at most {MAGNIFIED} times as large as one that does. Bars and bands are 95% "
+    "intervals."
+)
 
 
 class Errors(NamedTuple):
@@ -346,29 +367,76 @@ def scaled(every: Mapping[str, Errors]) -> str:
 
 def draw(every: Mapping[str, Errors], path: Path) -> None:
     """Accuracy against evaluations per image, with 95% intervals."""
-    models = []
-    for model, errors in every.items():
-        rows = {name: _row(name, answers, errors) for name, answers in strategies(errors).items()}
-        full, stages, *races = rows.values()
-        stages["method"], full["method"] = "Staged", "All"
-        for row, agreement in zip(races, AGREEMENTS, strict=True):
-            row["method"] = f"Race {agreement}"
-        series = {"Staged": [stages], "Race": races}
-        models.append(overview.Model(model, full, series))
-    title = "What a race saves: accuracy against evaluations"
-    overview.draw(models, [PANEL], path, title, EVALUATIONS, "Evaluations per image")
+    figure = Figure(figsize=SIZE, dpi=DPI, layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.08))
+    columns = figure.subplots(1, len(every), squeeze=False)[0]
+    for axes, (model, errors) in zip(columns, every.items(), strict=True):
+        points = [_point(answers, errors) for answers in strategies(errors).values()]
+        full, stages, *races = points
+        plain(axes)
+        axes.axhspan(full.low, full.high, color=BASELINE.colour, alpha=0.08, linewidth=0)
+        axes.axhline(full.value, color=BASELINE.colour, linewidth=1, linestyle="--")
+        axes.plot([r.evaluations for r in races], [r.value for r in races], color=RACE.colour)
+        for kind, members in ((BASELINE, [full]), (STAGES, [stages]), (RACE, races)):
+            for point in members:
+                _mark(axes, point, kind)
+        for point, agreement in zip(races, AGREEMENTS, strict=True):
+            _below(axes, point, f"{agreement}", RACE)
+        _below(axes, stages, "staged", STAGES)
+        _below(axes, full, "all", BASELINE)
+        axes.set_xscale("log")
+        ticks = [25, 50, 100, 200]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlim(25, 240)
+        axes.set_ylim(*limits(min(p.low for p in points), max(p.high for p in points)))
+        axes.set_xlabel("Evaluations per image", fontsize=LETTERS + 1)
+        axes.set_ylabel(PANEL.label, fontsize=LETTERS + 1)
+        axes.set_title(model, fontsize=HEADING, fontweight="bold")
+    figure.suptitle("What a race saves: accuracy against evaluations", fontsize=HEADING + 1)
+    figure.supxlabel(wrapped(CAPTION, SIZE[0], LETTERS), fontsize=LETTERS, color=SOFT)
+    save_figure(figure, path, DPI)
 
 
-def _row(name: str, answers: Answers, errors: Errors) -> Row:
+class Point(NamedTuple):
+    """Of a strategy: evaluations per image, and accuracy in percent with its interval."""
+
+    evaluations: float
+    value: float
+    low: float
+    high: float
+
+
+def _point(answers: Answers, errors: Errors) -> Point:
     accuracy = top1(hits(answers.predictions.tolist(), errors.labels))
-    values = (accuracy.value, accuracy.low, accuracy.high)
-    spent = float(answers.evaluations.mean())
-    keys = (PANEL.value, PANEL.low, PANEL.high)
-    return {
-        "method": name,
-        EVALUATIONS: spent,
-        **{k: 100 * v for k, v in zip(keys, values, strict=True)},
-    }
+    percent = (100 * v for v in (accuracy.value, accuracy.low, accuracy.high))
+    return Point(float(answers.evaluations.mean()), *percent)
+
+
+def _mark(axes: Axes, point: Point, style: Style) -> None:
+    spread = [[point.value - point.low], [point.high - point.value]]
+    axes.errorbar(
+        point.evaluations,
+        point.value,
+        spread,
+        color=style.colour,
+        marker=style.marker,
+        markersize=6,
+    )
+
+
+def _below(axes: Axes, point: Point, text: str, style: Style) -> None:
+    """Name a point below its interval."""
+    axes.annotate(
+        text,
+        (point.evaluations, point.low),
+        (0, -4),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        rotation=90,
+        fontsize=LETTERS,
+        color=style.ink,
+    )
 
 
 def racing(out: Path, overrides: Sequence[str]) -> dict[str, str]:
