@@ -42,7 +42,7 @@ MADE = (
     "results/mini/report.html",
 )
 TABLE = re.compile(r"(?:^\|.*\|$\n?)+", re.M)
-GROUPS = {"DiT": "DiT, Fashion-MNIST", "U-Net": "U-Net, Fashion-MNIST"}
+GROUPS = {name: f"{name}, Fashion-MNIST" for name in ("DiT", "U-Net", "SD3")}
 
 
 def the_block(part: str) -> str:
