@@ -100,6 +100,12 @@ def _parse() -> argparse.Namespace:
     )
     whole.add_argument("--scale", choices=SCALES, default="mini")
     whole.add_argument("--out", type=given_path, help="file; default: results/overview.png")
+    learned = verbs.add_parser(
+        "weights", help="find task.weights on a run of all trials, which needs no labels"
+    )
+    learned.add_argument(
+        "names", nargs="+", metavar="KEY=VALUE", help="the run's settings, as for run.py"
+    )
     for name, (purpose, default) in ANALYSES.items():
         analysis = verbs.add_parser(name, help=purpose)
         analysis.add_argument(
@@ -212,6 +218,12 @@ def _racing(arguments: argparse.Namespace) -> None:
         print(f"## {name}\n\n{text}")
 
 
+def _weights(arguments: argparse.Namespace) -> None:
+    from bigain.reporting.weights import weights
+
+    print(weights(arguments.names), end="")
+
+
 def _cascades(arguments: argparse.Namespace) -> None:
     from bigain.reporting.cascades import cascades
 
@@ -238,6 +250,7 @@ VERBS = {
     "report": _report,
     "overview": _overview,
     "racing": _racing,
+    "weights": _weights,
     "cascades": _cascades,
     "depth": _depth,
 }

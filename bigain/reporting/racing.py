@@ -87,16 +87,20 @@ class Answers(NamedTuple):
 
 
 def read(model: str, overrides: Sequence[str]) -> Errors:
-    """The errors of a model's run of all timesteps and classes.
+    """The errors of a model's run of all timesteps and classes; see `all_trials`."""
+    return all_trials(job_of(model, overrides), STAGED.trials)
+
+
+def all_trials(job: Job, timesteps: int) -> Errors:
+    """The errors of a run of all timesteps and classes.
 
     Raises:
-        BiGainError: if the run is not there, or lacks images that ``overrides`` ask for, or their
+        BiGainError: if the run is not there, or lacks images that the job asks for, or their
             trials.
     """
-    job = job_of(model, overrides)
     frame = Run.open(job.run_path).require(job.ids)
     classes = len(job.dataset.classes)
-    if frame["trials"].map(len).min() < classes * STAGED.trials:
+    if frame["trials"].map(len).min() < classes * timesteps:
         raise BiGainError(
             f"{job.run_path} no longer holds the trials of all these images, as bundles leave out "
             "what no finding reads; compute them anew with another results=..."

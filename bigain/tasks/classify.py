@@ -2,6 +2,7 @@
 
 error(c) = mean over s of loss(eps_s, eps_theta(x_{t_s}, c, t_s)) with the same (t_s, eps_s) for
 every class. A model of flow matching predicts the velocity eps_s - x_0 in place of the noise eps_s.
+Timesteps may be weighted, as in Clark and Jaini (2023, arXiv 2303.15233).
 Each stage looks at more timesteps for the classes of lowest error so far; a race
 (`bigain.tasks.racing`) decides after every timestep which classes are left.
 """
@@ -12,6 +13,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from math import inf
+from statistics import fmean
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,6 +77,9 @@ class Classify(Task):
         decide_with: "compressed", or "uncompressed" for a cascade: the compressor chooses the
             classes of the last stage, and without it this stage decides by its own timesteps
             alone. Rows hold the trials of both, and a finalist's error is that of the last stage.
+        weights: of the timesteps, from the cleanest to the noisiest, one for each of the last of
+            ``samples``; null for equal ones. Errors are multiplied by them, relative to their mean.
+            ``python -m bigain.reporting weights`` finds them.
     """
 
     name: ClassVar[str] = "classify"
@@ -97,9 +103,11 @@ class Classify(Task):
     strategy: str = "staged"
     agreement: float = AGREEMENT
     decide_with: str = "compressed"
+    weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         self._check_stages()
+        self._check_weights()
         if self.loss not in LOSSES:
             raise ValueError(
                 f"Classify: loss must be one of {', '.join(LOSSES)}; got {self.loss!r}"
@@ -151,6 +159,23 @@ class Classify(Task):
         if keep[-1] != 1 or any(a <= b for a, b in pairwise(keep)):
             raise ValueError(f"Classify: keep must fall to 1, got {keep}")
 
+    def _check_weights(self) -> None:
+        if self.weights is None:
+            return
+        weights, samples = [float(w) for w in self.weights], self.samples[-1]
+        if len(weights) != samples or not all(0 <= w < inf for w in weights):
+            raise ValueError(
+                f"Classify: weights needs {samples} finite numbers, none below 0: one for each "
+                f"timestep of the last stage, from the cleanest to the noisiest; got {weights}"
+            )
+        if len(set(weights)) == 1:  # another run of the same results
+            raise ValueError("Classify: remove weights to weigh all timesteps equally")
+        if not all(any(weights[p] for p in stage) for stage in self.stages()):
+            raise ValueError(
+                "Classify: each stage needs a timestep with a weight above 0, or it decides "
+                f"nothing; got {weights} for stages of {[len(s) for s in self.stages()]} timesteps"
+            )
+
     def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
         self.timesteps(timesteps(noise_schedule))  # refuses before the model is loaded
         return {}
@@ -159,6 +184,13 @@ class Classify(Task):
         """The timestep of each noise, [S] in the order of the stages."""
         grid = self.timesteps(len(schedule))
         return schedule.timesteps([grid[p] for stage in self.stages() for p in stage])
+
+    def weighting(self, device: torch.device | None = None) -> Tensor:
+        """The weight of each noise, float32 [S] in the order of the stages; their mean is 1."""
+        weights = [1.0] * self.trials if self.weights is None else list(map(float, self.weights))
+        mean_weight = fmean(weights)
+        drawn = [weights[p] / mean_weight for stage in self.stages() for p in stage]
+        return torch.tensor(drawn, device=device)
 
     def timesteps(self, length: int) -> list[int]:
         """The grid, as places of a schedule of this length: 25, 75, ..., 975 for 20 of 1000."""
@@ -196,6 +228,7 @@ class Classify(Task):
             sharing,
             self.loss,
             self.times(backbone.schedule).tolist(),
+            self.weighting().tolist(),
             self.rounds(),
             self.agreement,
             batch_size,
@@ -404,6 +437,7 @@ def classify(
     """
     device, images, classes = latents.device, len(latents), sharing.classes
     stages, times = protocol.stages(), protocol.times(backbone.schedule)
+    weights = protocol.weighting(device)
     # a compiled model takes one shape
     smallest = max(smallest_batch, batch_size if is_compiled(backbone.denoiser) else 1)
     trials = torch.full((images, classes, len(times)), torch.nan, device=device)
@@ -439,7 +473,7 @@ def classify(
                 cut.together,
             )
             new = slice(cut.repeated, evaluations)
-            values = errors[new]
+            values = errors[new] * weights[ss[new]]
             finite &= values.isfinite().all()
             trials[ii[new], kk[new], ss[new]] = values
             evaluated(len(values))

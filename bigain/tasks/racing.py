@@ -163,6 +163,7 @@ class Track:
     Attributes:
         loss: see `bigain.tasks.trials.LOSSES`.
         times: the timestep of each of the S noises.
+        weights: what the errors at each of them are multiplied by.
         order: the indices of noises in the order of the rounds.
         agreement: see `Race`.
         sharing: on the backbone, with the condition of each of the K classes.
@@ -174,6 +175,7 @@ class Track:
     sharing: Sharing
     loss: str
     times: Sequence[float]
+    weights: Sequence[float]
     order: Sequence[int]
     agreement: float
     batch_size: int
@@ -319,5 +321,6 @@ class Track:
         )[: len(batch)]
         if not values.isfinite().all():
             raise NotFiniteError
-        found: list[float] = values.tolist()
+        weights = torch.tensor([self.weights[s] for s in tried], device=device)
+        found: list[float] = (values * weights[which[: len(batch)]]).tolist()
         return found

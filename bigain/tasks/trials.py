@@ -33,8 +33,8 @@ class Scores:
     """What classification found for a batch of I images, K classes, S timesteps.
 
     Attributes:
-        trials: loss of every (image, class, timestep) tried, float32 [I, K, S] in the order of the
-            stages; NaN where a class was out of the race.
+        trials: the weighted loss of every (image, class, timestep) tried, float32 [I, K, S] in the
+            order of the stages; NaN where a class was out of the race.
         predictions: int64 [I].
         decisive: the first of the timesteps that decide among the classes tried there, in the order
             of ``trials``; earlier ones count for no class that has later ones.

@@ -240,7 +240,7 @@ def entrants_of(count: int):
 
 def fake_track(model: Fake, batch_size: int) -> Track:
     times, rounds = list(range(25, 1000, 50)), order(ROUNDS)
-    return Track(model, model, "l2", times, rounds, 0.95, batch_size)
+    return Track(model, model, "l2", times, [1.0] * len(times), rounds, 0.95, batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [1, 16, 64])

@@ -1,0 +1,83 @@
+"""Weights of timesteps for classification (docs/performance.md, Weights), found without labels.
+
+The class that all timesteps together answer stands in for the label. A timestep weighs as much as
+the difference between this class and its strongest rival is large there against its variance: the
+direction of Fisher's linear discriminant (1936) if timesteps err independently.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigain.errors import BiGainError
+from bigain.experiments.composition import composed
+from bigain.experiments.configuration import settings_of
+from bigain.experiments.job import Job
+from bigain.metrics.accuracy import hits, paired
+from bigain.reporting.racing import all_trials
+from bigain.tasks.classify import Classify
+from bigain.utils.tables import interval
+
+FOLDS = 5  # of the images, to try weights on others than those that they were found on
+
+
+def discriminating(trials: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weight of each timestep, [S] with a mean of 1.
+
+    Args:
+        trials: errors [I, K, S] of every class at every timestep, of I >= 2 images and K >= 2
+            classes.
+    """
+    first, second = np.argsort(trials.mean(2), axis=1, kind="stable")[:, :2].T
+    images = np.arange(len(trials))
+    ahead = trials[images, second] - trials[images, first]
+    weights = np.clip(ahead.mean(0), 0, None) / ahead.var(0)
+    found: NDArray[np.float64] = weights / weights.mean()
+    return found
+
+
+def elsewhere(trials: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Each image's answer by the weights of the other folds, int64 [I]."""
+    answers = np.empty(len(trials), dtype=np.int64)
+    fold = np.arange(len(trials)) % FOLDS
+    for i in range(FOLDS):
+        found = discriminating(trials[fold != i])
+        answers[fold == i] = (trials[fold == i] * found).mean(2).argmin(1)
+    return answers
+
+
+def weights(overrides: Sequence[str]) -> str:
+    """The setting for `run.py`, and what it changes.
+
+    Args:
+        overrides: the settings of a finished run of all timesteps for all classes.
+
+    Raises:
+        BiGainError: if the run is not there, lacks trials or is of another kind.
+    """
+    job = Job(settings_of(composed(overrides)))
+    task = job.task
+    if not isinstance(task, Classify) or task.weights is not None:
+        raise BiGainError(
+            "weights are found on a run of task=classify without task.weights; got "
+            f"{' '.join(overrides)}"
+        )
+    errors = all_trials(job, task.trials)
+    if np.isnan(errors.trials).any() or len(errors.trials) < FOLDS:
+        raise BiGainError(
+            f"{job.run_path}: weights need every class at every timestep, of {FOLDS} images or "
+            f"more; run it with task.strategy=staged and task.keep=[{errors.trials.shape[1]},1]"
+        )
+    drawn = [place for stage in task.stages() for place in stage]
+    found = discriminating(errors.trials)[np.argsort(drawn)]
+    test = paired(
+        hits(elsewhere(errors.trials).tolist(), errors.labels),
+        hits(errors.answers.tolist(), errors.labels),
+    )
+    change = interval((test.difference, test.low, test.high), "+.1f")
+    return (
+        f"task.weights=[{','.join(f'{weight:.3g}' for weight in found)}]\n"
+        f"Top-1 changes by {change} points on these {len(errors.labels)} images, each weighed as "
+        f"the other {FOLDS - 1} of {FOLDS} parts of them suggest.\n"
+    )
