@@ -197,6 +197,19 @@ def test_other_losses(golden, backbone, loss):
     assert (squared - other).abs().min() > 1e-3
 
 
+def test_weights_multiply_the_errors_of_their_timesteps(golden, backbone):
+    tensors, _ = golden
+    plain = Classify(samples=(2, 4), keep=(5, 1))
+    weighted = Classify(samples=(2, 4), keep=(5, 1), weights=[1, 2, 3, 10])  # from clean to noisy
+    assert plain.stages() == [[1, 3], [0, 2]]
+    equal, scores = (run(backbone, each, tensors, None) for each in (plain, weighted))
+    both = ~(equal.trials.isnan() | scores.trials.isnan())
+    factor = (torch.tensor([2, 10, 1, 3]) / 4).expand_as(equal.trials)
+    assert both[..., :2].all()
+    torch.testing.assert_close(scores.trials[both], (equal.trials * factor)[both])
+    assert scores.errors[0, scores.predictions[0]] == scores.trials[0].mean(-1).nan_to_num(9).min()
+
+
 @pytest.mark.parametrize("broken_class", [slice(None), 4])
 def test_nan_is_refused(golden, backbone, broken_class):
     """Also for one class alone, which could pass for one that is out of the race."""
@@ -225,6 +238,11 @@ def test_nan_is_refused(golden, backbone, broken_class):
         ({"decide_with": "uncompressed", "strategy": "race"}, "at least two stages, got"),
         ({"decide_with": "uncompressed", "samples": [20], "keep": [1]}, "at least two stages"),
         ({"agreement": 0.9}, "remove agreement, or set strategy=race"),
+        ({"weights": [1, 2]}, "weights needs 20 finite numbers"),
+        ({"weights": [-1, *19 * [1]]}, "none below 0"),
+        ({"weights": [float("nan"), *19 * [1]]}, "finite numbers"),
+        ({"weights": 20 * [2]}, "remove weights"),
+        ({"weights": [1, *19 * [0]]}, "each stage needs a timestep with a weight above 0"),
     ],
 )
 def test_refusals(arguments, message):

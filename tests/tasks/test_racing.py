@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -241,6 +242,20 @@ def entrants_of(count: int):
 def fake_track(model: Fake, batch_size: int) -> Track:
     times, rounds = list(range(25, 1000, 50)), order(ROUNDS)
     return Track(model, model, "l2", times, [1.0] * len(times), rounds, 0.95, batch_size)
+
+
+def test_a_race_weighs_the_errors_of_its_timesteps():
+    """In a batch, images are at different timesteps."""
+    plain = replace(fake_track(Fake(), 16), agreement=1 - 1e-12)
+    powers = [2.0 ** (s % 3) for s in range(ROUNDS)]
+    found, expected = (
+        {e.image_id: scores.trials[0] for e, scores in track.run(entrants_of(9))}
+        for track in (replace(plain, weights=powers), plain)
+    )
+    for image_id, trials in found.items():
+        both = trials.isfinite() & expected[image_id].isfinite()
+        assert both.sum() > ROUNDS
+        assert torch.equal(trials[both], (expected[image_id] * torch.tensor(powers))[both])
 
 
 @pytest.mark.parametrize("batch_size", [1, 16, 64])
