@@ -104,7 +104,8 @@ def read(path: Path) -> dict[str, Method]:
         for reference, values in _references(name, entry.get("strengths")):
             try:
                 title = _fill(reference, entry["title"], values)
-                series = _fill(reference, entry.get("series", entry["title"]), values)
+                template = entry["series"] if "series" in entry else entry["title"]
+                series = _fill(reference, template, values)
                 overrides = [_fill(reference, override, values) for override in entry["overrides"]]
             except BiGainError as error:
                 raise BiGainError(f"{shown_path(path)}: {error}") from None
