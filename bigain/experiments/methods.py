@@ -37,7 +37,8 @@ class Method:
         title: as tables print it.
         series: what a figure joins by a line, a method at several strengths.
         overrides: what chooses it on the command line.
-        values: what a title or an override may name: "strength", and what that strength has beside.
+        values: what a title, a series or an override may name: "strength", and what that strength
+            has beside.
     """
 
     reference: str
@@ -103,10 +104,11 @@ def read(path: Path) -> dict[str, Method]:
         for reference, values in _references(name, entry.get("strengths")):
             try:
                 title = _fill(reference, entry["title"], values)
+                template = entry["series"] if "series" in entry else entry["title"]
+                series = _fill(reference, template, values)
                 overrides = [_fill(reference, override, values) for override in entry["overrides"]]
             except BiGainError as error:
                 raise BiGainError(f"{shown_path(path)}: {error}") from None
-            series = entry.get("series", title)
             found[reference] = Method(reference, title, series, overrides, values)
     return found
 

@@ -25,6 +25,7 @@ from bigain.reporting.build import (
     figures_of,
 )
 from bigain.reporting.page import (
+    LARGEST,
     Line,
     Opening,
     Part,
@@ -102,6 +103,12 @@ def report(
     text = render(scale, sections, list(models), counts, opening)
     files.make_folder(out.parent)
     files.write_text(out, text)
+    if (size := out.stat().st_size) > LARGEST:
+        print(
+            f"{out.name} has {size / 1e6:.1f} MB, more than the {LARGEST / 1e6:.0f} MB that it is "
+            "meant to stay under; most of it is figures",
+            file=sys.stderr,
+        )
     return out
 
 

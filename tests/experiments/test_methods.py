@@ -3,6 +3,7 @@
 import pytest
 
 from bigain.errors import BiGainError
+from bigain.experiments.experiment_files import load
 from bigain.experiments.methods import method, methods, read
 
 
@@ -75,3 +76,15 @@ def test_a_bad_file_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(BiGainError, match=message):
         read(path)
+
+
+def test_the_strengths_of_a_method_look_alike_in_figures():
+    """But for those that say which tokens they take, which are methods of their own."""
+    assert method("lgtm_l1_norm@0.3").series == method("lgtm_l1_norm@0.7").series == "L1 norm"
+    highest, lowest, coarse = (
+        method(f"kv_select@{at}").series for at in ("highest+2", "lowest+2", "highest+4")
+    )
+    assert highest == coarse == "Highest Laplacian score per cell" != lowest
+    for name in ("table8", "table16"):
+        for row in load(name, "mini").groups[0].rows:
+            assert row.series == method(row.name).series  # also under a title of its own
