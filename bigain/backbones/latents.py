@@ -71,10 +71,13 @@ class Autoencoder:
         wanted = (self.vae.config.in_channels, size * self.factor, size * self.factor)
         if tuple(images.shape[1:]) != wanted:
             kind = "colour" if wanted[0] == 3 else f"{wanted[0]}-channel"
+            mends = [
+                f"set model.image_size={wanted[1]}" if images.shape[2:] != wanted[1:] else "",
+                f"choose a data set of {kind} images" if images.shape[1] != wanted[0] else "",
+            ]
             raise BiGainError(
                 f"the model takes images of {wanted} (channels, height, width), but the data set "
-                f"gives {tuple(images.shape[1:])}; set model.image_size={wanted[1]} and choose a "
-                f"data set of {kind} images"
+                f"gives {tuple(images.shape[1:])}; {' and '.join(filter(None, mends))}"
             )
         images = images.to(self.device, torch.float32)
         mean = self.vae.encode(images).latent_dist.mean

@@ -68,8 +68,9 @@ class TextToImage(ABC):
         self._check(denoiser, encoders)
         size = self._side(denoiser)
         self.latent_shape = (self.autoencoder.channels, size, size)
-        # again with the type, which diffusers leaves out for some models
-        self.denoiser: Any = denoiser.to(device, dtype)
+        # again with the type, which diffusers leaves out for some models; not by diffusers' own
+        # `to`, which warns of modules to be kept in float32 even if there are none
+        self.denoiser: Any = torch.nn.Module.to(denoiser, device, dtype)
         self.texts = Texts(encoders, self._row_shape(encoders), self._encode_texts, device, dtype)
         return self
 

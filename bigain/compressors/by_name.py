@@ -64,7 +64,10 @@ def compressor_of(given: object, settings: Mapping[str, Any]) -> Compressor:
     plain = {_plain(known): known for known in NAMES}
     if _plain(given) not in plain:
         hint = _hint(given.lower(), NAMES)
-        raise ValueError(f"there is no compressor {given!r}{hint}; the names are {accepted}")
+        raise ValueError(
+            f"there is no compressor {given!r}{hint}; the names are {accepted}, and compressors of "
+            "other compressors are objects, as in bigain.Anchored(bigain.ToMe(0.5))"
+        )
     name = plain[_plain(given)]
     parameters = inspect.signature(NAMES[name]).parameters
     for setting in settings:

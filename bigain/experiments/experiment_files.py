@@ -5,7 +5,9 @@ called groups, and the settings of each task. An experiment names the groups it 
 scale. One without groups has a single scale of its own, which its tasks hold.
 
 Its rows are references to the methods of experiments/methods.yaml, such as ``tome@0.5``, or
-mappings that add to one, or to several, what belongs to this table alone.
+mappings that add to one, or to several, what belongs to this table alone. They may also be the name
+of another experiment, whose rows are then taken, except those that ``without`` names.
+docs/extending.md describes every key.
 """
 
 import shlex
@@ -324,6 +326,11 @@ def _read(name: str, of: tuple[str, ...] = ()) -> dict[str, Any]:
             if unknown := sorted(left - {row.name for row in every}):
                 raise BiGainError(f"without names {unknown[0]}, which is no row")
             found["rows"] = [row for row in every if row.name not in left]
+        elif "without" in found:
+            raise BiGainError(
+                "without leaves out rows of another experiment, which rows must then name; "
+                "remove it, and from rows what it names"
+            )
         else:
             found["rows"] = [row for given in found["rows"] for row in written(given)]
         check_rows(found)

@@ -114,7 +114,7 @@ def make(cfg: DictConfig) -> Path:
     print(
         f"try it: python run.py model={name} model.path={folder} dataset={dataset} "
         f"dataset.root={images} compressor=lgtm task=classify dtype={cfg.dtype} limit=1 "
-        "task.samples=[1] task.keep=[1]"
+        "'task.samples=[1]' 'task.keep=[1]'"
     )
     return folder
 

@@ -281,9 +281,16 @@ def test_half_precision_is_the_denoiser_s_alone(folders, backbone, dtype):
     assert noise.dtype == torch.float32
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 1, 16, 16)])
-def test_images_of_another_shape_are_refused(backbone, shape):
-    with pytest.raises(BiGainError, match=r"set model\.image_size=16"):
+@pytest.mark.parametrize(
+    ("shape", "mend"),
+    [
+        ((1, 3, 32, 32), r"; set model\.image_size=16$"),
+        ((1, 1, 16, 16), "; choose a data set of colour images$"),
+        ((1, 1, 32, 32), r"; set model\.image_size=16 and choose a data set of colour images$"),
+    ],
+)
+def test_images_of_another_shape_are_refused(backbone, shape, mend):
+    with pytest.raises(BiGainError, match=mend):
         backbone.encode(torch.zeros(shape))
 
 

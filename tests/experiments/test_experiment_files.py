@@ -53,6 +53,15 @@ def test_without_names_rows(tmp_path, monkeypatch):
         experiment_files.methods_of("retention")
 
 
+def test_without_needs_rows_of_another_experiment(tmp_path, monkeypatch):
+    text = (experiment_files.FOLDER / "retention.yaml").read_text()
+    text = text.replace("rows: figure2", "rows: [tome@0.3, tome@0.5]")
+    (tmp_path / "retention.yaml").write_text(text)
+    monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
+    with pytest.raises(BiGainError, match="which rows must then name"):
+        experiment_files.methods_of("retention")
+
+
 def test_a_row_may_be_of_some_groups_alone():
     """A DiT has no cross-attention."""
     dit, unet = experiment_files.load("table6", "mini").groups

@@ -58,8 +58,11 @@ def find_denoiser(model: Any) -> nn.Module:
     given = type(model).__name__
     if names := [type(unwrap(part)).__name__ for part in held if part is not None]:
         given += f" with {' and '.join(names)}"
-    accepted = ", a ".join(known.__name__ for known in ADAPTERS)
-    raise TypeError(f"compress takes a diffusers {accepted} or a pipeline holding one, got {given}")
+    accepted = ", ".join(known.__name__ for known in ADAPTERS)
+    raise TypeError(
+        f"compress takes a denoiser of diffusers ({accepted}) or a pipeline that holds one; "
+        f"got {given}"
+    )
 
 
 def architecture_of(model: Any) -> Architecture:
