@@ -226,6 +226,7 @@ def test_a_strength_is_named_even_at_its_default(kind):
                 "strategy": "staged",
                 "agreement": 0.99,
                 "decide_with": "compressed",
+                "weights": None,
             },
         ),
         (Generate, {"sampler": "ddim", "steps": 50, "guidance": 4.0, "spacing": None}),
