@@ -328,8 +328,8 @@ def _read(name: str, of: tuple[str, ...] = ()) -> dict[str, Any]:
             found["rows"] = [row for row in every if row.name not in left]
         elif "without" in found:
             raise BiGainError(
-                "without leaves out rows of another experiment, which rows must then name; "
-                "remove it, and from rows what it names"
+                "without works only if rows names another experiment; here, remove without, and "
+                "delete those rows from rows"
             )
         else:
             found["rows"] = [row for given in found["rows"] for row in written(given)]

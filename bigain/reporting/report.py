@@ -105,8 +105,8 @@ def report(
     files.write_text(out, text)
     if (size := out.stat().st_size) > LARGEST:
         print(
-            f"{out.name} has {size / 1e6:.1f} MB, more than the {LARGEST / 1e6:.0f} MB that it is "
-            "meant to stay under; most of it is figures",
+            f"{out.name} is {size / 1e6:.1f} MB; it should stay below {LARGEST / 1e6:.1f} MB. "
+            "Figures take most of it.",
             file=sys.stderr,
         )
     return out

@@ -1,8 +1,9 @@
 """Weights of timesteps for classification (docs/performance.md, Weights), found without labels.
 
-The class that all timesteps together answer stands in for the label. A timestep weighs as much as
-the difference between this class and its strongest rival is large there against its variance: the
-direction of Fisher's linear discriminant (1936) if timesteps err independently.
+The class that all timesteps together answer stands in for the label. A timestep's weight is the
+mean, over images, of the difference between this class and its strongest rival, divided by that
+difference's variance: the direction of Fisher's linear discriminant (1936) if timesteps err
+independently.
 """
 
 from collections.abc import Sequence
@@ -28,11 +29,19 @@ def discriminating(trials: NDArray[np.float64]) -> NDArray[np.float64]:
     Args:
         trials: errors [I, K, S] of every class at every timestep, of I >= 2 images and K >= 2
             classes.
+
+    Raises:
+        BiGainError: if no timestep tells the first class from the second.
     """
     first, second = np.argsort(trials.mean(2), axis=1, kind="stable")[:, :2].T
     images = np.arange(len(trials))
     ahead = trials[images, second] - trials[images, first]
-    weights = np.clip(ahead.mean(0), 0, None) / ahead.var(0)
+    spread = ahead.var(0)
+    known = spread > 0
+    weights = np.zeros_like(spread)
+    weights[known] = np.clip(ahead.mean(0)[known], 0, None) / spread[known]
+    if not weights.any():
+        raise BiGainError("no timestep tells the best class from the second; give other images")
     found: NDArray[np.float64] = weights / weights.mean()
     return found
 
@@ -58,16 +67,20 @@ def weights(overrides: Sequence[str]) -> str:
     """
     job = Job(settings_of(composed(overrides)))
     task = job.task
-    if not isinstance(task, Classify) or task.weights is not None:
+    if not isinstance(task, Classify) or task.weights is not None or task.cascade:
         raise BiGainError(
-            "weights are found on a run of task=classify without task.weights; got "
-            f"{' '.join(overrides)}"
+            "weights are found on a run of task=classify without task.weights and "
+            f"task.decide_with; got {' '.join(overrides)}"
         )
     errors = all_trials(job, task.trials)
-    if np.isnan(errors.trials).any() or len(errors.trials) < FOLDS:
+    if len(errors.trials) < FOLDS:
         raise BiGainError(
-            f"{job.run_path}: weights need every class at every timestep, of {FOLDS} images or "
-            f"more; run it with task.strategy=staged and task.keep=[{errors.trials.shape[1]},1]"
+            f"weights need at least {FOLDS} images; {job.run_path} has {len(errors.trials)}"
+        )
+    if np.isnan(errors.trials).any():
+        raise BiGainError(
+            f"{job.run_path}: weights need every class at every timestep; make another run, with "
+            f"task.strategy=staged task.samples=[{task.trials}] task.keep=[1]"
         )
     drawn = [place for stage in task.stages() for place in stage]
     found = discriminating(errors.trials)[np.argsort(drawn)]
@@ -78,6 +91,6 @@ def weights(overrides: Sequence[str]) -> str:
     change = interval((test.difference, test.low, test.high), "+.1f")
     return (
         f"task.weights=[{','.join(f'{weight:.3g}' for weight in found)}]\n"
-        f"Top-1 changes by {change} points on these {len(errors.labels)} images, each weighed as "
-        f"the other {FOLDS - 1} of {FOLDS} parts of them suggest.\n"
+        f"With every class at every timestep, top-1 changes by {change} points on these "
+        f"{len(errors.labels)} images, if the weights for each fifth come from the others.\n"
     )

@@ -77,8 +77,8 @@ class Classify(Task):
         decide_with: "compressed", or "uncompressed" for a cascade: the compressor chooses the
             classes of the last stage, and without it this stage decides by its own timesteps
             alone. Rows hold the trials of both, and a finalist's error is that of the last stage.
-        weights: of the timesteps, from the cleanest to the noisiest, one for each of the last of
-            ``samples``; null for equal ones. Errors are multiplied by them, relative to their mean.
+        weights: one per timestep of the last stage, from the cleanest to the noisiest; null weighs
+            all equally. Each error is multiplied by its weight over the mean weight.
             ``python -m bigain.reporting weights`` finds them.
     """
 
@@ -168,12 +168,13 @@ class Classify(Task):
                 f"Classify: weights needs {samples} finite numbers, none below 0: one for each "
                 f"timestep of the last stage, from the cleanest to the noisiest; got {weights}"
             )
-        if len(set(weights)) == 1:  # another run of the same results
+        if len(set(weights)) == 1 and weights[0]:  # another run of the same results
             raise ValueError("Classify: remove weights to weigh all timesteps equally")
-        if not all(any(weights[p] for p in stage) for stage in self.stages()):
+        stages = self.stages() if self.strategy == "staged" else [range(samples)]
+        if not all(any(weights[p] for p in stage) for stage in stages):
             raise ValueError(
                 "Classify: each stage needs a timestep with a weight above 0, or it decides "
-                f"nothing; got {weights} for stages of {[len(s) for s in self.stages()]} timesteps"
+                f"nothing; got {weights} for stages of {[len(s) for s in stages]} timesteps"
             )
 
     def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_without_needs_rows_of_another_experiment(tmp_path, monkeypatch):
     text = text.replace("rows: figure2", "rows: [tome@0.3, tome@0.5]")
     (tmp_path / "retention.yaml").write_text(text)
     monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
-    with pytest.raises(BiGainError, match="which rows must then name"):
+    with pytest.raises(BiGainError, match="without works only if rows names another"):
         experiment_files.methods_of("retention")
 
 

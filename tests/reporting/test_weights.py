@@ -53,23 +53,24 @@ def test_weights_are_tried_on_images_they_were_not_found_on():
 
 def test_the_setting_is_in_the_order_of_the_timesteps(monkeypatch):
     scale = np.full(20, 1.0)
-    scale[-1] = 0.2  # of t=975, the noisiest
+    scale[2] = 0.2  # of t=125, which is drawn first
     drawn = [place for stage in Classify().stages() for place in stage]
     errors = Errors(trials_of(scale[drawn]), [[0]] * 400)
     monkeypatch.setattr(module, "all_trials", lambda job, timesteps: errors)
     said = weights(FULL)
     (found,) = re.findall(r"^task\.weights=\[(.*)\]$", said, re.M)
-    assert np.argmax([float(text) for text in found.split(",")]) == 19
-    assert re.search(r"^Top-1 changes by [+−]\d", said, re.M)
+    assert np.argmax([float(text) for text in found.split(",")]) == 2
+    assert re.search(r"timestep, top-1 changes by [+−]\d", said, re.M)
     task = settings_of(composed([*FULL, f"task.weights=[{found}]"])).task
-    assert isinstance(task, Classify) and task.weighting().argmax() == drawn.index(19)
+    assert isinstance(task, Classify) and task.weighting().argmax() == drawn.index(2) == 0
 
 
 @pytest.mark.parametrize(
     ("errors", "message"),
     [
-        (Errors(trials_of([1.0] * 20, 3), [[0]] * 3), "of 5 images or more"),
-        (Errors(np.full((9, 10, 20), np.nan), [[0]] * 9), r"task\.keep=\[10,1\]"),
+        (Errors(trials_of([1.0] * 20, 3), [[0]] * 3), "at least 5 images; .* has 3"),
+        (Errors(np.full((9, 10, 20), np.nan), [[0]] * 9), r"task\.samples=\[20\] task\.keep=\[1\]"),
+        (Errors(np.ones((9, 10, 20)), [[0]] * 9), "no timestep tells"),
     ],
 )
 def test_runs_that_do_not_suffice_are_refused(monkeypatch, errors, message):
@@ -78,7 +79,20 @@ def test_runs_that_do_not_suffice_are_refused(monkeypatch, errors, message):
         weights(FULL)
 
 
-@pytest.mark.parametrize("more", ["task=generate", f"task.weights=[{'1,' * 19}2]"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["task=generate"],
+        [f"task.weights=[{'1,' * 19}2]"],
+        ["compressor=tome", "task.decide_with=uncompressed", "task.keep=[10,1]"],
+    ],
+)
 def test_runs_of_another_kind_are_refused(more):
     with pytest.raises(BiGainError, match=r"task=classify without task\.weights"):
-        weights(["model=dit_fashion", more])
+        weights(["model=dit_fashion", *more])
+
+
+def test_a_timestep_at_which_classes_do_not_differ_weighs_nothing():
+    trials = trials_of([0.05] * 4)
+    trials[:, :, 1] = 0.5
+    assert discriminating(trials)[1] == 0 and np.isfinite(discriminating(trials)).all()

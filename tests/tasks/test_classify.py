@@ -149,6 +149,19 @@ def test_evaluations_are_those_made(golden, backbone):
     assert run(backbone, protocol, tensors, None).samples.sum() == protocol.evaluations(9)
 
 
+@pytest.mark.parametrize("compressor", [LGTM(0.7), IEKVD(2)])
+def test_weights_hold_in_a_cascade(golden, backbone, compressor):
+    """Its finalists' errors are those of the last stage, weighted."""
+    tensors, _ = golden
+    protocol = {"samples": (2, 4), "keep": (3, 1), "decide_with": "uncompressed"}
+    equal = run(backbone, Classify(**protocol), tensors, compressor)
+    weighted = run(backbone, Classify(**protocol, weights=[1, 1, 3, 1]), tensors, compressor)
+    both = ~(equal.trials.isnan() | weighted.trials.isnan())
+    factor = (torch.tensor([1, 1, 1, 3]) / 1.5).expand_as(equal.trials)
+    assert both[..., 2:].any()
+    torch.testing.assert_close(weighted.trials[both], (equal.trials * factor)[both])
+
+
 @pytest.mark.parametrize("compressor", [ToMe(0.5), LGTM(0.7), IEKVD(2)])
 def test_a_cascade_decides_by_uncompressed_trials_alone(golden, backbone, compressor):
     tensors, _ = golden
@@ -243,6 +256,8 @@ def test_nan_is_refused(golden, backbone, broken_class):
         ({"weights": [float("nan"), *19 * [1]]}, "finite numbers"),
         ({"weights": 20 * [2]}, "remove weights"),
         ({"weights": [1, *19 * [0]]}, "each stage needs a timestep with a weight above 0"),
+        ({"weights": 20 * [0]}, "each stage needs a timestep with a weight above 0"),
+        ({"weights": 20 * [0], "strategy": "race"}, "needs a timestep with a weight above 0"),
     ],
 )
 def test_refusals(arguments, message):

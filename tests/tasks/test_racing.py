@@ -252,6 +252,7 @@ def test_a_race_weighs_the_errors_of_its_timesteps():
         {e.image_id: scores.trials[0] for e, scores in track.run(entrants_of(9))}
         for track in (replace(plain, weights=powers), plain)
     )
+    assert len(found) == 9
     for image_id, trials in found.items():
         both = trials.isfinite() & expected[image_id].isfinite()
         assert both.sum() > ROUNDS
