@@ -569,7 +569,7 @@ def test_blocks_without_self_attention_are_refused():
 )
 def test_other_transformers_are_refused(kind):
     pipe = SimpleNamespace(transformer=kind.__new__(kind))
-    message = rf"UNet2DConditionModel, .*a FluxTransformer2DModel or .* with {kind.__name__}"
+    message = rf"UNet2DConditionModel, .*FluxTransformer2DModel\) or .* with {kind.__name__}"
     with pytest.raises(TypeError, match=message):
         compress(pipe, LGTM(0.5))
 
