@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
@@ -136,6 +136,26 @@ def random_denoiser(skeleton: Any, device: torch.device, dtype: torch.dtype) -> 
     return torch.nn.Module.to(model, dtype=dtype).eval().requires_grad_(False)
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Forwards at falling timesteps, which `in_turn` times as their mean.
+
+    Attributes:
+        inputs: the arguments of the first.
+        count: of the forwards.
+    """
+
+    model: Callable[..., object]
+    inputs: Mapping[str, torch.Tensor]
+    count: int = 1
+
+    def __call__(self) -> None:
+        t = self.inputs["timestep"]
+        for i in range(self.count):
+            falling = (t * (1 - i / (2 * self.count))).to(t.dtype)
+            self.model(**{**self.inputs, "timestep": falling})
+
+
 def forward_side(
     model: Any,
     inputs: Mapping[str, torch.Tensor],
@@ -144,12 +164,16 @@ def forward_side(
     seed: int = 0,
     **where: Any,
 ) -> Side:
-    """A forward with a compressor, which is attached and removed outside the timed work."""
+    """A forward with a compressor, which is attached and removed outside the timed work.
+
+    With `bigain.Anchored`, the mean of the sampling steps from one anchor to the next.
+    """
+    steps = (compressor and compressor.anchor_every) or 1
 
     @contextmanager
     def side() -> Iterator[Callable[[], object]]:
         with attached(model, compressor, seed=seed, **where):
-            yield partial(model, **inputs)
+            yield Steps(model, inputs, steps)
 
     return side
 
@@ -219,7 +243,7 @@ def now(device: torch.device) -> float:
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     start = now(device)
     work()
-    return now(device) - start
+    return (now(device) - start) / (work.count if isinstance(work, Steps) else 1)
 
 
 def _script() -> str:

@@ -7,12 +7,14 @@ import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 
-from bigain.compressors import LGTM
+from bigain.compression import architecture_of
+from bigain.compressors import LGTM, Anchored, ToMe
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.experiments.runner import execute
+from bigain.profiling import timing
 from bigain.profiling.flops import count
-from bigain.profiling.timing import fused_attention, measure
+from bigain.profiling.timing import forward_side, fused_attention, in_turn, measure
 from bigain.utils.paths import REPOSITORY
 
 COMPRESSORS = sorted(p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml"))
@@ -113,6 +115,26 @@ def test_measuring_adds_to_the_record(run):
     assert first["time_saved_percent"] == pytest.approx(100 * (1 - medians[1] / medians[0]))
     assert first["flops_saved_percent"] != 0
     assert {"device", "torch", "diffusers", "python", "command"} <= set(first)
+
+
+def test_anchored_steps_are_timed_as_their_mean(small_dit, monkeypatch):
+    """From one anchor to the next: a block of the anchor attends twice."""
+    model = DiTTransformer2DModel.from_pretrained(small_dit / "transformer").eval()
+    anchored = Anchored(ToMe(0.5, destinations="cycle"), every=3)
+    attended, attend = [], torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*args, **kwargs):
+        attended.append(None)
+        return attend(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    inputs = architecture_of(model).random_inputs(2)
+    sides = {"anchored": forward_side(model, inputs, anchored, blocks=[1])}
+    clock = iter([0.0, 6.0])
+    monkeypatch.setattr(timing, "now", lambda device: next(clock))
+    with torch.no_grad():
+        assert in_turn(sides, model.device, warmup=0, repeats=1) == {"anchored": [2.0]}
+    assert len(attended) == 3 * 2 + 1
 
 
 def test_measuring_uncompressed(run):
