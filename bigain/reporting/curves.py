@@ -1,6 +1,7 @@
 """A panel of curves: a value of several methods against a cost, each named beside its curve."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,12 +15,11 @@ from bigain.tasks.columns import Panel, Row
 SIZE = 6.0  # points, of a marker
 APART = 2.0  # points between two intervals, at least
 STEP = 1.0  # points by which a value is moved sideways at a time
-FARTHEST = SIZE / 2  # points that a value is moved at most: its marker still covers its place
 GAP = 1.12  # between the labels' middles, in heights of a label
 LEAD = 12.0  # points between a label and the values
 NOTE = (
     "Numbers after a method are its strengths, from left to right. Values that would hide each "
-    "other are moved sideways, by at most half the width of a marker."
+    "other are moved apart sideways a little."
 )
 Series = Mapping[str, Sequence[Row]]  # the rows of each method, one per strength
 
@@ -143,14 +143,9 @@ def _baseline(axes: Axes, row: Row, panel: Panel, x: str, first: float) -> None:
 def _apart(
     axes: Axes, found: Mapping[str, Sequence[Row]], panel: Panel, x: str
 ) -> dict[str, list[float]]:
-    """The places of values on the horizontal axis, where each hides as little as it can of others.
-
-    None is farther than `FARTHEST` from its true place, and those of a curve keep their order.
-    """
+    """The places of values on the horizontal axis, so that no value hides another."""
     taken: list[NDArray[np.float64]] = []  # in points: x, y, and the ends of the interval
     scale = 72 / axes.figure.dpi
-    steps = int(FARTHEST / STEP)
-    moves = sorted((STEP * step for step in range(-steps, steps + 1)), key=lambda m: (abs(m), -m))
     places: dict[str, list[float]] = {}
     for name, rows in found.items():
         places[name] = []
@@ -159,9 +154,11 @@ def _apart(
             ends = [(row[x], row[key]) for key in (panel.value, panel.low, panel.high)]
             drawn = axes.transData.transform(np.asarray(ends, dtype=float)) * scale
             here = np.array([drawn[0, 0], *drawn[:, 1]])
-            tried = [here + [move, 0, 0, 0] for move in moves if here[0] + move >= last]
-            hidden = [sorted((_hidden(at, other) for other in taken), reverse=True) for at in tried]
-            moved = tried[hidden.index(min(hidden))]  # the one that it hides most matters first
+            moves = (sign * step * STEP for step in count() for sign in (1, -1))
+            tried = (here + [move, 0, 0, 0] for move in moves)
+            moved = next(
+                at for at in tried if at[0] > last and not any(_hides(at, other) for other in taken)
+            )
             taken.append(moved)
             last = moved[0]
             data = axes.transData.inverted().transform((moved[0] / scale, 0))
@@ -169,13 +166,11 @@ def _apart(
     return places
 
 
-def _hidden(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """How much of two values the other hides: 0 for none of it, about 1 for a whole marker."""
+def _hides(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    """Whether the markers or intervals of two values overlap."""
     across, up = np.abs(a[:2] - b[:2])
     overlap = min(a[3], b[3]) - max(a[2], b[2]) > 0
-    markers = max(SIZE - across, 0) * max(SIZE - up, 0) / SIZE**2
-    intervals = max(APART - across, 0) / APART if overlap else 0
-    return float(markers + intervals)
+    return bool((across < SIZE and up < SIZE) or (across < APART and overlap))
 
 
 def _width(axes: Axes, text: str) -> float:

@@ -73,22 +73,6 @@ def test_labels_overlap_neither_one_another_nor_the_values(tmp_path, figures):
         assert image.mode == "P" and image.size == tuple(figure.canvas.get_width_height())
 
 
-@pytest.mark.parametrize("apart", [1.0, 0.0])
-def test_values_stay_within_half_a_marker_of_their_places(tmp_path, figures, apart):
-    """And those that coincide are seen: no two stand in one place."""
-    overview.draw([model("One", apart)], [ACCURACY, FID], tmp_path / "a.png", "Toy")
-    for axes in figures[0].axes:
-        curve_of = {drawn.get_label(): drawn for drawn in axes.get_lines()}
-        seen = []
-        for name in NAMES:
-            drawn = axes.transData.transform(curve_of[name].get_xydata())
-            true = axes.transData.transform([(cost, 0) for cost in (1.0, 1.5)])
-            moved = abs(drawn[:, 0] - true[:, 0]) * 72 / figures[0].dpi
-            assert moved.max() <= curves.SIZE / 2 + 1e-6
-            seen += [tuple(at) for at in drawn.round(3).tolist()]
-        assert len(set(seen)) == len(seen) == 2 * len(NAMES)
-
-
 def test_a_method_has_one_colour_which_is_its_own(tmp_path, figures):
     overview.draw([model("One"), model("Two")], [ACCURACY, FID], tmp_path / "a.png", "Toy")
     looks = {
