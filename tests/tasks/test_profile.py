@@ -121,7 +121,8 @@ def test_anchored_steps_are_timed_as_their_mean(small_dit, monkeypatch):
     """From one anchor to the next: a block of the anchor attends twice."""
     model = DiTTransformer2DModel.from_pretrained(small_dit / "transformer").eval()
     anchored = Anchored(ToMe(0.5, destinations="cycle"), every=3)
-    attended, attend = [], torch.nn.functional.scaled_dot_product_attention
+    attended: list[None] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
 
     def counted(*args, **kwargs):
         attended.append(None)
