@@ -3,7 +3,7 @@
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,19 +141,24 @@ class Steps:
     """Forwards at falling timesteps, which `in_turn` times as their mean.
 
     Attributes:
-        inputs: the arguments of the first.
-        count: of the forwards.
+        inputs: the arguments of each.
     """
 
     model: Callable[..., object]
-    inputs: Mapping[str, torch.Tensor]
-    count: int = 1
+    inputs: Sequence[Mapping[str, torch.Tensor]]
 
     def __call__(self) -> None:
-        t = self.inputs["timestep"]
-        for i in range(self.count):
-            falling = (t * (1 - i / (2 * self.count))).to(t.dtype)
-            self.model(**{**self.inputs, "timestep": falling})
+        for inputs in self.inputs:
+            self.model(**inputs)
+
+    @classmethod
+    def falling(
+        cls, model: Callable[..., object], inputs: Mapping[str, torch.Tensor], count: int
+    ) -> "Steps":
+        """So many forwards, from the timestep of ``inputs`` down to half of it at most."""
+        t = inputs["timestep"]
+        times = [(t * (1 - i / (2 * count))).to(t.dtype) for i in range(count)]
+        return cls(model, [{**inputs, "timestep": time} for time in times])
 
 
 def forward_side(
@@ -168,12 +173,12 @@ def forward_side(
 
     With `bigain.Anchored`, the mean of the sampling steps from one anchor to the next.
     """
-    steps = (compressor and compressor.anchor_every) or 1
+    steps = Steps.falling(model, inputs, (compressor and compressor.anchor_every) or 1)
 
     @contextmanager
     def side() -> Iterator[Callable[[], object]]:
         with attached(model, compressor, seed=seed, **where):
-            yield Steps(model, inputs, steps)
+            yield steps
 
     return side
 
@@ -243,7 +248,7 @@ def now(device: torch.device) -> float:
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     start = now(device)
     work()
-    return (now(device) - start) / (work.count if isinstance(work, Steps) else 1)
+    return (now(device) - start) / (len(work.inputs) if isinstance(work, Steps) else 1)
 
 
 def _script() -> str:

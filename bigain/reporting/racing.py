@@ -206,7 +206,7 @@ def halving(total: int) -> list[int]:
 
 def variants() -> Iterator[tuple[str, dict[str, object]]]:
     """What was tried instead, by name: arguments of `race`."""
-    drawn = [p for stage in STAGED.stages() for p in stage]
+    drawn = STAGED.drawn()
     yield "the race", {}
     yield "order: that of the stages", {"rounds": range(len(drawn))}
     halves = [drawn.index(p) for p in halving(len(drawn))]
@@ -231,7 +231,7 @@ def informative_order(every: Sequence[Errors], rivals: int = 3) -> list[int]:
     """
     total = every[0].trials.shape[2]
     products = np.zeros((total, total))
-    drawn = [p for stage in STAGED.stages() for p in stage]
+    drawn = STAGED.drawn()
     for errors in every:
         trials = np.empty_like(errors.trials)
         trials[:, :, drawn] = errors.trials

@@ -23,7 +23,7 @@ from bigain.utils.tables import interval
 FOLDS = 5  # of the images, to try weights on others than those that they were found on
 
 
-def discriminating(trials: NDArray[np.float64]) -> NDArray[np.float64]:
+def discriminant_weights(trials: NDArray[np.float64]) -> NDArray[np.float64]:
     """The weight of each timestep, [S] with a mean of 1.
 
     Args:
@@ -46,12 +46,12 @@ def discriminating(trials: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def elsewhere(trials: NDArray[np.float64]) -> NDArray[np.int64]:
+def cross_validated(trials: NDArray[np.float64]) -> NDArray[np.int64]:
     """Each image's answer by the weights of the other folds, int64 [I]."""
     answers = np.empty(len(trials), dtype=np.int64)
     fold = np.arange(len(trials)) % FOLDS
     for i in range(FOLDS):
-        found = discriminating(trials[fold != i])
+        found = discriminant_weights(trials[fold != i])
         answers[fold == i] = (trials[fold == i] * found).mean(2).argmin(1)
     return answers
 
@@ -82,10 +82,9 @@ def weights(overrides: Sequence[str]) -> str:
             f"{job.run_path}: weights need every class at every timestep; make another run, with "
             f"task.strategy=staged task.samples=[{task.trials}] task.keep=[1]"
         )
-    drawn = [place for stage in task.stages() for place in stage]
-    found = discriminating(errors.trials)[np.argsort(drawn)]
+    found = discriminant_weights(errors.trials)[np.argsort(task.drawn())]
     test = paired(
-        hits(elsewhere(errors.trials).tolist(), errors.labels),
+        hits(cross_validated(errors.trials).tolist(), errors.labels),
         hits(errors.answers.tolist(), errors.labels),
     )
     change = interval((test.difference, test.low, test.high), "+.1f")

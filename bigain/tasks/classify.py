@@ -184,14 +184,13 @@ class Classify(Task):
     def times(self, schedule: Schedule) -> Tensor:
         """The timestep of each noise, [S] in the order of the stages."""
         grid = self.timesteps(len(schedule))
-        return schedule.timesteps([grid[p] for stage in self.stages() for p in stage])
+        return schedule.timesteps([grid[p] for p in self.drawn()])
 
     def weighting(self, device: torch.device | None = None) -> Tensor:
         """The weight of each noise, float32 [S] in the order of the stages; their mean is 1."""
         weights = [1.0] * self.trials if self.weights is None else list(map(float, self.weights))
         mean_weight = fmean(weights)
-        drawn = [weights[p] / mean_weight for stage in self.stages() for p in stage]
-        return torch.tensor(drawn, device=device)
+        return torch.tensor([weights[p] / mean_weight for p in self.drawn()], device=device)
 
     def timesteps(self, length: int) -> list[int]:
         """The grid, as places of a schedule of this length: 25, 75, ..., 975 for 20 of 1000."""
@@ -215,9 +214,13 @@ class Classify(Task):
             stages.append(stage)
         return stages
 
+    def drawn(self) -> list[int]:
+        """The grid position of each noise, in the order of the stages."""
+        return [p for stage in self.stages() for p in stage]
+
     def rounds(self) -> list[int]:
         """The noises in the order in which a race takes them."""
-        drawn = [p for stage in self.stages() for p in stage]
+        drawn = self.drawn()
         return [drawn.index(p) for p in order(len(drawn))]
 
     def track(

@@ -10,7 +10,7 @@ from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.reporting import weights as module
 from bigain.reporting.racing import Errors
-from bigain.reporting.weights import discriminating, elsewhere, weights
+from bigain.reporting.weights import cross_validated, discriminant_weights, weights
 from bigain.tasks.classify import Classify
 
 FULL = ["model=dit_fashion", "task=classify", "task.samples=[5,20]", "task.keep=[10,1]"]
@@ -25,7 +25,7 @@ def trials_of(scale, images: int = 400, seed: int = 0):
 
 
 def test_timesteps_weigh_by_the_inverse_of_their_variance_where_means_are_equal():
-    found = discriminating(trials_of([0.1, 0.2, 0.2, 0.4]))
+    found = discriminant_weights(trials_of([0.1, 0.2, 0.2, 0.4]))
     assert found.mean() == pytest.approx(1)
     assert (np.diff(found[[0, 1, 3]]) < 0).all()
     assert found[1] == pytest.approx(found[2], rel=0.25)
@@ -35,26 +35,26 @@ def test_timesteps_weigh_by_the_inverse_of_their_variance_where_means_are_equal(
 def test_the_scale_of_a_timestep_does_not_matter():
     """The weight undoes it, here for answers that do not depend on it."""
     trials, scale = trials_of([0.05] * 4), np.array([1.0, 1.0, 0.01, 1.0])
-    undone = discriminating(trials * scale) * scale
+    undone = discriminant_weights(trials * scale) * scale
     assert undone / undone[0] == pytest.approx(np.ones(4), rel=0.25)
 
 
 def test_a_timestep_at_which_rivals_are_better_weighs_nothing():
     trials = trials_of([0.05] * 4)
     trials[:, :, 3] *= -0.1
-    assert discriminating(trials)[3] == 0
+    assert discriminant_weights(trials)[3] == 0
 
 
 def test_weights_are_tried_on_images_they_were_not_found_on():
     trials = trials_of([0.3, 0.3, 1.5, 1.5])
     equal = trials.mean(2).argmin(1)
-    assert (elsewhere(trials) == 0).mean() > (equal == 0).mean() + 0.1
+    assert (cross_validated(trials) == 0).mean() > (equal == 0).mean() + 0.1
 
 
 def test_the_setting_is_in_the_order_of_the_timesteps(monkeypatch):
     scale = np.full(20, 1.0)
     scale[2] = 0.2  # of t=125, which is drawn first
-    drawn = [place for stage in Classify().stages() for place in stage]
+    drawn = Classify().drawn()
     errors = Errors(trials_of(scale[drawn]), [[0]] * 400)
     monkeypatch.setattr(module, "all_trials", lambda job, timesteps: errors)
     said = weights(FULL)
@@ -95,4 +95,4 @@ def test_runs_of_another_kind_are_refused(more):
 def test_a_timestep_at_which_classes_do_not_differ_weighs_nothing():
     trials = trials_of([0.05] * 4)
     trials[:, :, 1] = 0.5
-    assert discriminating(trials)[1] == 0 and np.isfinite(discriminating(trials)).all()
+    assert discriminant_weights(trials)[1] == 0 and np.isfinite(discriminant_weights(trials)).all()
