@@ -21,7 +21,7 @@ from bigain.tasks.classify import Classify
 from bigain.utils.tables import DASH
 
 WANTED = 1.5
-SHARED, RACE, PADDED = "shared plans", "race", "padded"
+SHARED, RACE, PADDED, RACE_PADDED = "shared plans", "race", "padded", "race, padded"
 # the share of images whose class may change by rounding
 TIES = {torch.float32: 0.0, torch.float16: 1 / 8, torch.bfloat16: 1 / 8}
 HEADER = [
@@ -38,7 +38,7 @@ NOTE = (
     "The same images, noises and protocol by the plain loop of the published classifier (image by "
     "image, one batch after another, the conditioning gathered for each, nothing shared, every "
     "error fetched) and by ours, in batches of at most the same size; compile is ours with "
-    "that option, whose compilation is not timed; padded is ours as runs do it on a CPU, where no "
+    "that option, whose compilation is not timed; padded is what runs do on a CPU, where no "
     "layer sees fewer samples than smallest_batch, so that results do not depend on batches. "
     "Speed-up is the plain loop's time over ours. Difference is the largest between errors that "
     "both computed, relative to the mean error. Other classes are the images that rounding puts "
@@ -76,8 +76,8 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                     "plain": partial(side, Loop.plain, eager, **options),
                     "ours": partial(side, Loop.ours, eager, **options),
                 }
+                padding = {"smallest_batch": own.smallest_batch}
                 if device.type == "cpu":
-                    padding = {"smallest_batch": own.smallest_batch}
                     sides[PADDED] = partial(side, Loop.ours, eager, **options, **padding)
                 if compiled is not None:
                     sides["compile"] = partial(side, Loop.ours, compiled, **options)
@@ -85,6 +85,8 @@ def run(cfg: DictConfig, device: torch.device) -> Report:
                     differences = _compare(sides, dtype)
                     alike = {**options, "plans": "shared"}
                     others: dict[str, Side] = {RACE: partial(side, Loop.race, eager, **alike)}
+                    if device.type == "cpu":
+                        others[RACE_PADDED] = partial(side, Loop.race, eager, **alike, **padding)
                     if compressor is not None and shares_plans(compressor):
                         others[SHARED] = partial(side, Loop.ours, eager, **alike)
                     in_turn(others, device, warmup=1, repeats=0)

@@ -58,7 +58,8 @@ class Loop:
         prepared = (first_ids(count), [()] * count, self.model.latents, self.noise, self.keys)
         with Sharing(self.model.backbone.denoiser, self.attachment, self.plans) as sharing:
             sharing.conditions(self.model.condition)
-            track = protocol.track(self.model.backbone, sharing, self.batch_size)
+            sizes = (self.batch_size, self.smallest_batch)
+            track = protocol.track(self.model.backbone, sharing, *sizes)
             found = [scores for *_, scores in track.in_groups([prepared], lambda count: None)]
         return Scores(
             torch.cat([scores.trials for scores in found]),

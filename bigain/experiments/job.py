@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from bigain.backbones.scheduler_config import timesteps
 from bigain.compression import architecture_of, select_blocks
 from bigain.compression.checks import decide_on
@@ -103,9 +105,20 @@ class Job:
             BiGainError: if the compressor does not fit the model, which a forward on the meta
                 device finds out; ask before loading weights.
         """
+        return self._flops(None)
+
+    def flops_spent(self, run: Run) -> Flops | None:
+        """FLOPs of one evaluation, the mean over what the run has finished; None as of `flops`."""
+        compressor = self.setup.compressor
+        if self.flops is not None or compressor is None or compressor.anchor_every is None:
+            return self.flops
+        return self._flops(run.rows())
+
+    def _flops(self, frame: pd.DataFrame | None) -> Flops | None:
         compressor = self.setup.compressor  # its costs depend on no noise schedule
         where = {"blocks": self.setup.blocks, "sites": self.setup.sites}
-        uncompressed = self.task.uncompressed_share(len(self.dataset.classes))
+        classes = len(self.dataset.classes)
+        uncompressed = self.task.uncompressed_share(classes)
         with self._blamed():
             if compressor is None:
                 if uncompressed:
@@ -113,11 +126,13 @@ class Job:
                         "task.decide_with=uncompressed needs a compressor; set one, or remove it"
                     )
                 return count(self.skeleton)
-            share = None
-            if compressor.anchor_every is not None:
-                share = self.task.anchor_share(compressor.anchor_every, len(self.dataset.classes))
+            share, every = None, compressor.anchor_every
+            if every is not None:
+                share = self.task.anchor_share(every, classes, frame)
             found = count(self.skeleton, compressor, anchor_share=share, **where)
-            if found is None or not uncompressed:
+            if found is None or (every is not None and share is None):
+                return None
+            if not uncompressed:
                 return found
             whole = count(self.skeleton)
             return None if whole is None else found.mixed(whole, uncompressed)

@@ -256,9 +256,10 @@ def _record_cost(job: Job, run: Run, peak: float | None) -> None:
 
     def cost(before: dict[str, Any] | None) -> dict[str, Any]:
         peaks = [p for p in ((before or {}).get("peak_memory_mib"), peak) if p is not None]
+        flops = job.flops_spent(run)
         return {
-            "gflops": job.flops.total / 1e9 if job.flops else None,
-            "gflops_matching": job.flops.matching / 1e9 if job.flops else None,
+            "gflops": flops.total / 1e9 if flops else None,
+            "gflops_matching": flops.matching / 1e9 if flops else None,
             "peak_memory_mib": max(peaks, default=None),
         }
 

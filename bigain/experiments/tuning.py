@@ -268,7 +268,7 @@ class Tuning:
         if (found := self._counted[key]) is None:
             raise BiGainError(
                 f"the FLOPs of {compressor!r} depend on the image, so that no budget can be kept; "
-                "give it a ratio"
+                "give it a ratio and, if it is anchored, set task.classify.strategy=staged"
             )
         return found
 

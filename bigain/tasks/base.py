@@ -190,12 +190,18 @@ class Task(ABC):
         finished = run.finished()
         return [i for i in ids if i not in finished]
 
-    def anchor_share(self, every: int, classes: int) -> float:
+    def anchor_share(
+        self, every: int, classes: int, frame: pd.DataFrame | None = None
+    ) -> float | None:
         """The share of anchors among an image's evaluations, for `bigain.Anchored`.
 
         Args:
             every: its number of sampling steps from one anchor to the next.
             classes: K.
+            frame: the rows of finished images; None before there are any.
+
+        Returns:
+            The share, or None if it depends on the images and there is no ``frame``.
 
         Raises:
             BiGainError: if the task cannot be done with it.

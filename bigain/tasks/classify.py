@@ -263,13 +263,14 @@ class Classify(Task):
         """Evaluations per image that leave the compressor out."""
         return min(self.keep[-2], classes) * len(self.stages()[-1]) if self.cascade else 0
 
-    def anchor_share(self, every: int, classes: int) -> float:
-        """One class for each image, stage and timestep."""
+    def anchor_share(
+        self, every: int, classes: int, frame: pd.DataFrame | None = None
+    ) -> float | None:
+        """One class for each image, stage and timestep, or for each round of a race."""
         if self.strategy == "race":
-            raise BiGainError(
-                "how many anchors a race needs, and so its FLOPs, depend on the image; set "
-                "task.strategy=staged, or choose the compressor that Anchored holds"
-            )
+            if frame is None:
+                return None
+            return float(frame["samples"].map(max).sum() / frame["samples"].map(sum).sum())
         anchors = self.trials - (len(self.stages()[-1]) if self.cascade else 0)
         return anchors / (self.evaluations(classes) - self._uncompressed(classes))
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pandas as pd
 import pytest
 import torch
 from torch.testing import assert_close
@@ -27,6 +28,7 @@ from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.profiling.flops import count
+from bigain.tasks.classify import Classify
 from tests import tiny_families
 
 INNER = [ToMe(0.5), SiTo(0.5), ToDo(2), KVMerge(0.5), Compose(LGTM(0.5), IEKVD(2))]
@@ -257,21 +259,24 @@ def test_shares_of_anchors(overrides, configure):
     assert share("classify") == 2 / (10 + 2)  # one timestep each, ten classes and then two
     assert share("classify", "task.decide_with=uncompressed") == 1 / 10
     assert share("generate", "task.steps=10") == 0.4
+    race = Classify(strategy="race")
+    assert race.anchor_share(3, 10) is None
+    assert race.anchor_share(3, 10, pd.DataFrame({"samples": [[4, 2, 2], [6, 6, 4]]})) == 10 / 24
 
 
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
         ("sites=[self_attention,mlp]", "set sites to self_attention alone"),
-        ("task.strategy=race", "set task.strategy=staged"),
         ("task=trace", "choose the compressor that it holds"),
         ("compile=default", "remove compile"),
         ("compressor.every=0", "every must be a whole number of at least 1"),
     ],
 )
 def test_what_runs_refuse(chosen, words, overrides, configure):
-    drop = ("task.samples", "task.keep") if chosen.startswith("task") else ()
-    kept = [o for o in overrides if not o.startswith(drop)] if drop else overrides
+    kept = overrides
+    if chosen.startswith("task="):
+        kept = [o for o in overrides if not o.startswith(("task.samples", "task.keep"))]
     with pytest.raises(BiGainError, match=words):
         execute(configure([*kept, "compressor=anchored", chosen]))
 

@@ -17,6 +17,7 @@ from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.metrics.ranking import finalists_first
+from bigain.profiling.flops import count
 from bigain.tasks.classify import Classify, classify, keyed_noise
 from bigain.tasks.racing import FIRST, PARTS, SCALE, Entrant, Race, Track, order, raced, tolerance
 from tests.runs import assert_same_table, start
@@ -173,7 +174,7 @@ def overrides(overrides) -> list[str]:
     return [*chosen, "task.samples=[2,4]", "task.strategy=race", "task.agreement=0.9"]
 
 
-@pytest.mark.parametrize("compressor", ["none", "tome", "lgtm_iekvd"])
+@pytest.mark.parametrize("compressor", ["none", "tome", "lgtm_iekvd", "anchored"])
 def test_batches_and_shards_change_nothing(overrides, compressor, tmp_path, run):
     chosen = [*overrides, f"compressor={compressor}"]
     whole = run(chosen)
@@ -186,6 +187,18 @@ def test_batches_and_shards_change_nothing(overrides, compressor, tmp_path, run)
     assert_same_table(whole, sharded)
     tried = whole.rows()["samples"].map(sum)
     assert (tried <= 40).all() and (tried < 40).any()
+
+
+def test_the_flops_of_an_anchored_race_are_those_of_its_rounds(overrides, run, job):
+    chosen = [*overrides, "compressor=anchored", "limit=8"]
+    assert job(chosen).flops is None  # nobody knows beforehand
+    done = run(chosen)
+    samples = done.rows()["samples"]
+    anchors = sum(map(max, samples)) / sum(map(sum, samples))
+    assert 0.1 < anchors < 0.5
+    own = job(chosen)
+    want = count(own.skeleton, own.compressor, anchor_share=anchors, blocks="all")
+    assert done.read_record("cost")["gflops"] == pytest.approx(want.total / 1e9)
 
 
 def test_a_killed_race_resumes(overrides, tmp_path, run, job):
