@@ -109,9 +109,7 @@ class Generate(Task):
     def evaluations(self, classes: int) -> int:
         return self.steps * self.passes
 
-    def anchor_share(
-        self, every: int, classes: int, frame: pd.DataFrame | None = None
-    ) -> float:
+    def anchor_share(self, every: int, classes: int, frame: pd.DataFrame | None = None) -> float:
         return -(-self.steps // every) / self.steps
 
     def ids(self, dataset: Dataset, limit: int | None) -> list[str]:
