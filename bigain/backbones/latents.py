@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.errors import BiGainError
-from bigain.utils.setting_types import check_types, shown
+from bigain.utils.setting_types import check_types, fits, shown
 
 
 def square(path: str, denoiser: Any) -> int:
@@ -18,7 +18,7 @@ def square(path: str, denoiser: Any) -> int:
         BiGainError: if its config does not give a single side, because images are square here.
     """
     size = denoiser.config.sample_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if not fits(size, int) or size < 1:
         raise BiGainError(
             f"{path}: sample_size of the denoiser's config.json must be a whole number from 1, got "
             f"{shown(size)}; only square images are supported"

@@ -5,17 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bigain.compressors import places
-from bigain.compressors.base import (
-    Compressor,
-    Plan,
-    check_choice,
-    check_ratio,
-    plain_numbers,
-    strength,
-)
+from bigain.compressors.base import Compressor, Plan, check_ratio, plain_numbers, strength
 from bigain.compressors.matching import cell_tokens, merge_into, split_cells
 from bigain.compressors.spectrum import SCORES, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
+from bigain.utils.argument_checks import check_choice
 from bigain.utils.randomness import KeyedStream
 
 DESTINATIONS = ("random", "first", "cycle", "lowest", "highest")

@@ -8,19 +8,12 @@ import torch
 from torch import Tensor
 
 from bigain.compressors import places
-from bigain.compressors.base import (
-    Compressor,
-    Plan,
-    check_choice,
-    check_ratio,
-    check_whole,
-    plain_numbers,
-    strength,
-)
+from bigain.compressors.base import Compressor, Plan, check_ratio, plain_numbers, strength
 from bigain.compressors.matching import cell_tokens, merge_into, split_cells
 from bigain.compressors.protect import Protect
 from bigain.compressors.spectrum import SCORES, score, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
+from bigain.utils.argument_checks import check_choice, check_whole
 from bigain.utils.randomness import KeyedStream
 
 

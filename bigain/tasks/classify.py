@@ -40,6 +40,7 @@ from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.racing import Track, order
 from bigain.tasks.stages import Stages
 from bigain.tasks.trials import LOSSES, Prepared, keyed_noise, rows
+from bigain.utils.argument_checks import check_choice
 from bigain.utils.prefetch import prefetch
 from bigain.utils.progress import Progress
 
@@ -96,19 +97,9 @@ class Classify(Task):
     def __post_init__(self) -> None:
         self._check_stages()
         self._check_weights()
-        if self.loss not in LOSSES:
-            raise ValueError(
-                f"Classify: loss must be one of {', '.join(LOSSES)}; got {self.loss!r}"
-            )
-        if self.strategy not in STRATEGIES:
-            raise ValueError(
-                f"Classify: strategy must be one of {', '.join(STRATEGIES)}; got {self.strategy!r}"
-            )
-        if self.decide_with not in DECIDERS:
-            raise ValueError(
-                f"Classify: decide_with must be one of {', '.join(DECIDERS)}; got "
-                f"{self.decide_with!r}"
-            )
+        check_choice("Classify", "loss", self.loss, tuple(LOSSES))
+        check_choice("Classify", "strategy", self.strategy, STRATEGIES)
+        check_choice("Classify", "decide_with", self.decide_with, DECIDERS)
         if self.cascade and (self.strategy == "race" or len(self.samples) == 1):
             raise ValueError(
                 "Classify: decide_with=uncompressed needs a last stage that decides among the "

@@ -33,6 +33,7 @@ from bigain.tasks.trace_rows import ALONE, GONE, KEPT, SCHEMA, spectra
 from bigain.utils.images import pixels
 from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import fits
 
 MOST_BANDS = 1000
 SIDE = 256  # pixels of an image's longer side in the store, at most
@@ -56,10 +57,10 @@ class Trace(Task):
 
     def __post_init__(self) -> None:
         times = list(self.timesteps)
-        whole = all(isinstance(t, int) and not isinstance(t, bool) and t >= 0 for t in times)
+        whole = all(fits(t, int) and t >= 0 for t in times)
         if not times or not whole or len(set(times)) < len(times):
             raise ValueError(f"Trace: timesteps must be distinct whole numbers from 0, got {times}")
-        if isinstance(self.bands, bool) or not isinstance(self.bands, int) or self.bands < 1:
+        if not fits(self.bands, int) or self.bands < 1:
             raise ValueError(f"Trace: bands must be a whole number from 1, got {self.bands!r}")
         if self.bands > MOST_BANDS:
             raise ValueError(
