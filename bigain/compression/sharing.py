@@ -160,15 +160,13 @@ class Sharing:
         self._groups = groups
         if attachment is None:
             return
-        block = self._block
-        if groups is None or block is None:
-            attachment.shared = None
-        else:
-            attention = block.site("self_attention") in self._before
-            if attachment.decide_on == "attention_input" and not attention:
-                attachment.shared = None  # what decides has seen the class
-                return
-            attachment.shared = SharedBlock(block.module, groups, attention)
+        attachment.shared = None
+        if groups is None or self._block is None:
+            return
+        attention = self._block.site("self_attention") in self._before
+        # the input of an attention that is not shared has seen the class, and cannot decide for all
+        if attention or attachment.decide_on == "block_input":
+            attachment.shared = SharedBlock(self._block.module, groups, attention)
 
     def _once(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self._groups is None:

@@ -67,8 +67,9 @@ class KVMerge(Compressor):
     ) -> Plan:
         grid.check(x)
         if self.destinations in ("lowest", "highest"):
-            rule = (self.score, x, grid, self.stride, self.destinations)
-            parted = places.split_by_score(*rule, block)
+            parted = places.split_by_score(
+                self.score, x, grid, self.stride, self.destinations, block
+            )
         else:
             cells = len(cell_tokens(grid, self.stride, x.device))
             chosen = places.without_scores(self.destinations, x, self.stride, cells, rng, block)

@@ -96,8 +96,9 @@ class LGTM(Compressor):
         merged = int(self.ratio * grid.tokens)
         barred = None
         if self.cells == "paper" and self.protect is None:
-            rule = (self.score, x, grid, self.stride, self.destinations)
-            parted = places.split_by_score(*rule, block)
+            parted = places.split_by_score(
+                self.score, x, grid, self.stride, self.destinations, block
+            )
         else:
             scores = score(self.score, x, grid)
             if isinstance(self.protect, Protect):
