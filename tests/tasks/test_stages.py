@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from bigain import compress
-from bigain.backbones.schedule import NoiseSchedule
 from bigain.compression.sharing import Sharing
 from bigain.compressors import IEKVD, LGTM, ToMe
 from bigain.errors import BiGainError
 from bigain.tasks.classify import Classify
 from bigain.tasks.trials import rows
+from tests.text_unet import TextUNet
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 COMPRESSORS = {
@@ -25,18 +25,6 @@ COMPRESSORS = {
     "iekvd_2_0.9": IEKVD(2),
     "iekvd_4_1.2": IEKVD(4, 1.2),
 }
-
-
-class TextUNet:
-    """The golden U-Net as a backbone; conditions are text embeddings."""
-
-    def __init__(self, unet) -> None:
-        self.denoiser = unet
-        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-        self.schedule = NoiseSchedule({}, (1 - betas).cumprod(0).float())
-
-    def predict(self, x, t, condition):
-        return self.denoiser(x, t, condition, return_dict=False)[0]
 
 
 @pytest.fixture(scope="module")
