@@ -266,8 +266,7 @@ def generate(
     x = x * sampler.init_noise_sigma
     guided = protocol.passes == 2
     if guided:
-        rest = backbone.unconditional().expand_as(condition)
-        condition = torch.cat([condition, rest])
+        condition = torch.cat([condition, backbone.unconditional().expand_as(condition)])
     if sharing is not None:  # all steps are of the same samples
         sharing.conditions(condition)
         keys = KeyedStream.of(seed, "image", ids, device).keys.repeat(protocol.passes)
@@ -276,8 +275,7 @@ def generate(
         condition = sharing.batch(classes, groups, keys, groups)
     finite = torch.ones((), dtype=torch.bool, device=device)
     for t in sampler.timesteps:
-        inputs = sampler.scale_model_input(x, t)
-        inputs = inputs.repeat(protocol.passes, *[1] * (x.ndim - 1))
+        inputs = torch.cat([sampler.scale_model_input(x, t)] * protocol.passes)
         predicted = backbone.predict(inputs, t.expand(len(inputs)), condition)
         finite &= predicted.isfinite().all()  # before the sampler can clip infinity away
         if guided:

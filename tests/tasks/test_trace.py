@@ -27,8 +27,9 @@ from bigain.compressors import (
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
-from bigain.tasks.trace import Trace, coarse_sides, shrink, trace
+from bigain.tasks.trace import Trace, shrink, trace
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT
+from bigain.tasks.watching import coarse_sides
 from bigain.utils.paths import REPOSITORY
 from tests.text_unet import TextUNet
 
