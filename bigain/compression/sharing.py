@@ -46,6 +46,16 @@ class Sharing:
         trials: whether the forwards are the trials of a classifier, not the steps of a sampling
             run; `bigain.Anchored` then takes the first of each of these groups for its anchor,
             whatever ``plans`` says.
+
+    Example:
+        K texts [K, L, C] for one noisy image x [1, c, h, w]:
+
+        >>> with bigain.compress(pipe, bigain.LGTM(0.5)) as attachment:
+        ...     with Sharing(pipe, attachment) as sharing:
+        ...         sharing.conditions(texts)
+        ...         one_image = Groups.copies(1, len(texts), x.device)
+        ...         condition = sharing.batch(torch.arange(len(texts)), one_image)
+        ...         noise = pipe.unet(x.repeat(len(texts), 1, 1, 1), t, condition).sample
     """
 
     def __init__(
