@@ -309,8 +309,9 @@ class Classify(Task):
         ):
             sharing.conditions(condition)
             began = time.perf_counter()
-            build = self.track if self.strategy == "race" else self.staged
-            classifier = build(work.backbone, sharing, work.batch_size, work.smallest_batch)
+            on = (work.backbone, sharing, work.batch_size, work.smallest_batch)
+            race = self.strategy == "race"
+            classifier: Track | Stages = self.track(*on) if race else self.staged(*on)
             for ids, labels, scores in classifier.in_groups(prepared, progress.evaluated):
                 right += int(hits(scores.predictions.tolist(), labels).sum())
                 now = time.perf_counter()

@@ -188,7 +188,7 @@ def test_classes_that_the_model_cannot_tell_apart_are_refused(load, name):
     long = "a photo " * 80
     same = SimpleNamespace(classes=["cat", "dog"], class_ids=None)
     same.prompts = [f"{long}of a cat.", f"{long}of a dog."]
-    length = 77 if name == "sdxl" else LENGTH if name == "pixart_alpha" else 77
+    length = LENGTH if name == "pixart_alpha" else 77
     with pytest.raises(BiGainError, match=rf"the same text, which it cuts after {length} tokens"):
         load(name).condition(same)
     with pytest.warns(UserWarning, match=rf"1 of 1 prompts exceed the {length} tokens"):
