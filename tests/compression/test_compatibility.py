@@ -40,6 +40,7 @@ from bigain import compress
 from bigain.compression.architectures import architecture_of
 from bigain.compressors import ABM, IEKVD, LGTM, Cached, Compose, LinearAlpha, ToDo, ToMe
 from tests import tiny_pipelines
+from tests.planned import planned
 from tests.tiny_families import state
 
 COMPRESSORS = [LGTM(0.5), ToMe(0.5), Compose(LGTM(0.5), ToDo(2))]
@@ -138,18 +139,12 @@ def test_a_pipeline(kind, compressor, pipeline):
 @both_pipelines
 def test_both_halves_of_guidance_draw_the_same_numbers(kind, pipeline):
     pipe = pipeline(kind)
-    seen = []
     with compress(pipe, ToMe(0.5)) as attachment:
-        planner = attachment.planner
-
-        def watch(compressor, x, grid, t, rng, block):
-            seen.append(rng.keys.tolist())
-            return planner(compressor, x, grid, t, rng, block)
-
-        attachment.planner = watch
+        plans = planned(attachment)
         generate(pipe)
-    assert {len(keys) for keys in seen} == {2 if kind == "stable_diffusion" else 4}
-    assert all(len(set(keys)) == 1 for keys in seen)
+    keys = [made.rng.keys.tolist() for made in plans]
+    assert {len(each) for each in keys} == {2 if kind == "stable_diffusion" else 4}
+    assert all(len(set(each)) == 1 for each in keys)
 
 
 def test_image_to_image(pipeline):
