@@ -89,9 +89,8 @@ def test_unet_blocks_are_downsampling_factors(unet, blocks, places):
         assert [b.place for b in attachment.blocks] == places
         plans = planned(attachment)
         unet()
-    assert (
-        len(set(keys_of(plans))) == len(plans) == len(places)
-    )  # blocks draw from different streams
+    # blocks draw from different streams
+    assert len(set(keys_of(plans))) == len(plans) == len(places)
 
 
 @pytest.mark.parametrize(
