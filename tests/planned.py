@@ -24,9 +24,12 @@ def planned(handle: Any) -> list[Planned]:
     seen: list[Planned] = []
     planner = handle.planner
 
-    def watch(compressor: Compressor, *given: Any) -> Plan:
-        seen.append(Planned(*given, planner(compressor, *given)))
-        return seen[-1].plan
+    def watch(
+        compressor: Compressor, x: Tensor, grid: TokenGrid, t: Tensor, rng: KeyedStream, block: int
+    ) -> Plan:
+        plan: Plan = planner(compressor, x, grid, t, rng, block)
+        seen.append(Planned(x, grid, t, rng, block, plan))
+        return plan
 
     handle.planner = watch
     return seen
