@@ -112,3 +112,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     scores = q @ k.mT / q.shape[-1] ** 0.5
     weights = (scores if mask is None else scores + mask).softmax(-1)
     return (weights @ v).transpose(1, 2).flatten(2)
+
+
+def attend(module: Any, queries: Tensor, keys: Tensor) -> Tensor:
+    """What diffusers' Attention makes of the tokens of queries, [B, M, C], and of keys."""
+    q, k, v = module.to_q(queries), module.to_k(keys), module.to_v(keys)
+    found: Tensor = module.to_out[0](attention(*(split(one, module.heads) for one in (q, k, v))))
+    return found

@@ -7,8 +7,7 @@ from bigain.backbones.base import Backbone
 from bigain.backbones.dit import DiT
 from bigain.backbones.flux import Flux
 from bigain.backbones.pixart import PixArt
-from bigain.backbones.samplers import EVERY as EVERY_SAMPLER
-from bigain.backbones.samplers import SAMPLERS, build_sampler, check_sampler, corrected
+from bigain.backbones.samplers import EVERY_SAMPLER, SAMPLERS, build_sampler, check_sampler
 from bigain.backbones.scheduler_config import SPACINGS
 from bigain.backbones.stable_diffusion import StableDiffusion
 from bigain.backbones.stable_diffusion_3 import StableDiffusion3
@@ -27,5 +26,4 @@ __all__ = [
     "StableDiffusionXL",
     "build_sampler",
     "check_sampler",
-    "corrected",
 ]

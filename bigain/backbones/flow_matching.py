@@ -19,7 +19,7 @@ from bigain.backbones.scheduler_config import FILE, timesteps
 from bigain.errors import BiGainError, reason_of
 from bigain.utils.setting_types import check_types, shown
 
-SAMPLER = "flow_euler"
+FLOW_SAMPLER = "flow_euler"
 # of the settings that are read here; those of dynamic shifting are a model's that uses it
 TYPES: dict[str, Any] = {
     "shift": float,
@@ -39,66 +39,6 @@ REFUSED = (
     "use_exponential_sigmas",
     "use_karras_sigmas",
 )
-
-
-class FlowEuler(FlowMatchEulerDiscreteScheduler):
-    """diffusers' scheduler, with the two members that its other schedulers have as well."""
-
-    init_noise_sigma = 1.0
-
-    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        return sample
-
-
-def is_flow(config: Mapping[str, Any]) -> bool:
-    """Whether a scheduler's config describes flow matching, and not a DDPM noise schedule."""
-    return "shift" in config and "beta_schedule" not in config
-
-
-def build_flow_sampler(
-    name: str,
-    config: Mapping[str, Any],
-    steps: int,
-    spacing: str | None,
-    device: torch.device | str,
-    mu: float | None,
-) -> Any:
-    """`FlowEuler` with its timesteps set.
-
-    Args:
-        config: of the model's scheduler.
-        spacing: None for that of the scheduler, whose last step is from its lowest noise level, as
-            in diffusers' pipeline of Stable Diffusion 3; or "trailing" for equal steps of sigma
-            before it is shifted, the last of which ends at 0, as in that of Flux.
-        mu: the shift by resolution, where the config asks for it.
-
-    Raises:
-        BiGainError: if the model cannot be sampled in this way.
-    """
-    length = timesteps(config)
-    if name != SAMPLER:
-        raise BiGainError(
-            f"task.sampler={name} takes predictions of noise, but the model predicts velocities "
-            f"(flow matching); set task.sampler={SAMPLER}"
-        )
-    if spacing not in (None, "trailing"):
-        raise BiGainError(
-            f"task.spacing={spacing} is not defined for flow matching; set it to null for the "
-            "scheduler's own, or to trailing"
-        )
-    if steps > length:
-        raise BiGainError(
-            f"task.steps={steps} is more than the model's {length} timesteps; ask for fewer"
-        )
-    sampler = _scheduler(config, FILE, "copy the model with its own")
-    if spacing == "trailing":
-        equal = np.linspace(1.0, 1 / steps, steps)
-        sampler.set_timesteps(sigmas=list(equal), device=device, mu=mu)
-    else:
-        sampler.set_timesteps(steps, device=device, mu=mu)
-    _check_levels(sampler.sigmas[:-1].flip(0), FILE, "copy the model with its own")
-    sampler.set_begin_index(0)
-    return sampler
 
 
 @dataclass(frozen=True)
@@ -159,6 +99,66 @@ class FlowMatching:
 
     def sampler(self, name: str, steps: int, spacing: str | None, device: torch.device) -> Any:
         return build_flow_sampler(name, self.config, steps, spacing, device, self.mu)
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a scheduler's config describes flow matching, and not a DDPM noise schedule."""
+    return "shift" in config and "beta_schedule" not in config
+
+
+def build_flow_sampler(
+    name: str,
+    config: Mapping[str, Any],
+    steps: int,
+    spacing: str | None,
+    device: torch.device | str,
+    mu: float | None,
+) -> Any:
+    """`FlowEuler` with its timesteps set.
+
+    Args:
+        config: of the model's scheduler.
+        spacing: None for that of the scheduler, whose last step is from its lowest noise level, as
+            in diffusers' pipeline of Stable Diffusion 3; or "trailing" for equal steps of sigma
+            before it is shifted, the last of which ends at 0, as in that of Flux.
+        mu: the shift by resolution, where the config asks for it.
+
+    Raises:
+        BiGainError: if the model cannot be sampled in this way.
+    """
+    length = timesteps(config)
+    if name != FLOW_SAMPLER:
+        raise BiGainError(
+            f"task.sampler={name} takes predictions of noise, but the model predicts velocities "
+            f"(flow matching); set task.sampler={FLOW_SAMPLER}"
+        )
+    if spacing not in (None, "trailing"):
+        raise BiGainError(
+            f"task.spacing={spacing} is not defined for flow matching; set it to null for the "
+            "scheduler's own, or to trailing"
+        )
+    if steps > length:
+        raise BiGainError(
+            f"task.steps={steps} is more than the model's {length} timesteps; ask for fewer"
+        )
+    sampler = _scheduler(config, FILE, "copy the model with its own")
+    if spacing == "trailing":
+        equal = np.linspace(1.0, 1 / steps, steps)
+        sampler.set_timesteps(sigmas=list(equal), device=device, mu=mu)
+    else:
+        sampler.set_timesteps(steps, device=device, mu=mu)
+    _check_levels(sampler.sigmas[:-1].flip(0), FILE, "copy the model with its own")
+    sampler.set_begin_index(0)
+    return sampler
+
+
+class FlowEuler(FlowMatchEulerDiscreteScheduler):
+    """diffusers' scheduler, with the two members that its other schedulers have as well."""
+
+    init_noise_sigma = 1.0
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return sample
 
 
 def _scheduler(config: Mapping[str, Any], where: str, mend: str) -> FlowEuler:

@@ -8,22 +8,7 @@ from torch import Tensor
 
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.errors import BiGainError
-from bigain.utils.setting_types import check_types, shown
-
-
-def square(path: str, denoiser: Any) -> int:
-    """The side of a denoiser's samples.
-
-    Raises:
-        BiGainError: if its config does not give a single side, because images are square here.
-    """
-    size = denoiser.config.sample_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise BiGainError(
-            f"{path}: sample_size of the denoiser's config.json must be a whole number from 1, got "
-            f"{shown(size)}; only square images are supported"
-        )
-    return size
+from bigain.utils.setting_types import check_types, fits, shown
 
 
 class Autoencoder:
@@ -88,3 +73,18 @@ class Autoencoder:
         """Latents [B, c, h, w] to float32 images [B, 3, H, W]."""
         latents = latents.to(self.device, torch.float32)
         return self.vae.decode(latents / self.scale + self.shift).sample
+
+
+def square(path: str, denoiser: Any) -> int:
+    """The side of a denoiser's samples.
+
+    Raises:
+        BiGainError: if its config does not give a single side, because images are square here.
+    """
+    size = denoiser.config.sample_size
+    if not fits(size, int) or size < 1:
+        raise BiGainError(
+            f"{path}: sample_size of the denoiser's config.json must be a whole number from 1, got "
+            f"{shown(size)}; only square images are supported"
+        )
+    return size

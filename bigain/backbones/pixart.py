@@ -12,11 +12,6 @@ from bigain.backbones.text import TextEncoder, pack, t5, unpack
 from bigain.backbones.text_to_image import TextToImage
 
 
-def _cleaned(prompt: str) -> str:
-    """A prompt as diffusers' pipelines pass it on where clean_caption is off."""
-    return prompt.lower().strip()
-
-
 class PixArt(TextToImage):
     """A DiT that reads T5's text through cross-attention.
 
@@ -80,3 +75,8 @@ class PixArt(TextToImage):
             ("transformer", denoiser.config.in_channels, "vae", self.autoencoder.channels),
             ("transformer", denoiser.config.caption_channels, "text_encoder", encoders[0].width),
         )
+
+
+def _cleaned(prompt: str) -> str:
+    """A prompt as diffusers' pipelines pass it on where clean_caption is off."""
+    return prompt.lower().strip()

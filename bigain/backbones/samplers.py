@@ -19,7 +19,7 @@ from diffusers import (
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from torch import Tensor
 
-from bigain.backbones.flow_matching import SAMPLER, build_flow_sampler, is_flow
+from bigain.backbones.flow_matching import FLOW_SAMPLER, build_flow_sampler, is_flow
 from bigain.backbones.scheduler_config import FILE, check_alphas, check_settings, timesteps
 from bigain.errors import BiGainError, reason_of
 
@@ -58,13 +58,11 @@ class DDIM(DDIMScheduler):
 
     def _levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """The cumulative alphas of a timestep and of the next."""
-        index = int((self.timesteps == timestep).nonzero()[0, 0])
-        last = index + 1 == len(self.timesteps)
-        following = None if last else self.timesteps[index + 1]
-        return (
-            self.alphas_cumprod[timestep],
-            self.final_alpha_cumprod if last else self.alphas_cumprod[following],
-        )
+        now = self.alphas_cumprod[timestep]
+        following = int((self.timesteps == timestep).nonzero()[0, 0]) + 1
+        if following == len(self.timesteps):
+            return now, self.final_alpha_cumprod
+        return now, self.alphas_cumprod[self.timesteps[following]]
 
 
 SAMPLERS: dict[str, Any] = {
@@ -74,7 +72,7 @@ SAMPLERS: dict[str, Any] = {
     "dpmsolver++": DPMSolverMultistepScheduler,  # Lu et al. 2022
     "unipc": UniPCMultistepScheduler,  # Zhao et al. 2023
 }
-EVERY = (*SAMPLERS, SAMPLER)  # the last for flow matching
+EVERY_SAMPLER = (*SAMPLERS, FLOW_SAMPLER)  # the last for flow matching
 
 
 def build_sampler(

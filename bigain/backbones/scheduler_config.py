@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bigain.errors import BiGainError
-from bigain.utils.setting_types import check_types
+from bigain.utils.setting_types import check_types, fits
 
 FILE = "scheduler_config.json"
 SPACINGS = ("leading", "linspace", "trailing")
@@ -38,7 +38,7 @@ def timesteps(config: Mapping[str, Any]) -> int:
         BiGainError: if the config gives no whole number.
     """
     found = config.get("num_train_timesteps", 1000)  # diffusers' default
-    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+    if not fits(found, int) or found < 1:
         raise BiGainError(
             f"{FILE}: num_train_timesteps must be a whole number from 1, got {found!r}; copy the "
             "model with its own"

@@ -12,9 +12,9 @@ from bigain.benchmarks.models import Subject
 from bigain.compression import Attachment, attached
 from bigain.compression.sharing import Sharing
 from bigain.compressors import Compressor
-from bigain.tasks.classify import Classify, classify, keyed_noise
+from bigain.tasks.classify import Classify
 from bigain.tasks.generate import first_ids
-from bigain.tasks.trials import LOSSES, Scores
+from bigain.tasks.trials import LOSSES, Scores, keyed_noise
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Loop:
     """One classification, which either way can carry out.
 
     Attributes:
-        noise, keys: as `bigain.tasks.classify.keyed_noise` returns them.
+        noise, keys: as `bigain.tasks.trials.keyed_noise` returns them.
         plans: as of `Sharing`. The plain loop's are per class.
     """
 
@@ -39,16 +39,9 @@ class Loop:
         """Pack the evaluations of all images into batches, and do shared work once."""
         with Sharing(self.model.backbone.denoiser, self.attachment, self.plans) as sharing:
             sharing.conditions(self.model.condition)
-            return classify(
-                self.model.backbone,
-                self.protocol,
-                self.model.latents,
-                self.noise,
-                sharing,
-                batch_size=self.batch_size,
-                smallest_batch=self.smallest_batch,
-                sample_keys=self.keys,
-            )
+            sizes = (self.batch_size, self.smallest_batch)
+            stages = self.protocol.staged(self.model.backbone, sharing, *sizes)
+            return stages.run(self.model.latents, self.noise, self.keys)
 
     @torch.inference_mode()
     def race(self) -> Scores:
@@ -110,7 +103,7 @@ def side(
     smallest_batch: int = 1,
 ) -> Iterator[Callable[[], Scores]]:
     """A side to time: the classification by ``Loop.ours`` or ``Loop.plain``."""
-    noise, keys = keyed_noise(protocol, model.latents, first_ids(len(model.latents)), seed)
+    noise, keys = keyed_noise(protocol.trials, model.latents, first_ids(len(model.latents)), seed)
     with attached(model.backbone.denoiser, compressor, seed=seed) as attachment:
         loop = Loop(model, protocol, noise, keys, attachment, batch_size, plans, smallest_batch)
         yield partial(how, loop)

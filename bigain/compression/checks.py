@@ -150,7 +150,7 @@ def check_arguments(site: str, part: Part, plan: Plan, read: Callable[[str], Any
 
 
 def check_projections(compressor: Compressor, attention: Any) -> None:
-    """ValueError if one projection makes queries, keys and values from the same tokens."""
+    """Raise ValueError if one projection makes queries, keys and values from the same tokens."""
     # an Attention keeps its flag when another processor unfuses it
     flag = hasattr(attention, "unfuse_projections") and attention.fused_projections
     by_name = not hasattr(attention, "to_kv") and "Fused" in type(attention.processor).__name__

@@ -45,8 +45,11 @@ class Hooks:
     Attributes:
         model: the denoiser.
         architecture: the adapter around the denoiser.
+        compressor: with the length of the pipeline's noise schedule filled in, if a pipeline was
+            given.
         blocks: the compressed blocks, in forward order.
         decide_on: one of `DECIDE_ON`.
+        sites: those of `SITES` that are compressed.
         sample_keys: int64 [B] for the following forwards. Samples with equal keys and timesteps
             draw the same random numbers. None gives all samples the same draws, so that both halves
             of classifier-free guidance agree.
@@ -68,33 +71,32 @@ class Hooks:
         blocks: str | Sequence[int],
         sites: Sequence[str],
         seed: int,
-        decide_on: str = "default",
+        decide_on: str,
     ) -> None:
         self.architecture = architecture_of(model)
         self.model: nn.Module = self.architecture.model
         schedule = getattr(getattr(model, "scheduler", None), "config", {})  # a pipeline's
         timesteps = schedule.get("num_train_timesteps")
         self.compressor = compressor if timesteps is None else compressor.scheduled(timesteps)
-        self.seed = seed
         self.blocks = select_blocks(self.model, blocks)
-        self.sample_keys: Tensor | None = None
-        self.shared: SharedBlock | None = None
-        self.groups: Groups | None = None
-        self.trials = False
-        self._paused = False
-        self.planner: Callable[..., Plan] = type(compressor).plan
         self.decide_on = checks.decide_on(decide_on, self.architecture, self.blocks)
         checks.check_sites(compressor, self.blocks, sites)
         checks.check_anchored(compressor, sites)
         self.sites = tuple(dict.fromkeys(sites))
+        self.sample_keys: Tensor | None = None
+        self.shared: SharedBlock | None = None
+        self.groups: Groups | None = None
+        self.trials = False
+        self.planner: Callable[..., Plan] = type(compressor).plan
+        self.used = False
         self._purpose = key_of("compressor", seed)
+        self._paused = False
         self._handles: list[Any] = []
         self._checkpointing: list[Any] = []
         self._places: list[Place] = []
         self._expected: dict[int, int] = {}  # how often each block's plan is applied
         self._watched: set[int] = set()  # blocks whose plans need no further watching
         self._threads = Threads()
-        self.used = False
 
     @property
     def active(self) -> bool:

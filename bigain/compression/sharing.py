@@ -46,6 +46,16 @@ class Sharing:
         trials: whether the forwards are the trials of a classifier, not the steps of a sampling
             run; `bigain.Anchored` then takes the first of each of these groups for its anchor,
             whatever ``plans`` says.
+
+    Example:
+        K texts [K, L, C] for one noisy image x [1, c, h, w]:
+
+        >>> with bigain.compress(pipe, bigain.LGTM(0.5)) as attachment:
+        ...     with Sharing(pipe, attachment) as sharing:
+        ...         sharing.conditions(texts)
+        ...         one_image = Groups.copies(1, len(texts), x.device)
+        ...         condition = sharing.batch(torch.arange(len(texts)), one_image)
+        ...         noise = pipe.unet(x.repeat(len(texts), 1, 1, 1), t, condition).sample
     """
 
     def __init__(
@@ -160,15 +170,13 @@ class Sharing:
         self._groups = groups
         if attachment is None:
             return
-        block = self._block
-        if groups is None or block is None:
-            attachment.shared = None
-        else:
-            attention = block.site("self_attention") in self._before
-            if attachment.decide_on == "attention_input" and not attention:
-                attachment.shared = None  # what decides has seen the class
-                return
-            attachment.shared = SharedBlock(block.module, groups, attention)
+        attachment.shared = None
+        if groups is None or self._block is None:
+            return
+        attention = self._block.site("self_attention") in self._before
+        # the input of an attention that is not shared has seen the class, and cannot decide for all
+        if attention or attachment.decide_on == "block_input":
+            attachment.shared = SharedBlock(self._block.module, groups, attention)
 
     def _once(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if self._groups is None:

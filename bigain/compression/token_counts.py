@@ -28,7 +28,8 @@ def token_counts(compressor: Compressor, grid: TokenGrid, block: nn.Module) -> T
     """
     try:
         channels = next(p.shape[-1] for p in block.parameters() if p.ndim > 1)
-        plan, x = _plan(compressor, torch.empty(1, grid.tokens, channels, device="meta"), grid)
+        x = torch.empty(1, grid.tokens, channels, device="meta")
+        plan = _plan(compressor, x, grid)
         queries = plan.queries.apply(x) if plan.queries else x
         keys = plan.keys_values(x) if plan.keys_values else queries
     except Exception:  # compressors are the user's, too
@@ -44,12 +45,13 @@ def does_nothing(compressor: Compressor, grid: TokenGrid, counts: TokenCounts) -
     """
     if counts.queries < counts.tokens or counts.keys < counts.tokens:
         return False
-    plan, x = _plan(compressor, torch.arange(8.0 * grid.tokens).sin().view(1, -1, 8), grid)
+    x = torch.arange(8.0 * grid.tokens).sin().view(1, -1, 8)
+    plan = _plan(compressor, x, grid)
     same = plan.queries is None or torch.equal(plan.queries.undo(plan.queries.apply(x)), x)
     return same and (plan.keys_values is None or torch.equal(plan.keys_values(x), x))
 
 
-def _plan(compressor: Compressor, x: Tensor, grid: TokenGrid) -> tuple[Plan, Tensor]:
-    """The compressor's plan for one sample."""
+def _plan(compressor: Compressor, x: Tensor, grid: TokenGrid) -> Plan:
+    """The compressor's plan for one sample [1, N, C]."""
     with torch.no_grad():
-        return compressor.plan(x, grid, torch.full((1,), 500, device=x.device)), x
+        return compressor.plan(x, grid, torch.full((1,), 500, device=x.device))

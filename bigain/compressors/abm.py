@@ -5,18 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigain.compressors.base import (
-    Compressor,
-    Plan,
-    check_choice,
-    check_number,
-    check_ratio,
-    plain_numbers,
-)
+from bigain.compressors.base import Compressor, Plan, check_ratio, plain_numbers
 from bigain.compressors.constant import positions
 from bigain.compressors.matching import cell_tokens
 from bigain.compressors.spectrum import score
 from bigain.compressors.tokens import TokenGrid, TokenMap
+from bigain.utils.argument_checks import check_choice, check_number
 from bigain.utils.randomness import KeyedStream
 
 

@@ -5,7 +5,8 @@ Not in the paper. It is a control variate: evaluations that differ little lose a
 
 from dataclasses import dataclass
 
-from bigain.compressors.base import Compressor, Wrapper, check_whole, plain_numbers
+from bigain.compressors.base import Compressor, Wrapper, plain_numbers
+from bigain.utils.argument_checks import check_whole
 
 
 @dataclass(frozen=True)

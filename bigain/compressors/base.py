@@ -1,7 +1,6 @@
 """What a compressor is and what it returns."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor
 
 from bigain.compressors.tokens import TokenGrid, TokenMap
+from bigain.utils.argument_checks import check_whole
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import fits
 
 
 @dataclass(frozen=True)
@@ -190,29 +191,8 @@ def check_ratio(name: str, ratio: float, stride: int) -> None:
     """Refuse a ratio that leaves less than one token per cell, and a stride below 2."""
     check_whole(name, "stride", stride, 2)
     most = 1 - 1 / stride**2
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= most:
+    if not fits(ratio, float) or not 0 <= ratio <= most:
         raise ValueError(
             f"{name}: ratio must lie in [0, {most:.4g}] at stride {stride} "
             f"(one token per {stride}x{stride} cell stays), got {ratio!r}"
         )
-
-
-def check_number(name: str, field: str, value: object) -> None:
-    """Refuse a value that is not a number, NaN and infinity included."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):  # type: ignore[arg-type]
-        raise ValueError(f"{name}: {field} must be a number, got {value!r}")
-
-
-def check_whole(name: str, field: str, value: object, least: int) -> None:
-    """Refuse a value that is not a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(
-            f"{name}: {field} must be a whole number of at least {least}, got {value!r}"
-        )
-
-
-def check_choice(name: str, field: str, value: object, accepted: tuple[str, ...]) -> None:
-    """Refuse a value outside ``accepted``."""
-    if value not in accepted:
-        raise ValueError(f"{name}: {field} must be one of {', '.join(accepted)}; got {value!r}")

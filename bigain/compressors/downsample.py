@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigain.compressors import places
-from bigain.compressors.base import check_whole
 from bigain.compressors.constant import constant
 from bigain.compressors.tokens import TokenGrid, TokenMap, take
+from bigain.utils.argument_checks import check_whole
 from bigain.utils.randomness import KeyedStream
 
 # Which token of each cell is taken for it: the one nearest to its centre, one place that changes

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from bigain.compressors import downsample
-from bigain.compressors.base import Compressor, Plan, check_choice, check_whole, plain_numbers
+from bigain.compressors.base import Compressor, Plan, plain_numbers
 from bigain.compressors.constant import positions
 from bigain.compressors.tokens import TokenGrid, precise
+from bigain.utils.argument_checks import check_choice, check_whole
 from bigain.utils.randomness import KeyedStream
 
 

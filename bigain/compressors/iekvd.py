@@ -8,15 +8,9 @@ import torch
 from torch import Tensor
 
 from bigain.compressors import downsample
-from bigain.compressors.base import (
-    Compressor,
-    Plan,
-    check_choice,
-    check_number,
-    plain_numbers,
-    strength,
-)
+from bigain.compressors.base import Compressor, Plan, plain_numbers, strength
 from bigain.compressors.tokens import TokenGrid
+from bigain.utils.argument_checks import check_choice, check_number
 from bigain.utils.randomness import KeyedStream
 
 

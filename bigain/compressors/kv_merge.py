@@ -5,17 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bigain.compressors import places
-from bigain.compressors.base import (
-    Compressor,
-    Plan,
-    check_choice,
-    check_ratio,
-    plain_numbers,
-    strength,
-)
+from bigain.compressors.base import Compressor, Plan, check_ratio, plain_numbers, strength
 from bigain.compressors.matching import cell_tokens, merge_into, split_cells
 from bigain.compressors.spectrum import SCORES, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
+from bigain.utils.argument_checks import check_choice
 from bigain.utils.randomness import KeyedStream
 
 DESTINATIONS = ("random", "first", "cycle", "lowest", "highest")
@@ -73,8 +67,9 @@ class KVMerge(Compressor):
     ) -> Plan:
         grid.check(x)
         if self.destinations in ("lowest", "highest"):
-            rule = (self.score, x, grid, self.stride, self.destinations)
-            parted = places.split_by_score(*rule, block)
+            parted = places.split_by_score(
+                self.score, x, grid, self.stride, self.destinations, block
+            )
         else:
             cells = len(cell_tokens(grid, self.stride, x.device))
             chosen = places.without_scores(self.destinations, x, self.stride, cells, rng, block)

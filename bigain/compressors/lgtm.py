@@ -8,19 +8,12 @@ import torch
 from torch import Tensor
 
 from bigain.compressors import places
-from bigain.compressors.base import (
-    Compressor,
-    Plan,
-    check_choice,
-    check_ratio,
-    check_whole,
-    plain_numbers,
-    strength,
-)
+from bigain.compressors.base import Compressor, Plan, check_ratio, plain_numbers, strength
 from bigain.compressors.matching import cell_tokens, merge_into, split_cells
 from bigain.compressors.protect import Protect
 from bigain.compressors.spectrum import SCORES, score, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
+from bigain.utils.argument_checks import check_choice, check_whole
 from bigain.utils.randomness import KeyedStream
 
 
@@ -103,8 +96,9 @@ class LGTM(Compressor):
         merged = int(self.ratio * grid.tokens)
         barred = None
         if self.cells == "paper" and self.protect is None:
-            rule = (self.score, x, grid, self.stride, self.destinations)
-            parted = places.split_by_score(*rule, block)
+            parted = places.split_by_score(
+                self.score, x, grid, self.stride, self.destinations, block
+            )
         else:
             scores = score(self.score, x, grid)
             if isinstance(self.protect, Protect):

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bigain.compressors.base import check_choice, check_number, plain_numbers
+from bigain.compressors.base import plain_numbers
+from bigain.utils.argument_checks import check_choice, check_number
 
 ORDERS = ("highest", "lowest", "lowest_first", "highest_first")
 

@@ -5,18 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bigain.compressors.base import (
-    Compressor,
-    Plan,
-    check_number,
-    check_ratio,
-    keyed,
-    plain_numbers,
-    strength,
-)
+from bigain.compressors.base import Compressor, Plan, check_ratio, keyed, plain_numbers, strength
 from bigain.compressors.constant import positions
 from bigain.compressors.matching import cell_tokens, lengths, nearest_destination, split_cells
 from bigain.compressors.tokens import TokenGrid, TokenMap, marked, precise
+from bigain.utils.argument_checks import check_number
 from bigain.utils.randomness import KeyedStream
 
 

@@ -7,14 +7,9 @@ from functools import partial
 from torch import Tensor
 
 from bigain.compressors import downsample
-from bigain.compressors.base import (
-    Compressor,
-    Plan,
-    check_choice,
-    plain_numbers,
-    strength,
-)
+from bigain.compressors.base import Compressor, Plan, plain_numbers, strength
 from bigain.compressors.tokens import TokenGrid
+from bigain.utils.argument_checks import check_choice
 from bigain.utils.randomness import KeyedStream
 
 

@@ -5,17 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bigain.compressors import places
-from bigain.compressors.base import (
-    Compressor,
-    Plan,
-    check_choice,
-    check_ratio,
-    check_whole,
-    plain_numbers,
-    strength,
-)
+from bigain.compressors.base import Compressor, Plan, check_ratio, plain_numbers, strength
 from bigain.compressors.matching import merge_into, split_cells
 from bigain.compressors.tokens import MERGES, TokenGrid
+from bigain.utils.argument_checks import check_choice, check_whole
 from bigain.utils.randomness import KeyedStream
 
 DESTINATIONS = ("random", "first", "cycle", "unpaired")

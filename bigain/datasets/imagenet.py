@@ -5,7 +5,7 @@ from typing import Any
 
 from bigain.datasets.image_files import ImageFile, ImageFiles, image_names, rank
 from bigain.datasets.prompts import published
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, some
 
 CLASSES = ("imagenet1k", "imagenet100")
 SPLITS = ("val", "train")
@@ -85,9 +85,9 @@ def _find(root: Path, split: str, wnids: list[str]) -> Path:
             f"no class folder such as {wnids[0]} is in {root / split} or in {root}; {MEND}"
         )
     if missing:
-        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise BiGainError(
-            f"{folder} lacks {len(missing)} of {len(wnids)} class folders: {shown}; {MEND}"
+            f"{folder} lacks {len(missing)} of {len(wnids)} class folders: {some(missing, 5)}; "
+            f"{MEND}"
         )
     return folder
 
@@ -99,8 +99,8 @@ def _read(folder: Path, split: str, label: int) -> list[ImageFile]:
         raise BiGainError(f"{folder} holds no images; {MEND}")
     ids = (f"{split}-{Path(name).stem.removesuffix(f'_{folder.name}')}" for name in names)
     return [
-        ImageFile(id, f"{folder.name}/{name}", (label,))
-        for id, name in zip(ids, names, strict=True)
+        ImageFile(image_id, f"{folder.name}/{name}", (label,))
+        for image_id, name in zip(ids, names, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, some
 from bigain.utils.csv_files import read_rows
 
 PUBLISHED = Path(__file__).parent / "classes"
@@ -108,6 +108,5 @@ def _matched(path: Path, names: list[str]) -> list[str]:
         ("has prompts for unknown classes:", [name for name in by_name if name not in names]),
     ):
         if wrong:
-            shown = ", ".join(wrong[:5]) + (", …" if len(wrong) > 5 else "")
-            raise BiGainError(f"{path} {what} {shown}; the classes are {', '.join(names)}")
+            raise BiGainError(f"{path} {what} {some(wrong, 5)}; the classes are {', '.join(names)}")
     return [by_name[name] for name in names]

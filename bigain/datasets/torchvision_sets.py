@@ -8,6 +8,7 @@ classifier (Li et al. 2023, arXiv 2303.16203), with their articles ("a apple") u
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,9 @@ from bigain.datasets.image_files import ImageFile, ImageFiles, check_there
 from bigain.datasets.prompts import PUBLISHED, TEMPLATE, name_of_class, prompts_for
 from bigain.errors import BiGainError
 from bigain.utils.csv_files import read_rows
+
+# uint8 [N, H, W, 3], the N labels, and the names of the classes
+Arrays = tuple[np.ndarray, Sequence[int], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,9 @@ class TorchvisionSet(ImageFiles, ABC):
         folder = Path(root) / self.folder_name
         files = []
         for path, label in zip(found._image_files, found._labels, strict=True):
-            id = Path(path).relative_to(folder / inside).with_suffix("").as_posix()
+            name = Path(path).relative_to(folder / inside).with_suffix("").as_posix()
             below = Path(path).relative_to(folder).as_posix()
-            files.append(ImageFile(f"{split}-{id}", below, (int(label),)))
+            files.append(ImageFile(f"{split}-{name}", below, (int(label),)))
         return files
 
     def picture(self, file: ImageFile) -> Image.Image:
@@ -239,11 +243,16 @@ class Caltech101(TorchvisionSet):
 class ArraySet(TorchvisionSet):
     """Small images that a few files hold together; torchvision checks their MD5."""
 
+    @staticmethod
+    @abstractmethod
+    def arrays(root: str, split: str) -> Arrays:
+        """Ask torchvision's loader."""
+
     def _find(self, root: str, split: str) -> Found:
         folder = Path(root) / self.folder_name
         stats = [(path.name, path.stat()) for path in sorted(folder.iterdir())]
         stamp = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-        array, labels, classes = _loaded(self.key, root, split, stamp)
+        array, labels, classes = _read_once(type(self), root, split, stamp)
         files = [
             ImageFile(f"{split}-{i:05d}", str(i), (int(label),)) for i, label in enumerate(labels)
         ]
@@ -251,15 +260,9 @@ class ArraySet(TorchvisionSet):
 
 
 @lru_cache(maxsize=2)  # as the jobs of a sweep share them, and checking STL-10 takes seconds
-def _loaded(key: str, root: str, split: str, stamp: Any) -> tuple[Any, Any, Any]:
-    """Array, labels and classes, read again only when a file changes."""
-    found: Any
-    if key == "stl10":
-        found = loaders.STL10(root, split)
-        return np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels, found.classes
-    kind = loaders.CIFAR10 if key == "cifar10" else loaders.CIFAR100
-    found = kind(root, split == "train")
-    return found.data, found.targets, found.classes
+def _read_once(kind: type[ArraySet], root: str, split: str, stamp: Any) -> Arrays:
+    """What ``kind`` reads, again only when a file changes."""
+    return kind.arrays(root, split)
 
 
 class CIFAR10(ArraySet):
@@ -267,14 +270,29 @@ class CIFAR10(ArraySet):
 
     key, folder_name, count = "cifar10", "cifar-10-batches-py", 10
 
+    @staticmethod
+    def arrays(root: str, split: str) -> Arrays:
+        found: Any = loaders.CIFAR10(root, split == "train")
+        return found.data, found.targets, found.classes
+
 
 class CIFAR100(ArraySet):
     """CIFAR-100 (Krizhevsky 2009), 32x32 pixels and 100 fine classes, as many images."""
 
     key, folder_name, count = "cifar100", "cifar-100-python", 100
 
+    @staticmethod
+    def arrays(root: str, split: str) -> Arrays:
+        found: Any = loaders.CIFAR100(root, split == "train")
+        return found.data, found.targets, found.classes
+
 
 class STL10(ArraySet):
     """STL-10 (Coates, Lee and Ng 2011), 96x96 pixels: 8,000 test and 5,000 train images."""
 
     key, folder_name, count = "stl10", "stl10_binary", 10
+
+    @staticmethod
+    def arrays(root: str, split: str) -> Arrays:
+        found: Any = loaders.STL10(root, split)
+        return np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels, found.classes

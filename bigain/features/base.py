@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bigain.errors import BiGainError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def extract(
     """
     parts = []
     with tqdm(total=total, unit="img", desc=f"features {network.name}", disable=None) as bar:
-        for images_of_batch in _batches(images, batch_size):
-            part = network(torch.stack([network.prepare(image) for image in images_of_batch]))
+        for batch in batches(images, batch_size):
+            part = network(torch.stack([network.prepare(image) for image in batch]))
             if not part.pooled.isfinite().all():
                 raise BiGainError(
                     f"{network.name} returned NaN or infinity; check its weights (features.path)"
@@ -97,7 +99,8 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    rest = iter(images)
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of ``size``, the last of which may be shorter."""
+    rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +14,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from bigain.errors import BiGainError
 from bigain.features import pretrained
-from bigain.features.base import as_rgb
+from bigain.features.base import as_rgb, batches
 from bigain.utils import model_folders
 
 
@@ -64,11 +63,10 @@ class ClipScore:
             prompts: one per image, truncated to the text model's length.
         """
         parts = []
-        rest = iter(images)
+        pairs = zip(batches(prompts, batch_size), batches(images, batch_size), strict=True)
         with tqdm(total=len(prompts), unit="img", desc="CLIP score", disable=None) as bar:
-            for start in range(0, len(prompts), batch_size):
-                texts = list(prompts[start : start + batch_size])
-                pictures = [Image.fromarray(as_rgb(image)) for image in islice(rest, len(texts))]
+            for texts, batch in pairs:
+                pictures = [Image.fromarray(as_rgb(image)) for image in batch]
                 inputs = self.processor(
                     text=texts, images=pictures, return_tensors="pt", padding=True, truncation=True
                 )

@@ -17,71 +17,6 @@ from bigain.utils import model_folders
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-class Residual(nn.Module):
-    """Two 3x3 convolutions added to the identity, then ReLU; [B, width, H, W] to the same shape."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        last = nn.BatchNorm2d(width)
-        nn.init.zeros_(last.weight)  # training starts from the identity
-        self.branch = nn.Sequential(
-            nn.Conv2d(width, inner, 3, padding=1, bias=False),
-            nn.BatchNorm2d(inner),
-            nn.ReLU(),
-            nn.Conv2d(inner, width, 3, padding=1, bias=False),
-            last,
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.branch(x))
-
-
-class GarmentNet(nn.Module):
-    """A residual classifier of garments with one residual block at 8x8 and one at 4x4.
-
-    Args:
-        stem: channels at 16x16.
-        middle: channels at 8x8.
-        inner: channels inside the last block.
-        features: channels at 4x4, the length of the pooled features.
-        classes: number of classes, the length of the logits.
-    """
-
-    def __init__(self, stem: int, middle: int, inner: int, features: int, classes: int) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {
-            "stem": stem,
-            "middle": middle,
-            "inner": inner,
-            "features": features,
-            "classes": classes,
-        }
-        self.first = nn.Sequential(
-            *_halve(1, stem, kernel=4), *_halve(stem, middle, kernel=3), Residual(middle, middle)
-        )
-        self.last = nn.Sequential(*_halve(middle, features, kernel=3), Residual(features, inner))
-        self.head = nn.Linear(features, classes)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [B, 1, 32, 32] in [-1, 1] to features and logits.
-
-        Returns:
-            pooled: [B, features], after ReLU and the mean over positions.
-            spatial: [B, 128], the first two channels of the 8x8 map, flattened; sFID (Nash et al.
-                2021) uses the first seven of Inception's.
-            logits: [B, classes].
-        """
-        middle = self.first(x)
-        pooled = self.last(middle).mean((2, 3))
-        return pooled, middle[:, :2].flatten(1), self.head(pooled)
-
-
-def _halve(channels: int, width: int, kernel: int) -> list[nn.Module]:
-    """A convolution of stride 2 with ReLU, [B, channels, H, W] to [B, width, H/2, W/2]."""
-    convolution = nn.Conv2d(channels, width, kernel, stride=2, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(width), nn.ReLU()]
-
-
 class FashionFeatures:
     """The features of a trained `GarmentNet`.
 
@@ -165,3 +100,68 @@ class FashionFeatures:
                     f"{self.path / name} not found; set the features' path to a folder with "
                     f"{CONFIG} and {WEIGHTS}, as assets/fashion_features is"
                 )
+
+
+class GarmentNet(nn.Module):
+    """A residual classifier of garments with one residual block at 8x8 and one at 4x4.
+
+    Args:
+        stem: channels at 16x16.
+        middle: channels at 8x8.
+        inner: channels inside the last block.
+        features: channels at 4x4, the length of the pooled features.
+        classes: number of classes, the length of the logits.
+    """
+
+    def __init__(self, stem: int, middle: int, inner: int, features: int, classes: int) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "stem": stem,
+            "middle": middle,
+            "inner": inner,
+            "features": features,
+            "classes": classes,
+        }
+        self.first = nn.Sequential(
+            *_halve(1, stem, kernel=4), *_halve(stem, middle, kernel=3), Residual(middle, middle)
+        )
+        self.last = nn.Sequential(*_halve(middle, features, kernel=3), Residual(features, inner))
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [B, 1, 32, 32] in [-1, 1] to features and logits.
+
+        Returns:
+            pooled: [B, features], after ReLU and the mean over positions.
+            spatial: [B, 128], the first two channels of the 8x8 map, flattened; sFID (Nash et al.
+                2021) uses the first seven of Inception's.
+            logits: [B, classes].
+        """
+        middle = self.first(x)
+        pooled = self.last(middle).mean((2, 3))
+        return pooled, middle[:, :2].flatten(1), self.head(pooled)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions added to the identity, then ReLU; [B, width, H, W] to the same shape."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        last = nn.BatchNorm2d(width)
+        nn.init.zeros_(last.weight)  # training starts from the identity
+        self.branch = nn.Sequential(
+            nn.Conv2d(width, inner, 3, padding=1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(),
+            nn.Conv2d(inner, width, 3, padding=1, bias=False),
+            last,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.branch(x))
+
+
+def _halve(channels: int, width: int, kernel: int) -> list[nn.Module]:
+    """A convolution of stride 2 with ReLU, [B, channels, H, W] to [B, width, H/2, W/2]."""
+    convolution = nn.Conv2d(channels, width, kernel, stride=2, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(width), nn.ReLU()]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -92,7 +91,12 @@ def paired(correct: ArrayLike, baseline_correct: ArrayLike) -> Paired:
     Raises:
         ValueError: if the two are empty, of different lengths or not bool.
     """
-    ours, theirs = _same_length("correct", correct, "baseline_correct", baseline_correct)
+    ours, theirs = np.asarray(correct), np.asarray(baseline_correct)
+    if ours.ndim != 1 or ours.shape != theirs.shape or not len(ours):
+        raise ValueError(
+            "correct and baseline_correct must be two lists of one length, at least one image; "
+            f"got shapes {list(ours.shape)} and {list(theirs.shape)}"
+        )
     if ours.dtype != bool or theirs.dtype != bool:
         raise ValueError(f"expected two lists of bool, got {ours.dtype} and {theirs.dtype}")
     n = len(ours)
@@ -101,18 +105,6 @@ def paired(correct: ArrayLike, baseline_correct: ArrayLike) -> Paired:
     low, high = _newcombe(both, wins, losses, neither)
     p = binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
     return Paired(wins, losses, 100 * (wins - losses) / n, 100 * low, 100 * high, float(p))
-
-
-def _same_length(
-    name: str, x: ArrayLike, other: str, y: ArrayLike
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    a, b = np.asarray(x), np.asarray(y)
-    if a.ndim != 1 or a.shape != b.shape or not len(a):
-        raise ValueError(
-            f"{name} and {other} must be two lists of one length, at least one image; "
-            f"got shapes {list(a.shape)} and {list(b.shape)}"
-        )
-    return a, b
 
 
 def _wilson(correct: int, n: int) -> tuple[float, float]:

@@ -138,7 +138,7 @@ class FID(ImageMetric):
         Value("fid_high"),
         Value("fid_replicates", table=False),
     )
-    # reporting adds the difference from a table's baseline, paired by replicate
+    # tasks add the difference from a table's baseline, paired by replicate
     columns: ClassVar = (
         MetricColumn("FID", "fid", ("fid_low", "fid_high"), features=True),
         MetricColumn("FID difference", "fid_difference", ("fid_diff_low", "fid_diff_high"), "+.2f"),

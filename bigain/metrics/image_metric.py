@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
+from bigain.utils.setting_types import fits
+
 if TYPE_CHECKING:
     from bigain.metrics.frechet import Moments
 
@@ -142,7 +144,7 @@ def check_whole(metric: ImageMetric, least: Mapping[str, int]) -> None:
     """
     for name, low in least.items():
         value = getattr(metric, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        if not fits(value, int) or value < low:
             raise ValueError(f"{metric.name}: {name} must be an integer from {low}, got {value!r}")
         if value > MOST:
             raise ValueError(

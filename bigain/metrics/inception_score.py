@@ -18,9 +18,11 @@ SPLITS = 10
 
 @dataclass(frozen=True)
 class InceptionScore:
-    """Attributes:
-    value: mean over ten splits, between 1 and K.
-    error: standard deviation over the splits, as is usually reported.
+    """The Inception Score of a set of images.
+
+    Attributes:
+        value: mean over ten splits, between 1 and K.
+        error: standard deviation over the splits, as is usually reported.
     """
 
     value: float

@@ -17,9 +17,11 @@ from bigain.utils.randomness import key_of
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """Attributes:
-    value: unbiased squared maximum mean discrepancy, which may be negative.
-    error: standard error of the mean over subsets; 0 for a single subset.
+    """The kernel distance between two sets of images.
+
+    Attributes:
+        value: unbiased squared maximum mean discrepancy, which may be negative.
+        error: standard error of the mean over subsets; 0 for a single subset.
     """
 
     value: float
@@ -77,6 +79,7 @@ class KID(ImageMetric):
     def compute(self, generated: Generated, real: Real, seed: int) -> dict[str, Any]:
         if generated.pooled is None or min(generated.n, len(real.features)) < self.subset_size:
             return self.nothing()
-        settings = (self.subsets, self.subset_size, seed)
-        found = kernel_distance(generated.pooled, real.features, *settings)
+        found = kernel_distance(
+            generated.pooled, real.features, self.subsets, self.subset_size, seed
+        )
         return {"kid": found.value, "kid_error": found.error}

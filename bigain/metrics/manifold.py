@@ -30,9 +30,11 @@ BLOCK = 1024  # images whose distances to all others are held at once
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Attributes:
-    precision: share of generated images inside the ball of a reference image.
-    recall: share of reference images inside the ball of a generated image.
+    """Fidelity and diversity by the balls of both sets.
+
+    Attributes:
+        precision: share of generated images inside the ball of a reference image.
+        recall: share of reference images inside the ball of a generated image.
     """
 
     precision: float
@@ -41,9 +43,12 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class DensityCoverage:
-    """Attributes:
-    density: mean number of reference images' balls around a generated image, over k; may exceed 1.
-    coverage: share of reference images whose ball holds a generated image.
+    """Fidelity and diversity by the balls of the reference images alone.
+
+    Attributes:
+        density: mean number of reference images' balls around a generated image, over k, which may
+            exceed 1.
+        coverage: share of reference images whose ball holds a generated image.
     """
 
     density: float

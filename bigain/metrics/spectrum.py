@@ -15,12 +15,6 @@ from bigain.compressors.tokens import TokenGrid
 _ROUNDING = 1e-12  # share of power that rounding may leave behind after a float32 filter
 
 
-def centres(bands: int) -> NDArray[np.float64]:
-    """The middle radius of each band, in cycles per token, [bands + 2]."""
-    inner = (np.arange(bands) + 0.5) / (2 * bands)
-    return np.concatenate([[0.0], inner, [(0.5 + 0.5**0.5) / 2]])
-
-
 def band_of(grid: TokenGrid, bands: int, device: torch.device | str = "cpu") -> Tensor:
     """The band of each frequency in the order of `torch.fft.fft2`, int64 [height, width]."""
     rows, columns = (
@@ -89,12 +83,6 @@ def coherence(before: ArrayLike, after: ArrayLike, product: ArrayLike) -> NDArra
     x, y, xy = (np.asarray(v, dtype=np.float64) for v in (before, after, product))
     left = np.divide(xy**2, y, out=np.zeros_like(xy), where=y > _ROUNDING * x)
     return _ratio(left, x)
-
-
-def residual(before: ArrayLike, after: ArrayLike, product: ArrayLike) -> NDArray[np.float64]:
-    """The power of the difference y - x, from the arguments of `coherence`."""
-    x, y, xy = (np.asarray(v, dtype=np.float64) for v in (before, after, product))
-    return np.maximum(x + y - 2 * xy, 0)
 
 
 def _ratio(top: ArrayLike, bottom: ArrayLike) -> NDArray[np.float64]:

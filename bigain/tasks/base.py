@@ -25,10 +25,13 @@ class Setup:
 
     Attributes:
         names: of the chosen model, compressor, dataset and task, by group.
+        compressor: None for compressor=none, or a task that needs none.
         dataset, backbone: None for a task that needs none.
         scoring: scores generated images; None for other tasks and for features=none.
         blocks: "default", "all", or a list as :func:`bigain.compress` takes it.
+        sites: as :func:`bigain.compress` takes them.
         decide_on: one of `bigain.compression.DECIDE_ON`, or "default".
+        seed: keys all randomness.
         dtype: of the denoiser.
         device: "auto", or a name as torch knows it.
         batch_size: evaluations per forward pass.

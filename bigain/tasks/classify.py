@@ -3,15 +3,13 @@
 error(c) = mean over s of loss(eps_s, eps_theta(x_{t_s}, c, t_s)) with the same (t_s, eps_s) for
 every class. A model of flow matching predicts the velocity eps_s - x_0 in place of the noise eps_s.
 Timesteps may be weighted, as in Clark and Jaini (2023, arXiv 2303.15233).
-Each stage looks at more timesteps for the classes of lowest error so far; a race
-(`bigain.tasks.racing`) decides after every timestep which classes are left.
+Which classes are left is decided after each of a few stages (`bigain.tasks.stages`), or in a race
+after every timestep (`bigain.tasks.racing`).
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from math import inf
 from statistics import fmean
@@ -25,11 +23,9 @@ from torch import Tensor
 from bigain.backbones.base import Backbone
 from bigain.backbones.schedule import Schedule
 from bigain.backbones.scheduler_config import timesteps
-from bigain.compression.batch_groups import Groups, full_batches, whole_groups
-from bigain.compression.compilation import is_compiled
 from bigain.compression.sharing import Sharing
 from bigain.datasets.base import Dataset, labelled, select
-from bigain.errors import BiGainError, NotFiniteError
+from bigain.errors import BiGainError
 from bigain.metrics.accuracy import hits, paired, top1
 from bigain.metrics.ranking import mean
 from bigain.tasks.base import Task, Work
@@ -42,18 +38,11 @@ from bigain.tasks.classify_columns import (
 )
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.racing import Track, order
-from bigain.tasks.trials import (
-    LOSSES,
-    Classified,
-    Prepared,
-    Scores,
-    denoising_errors,
-    mean_errors,
-    rows,
-)
+from bigain.tasks.stages import Stages
+from bigain.tasks.trials import LOSSES, Prepared, keyed_noise, rows
+from bigain.utils.argument_checks import check_choice
 from bigain.utils.prefetch import prefetch
 from bigain.utils.progress import Progress
-from bigain.utils.randomness import KeyedStream
 
 STRATEGIES = ("staged", "race")
 DECIDERS = ("compressed", "uncompressed")
@@ -108,19 +97,9 @@ class Classify(Task):
     def __post_init__(self) -> None:
         self._check_stages()
         self._check_weights()
-        if self.loss not in LOSSES:
-            raise ValueError(
-                f"Classify: loss must be one of {', '.join(LOSSES)}; got {self.loss!r}"
-            )
-        if self.strategy not in STRATEGIES:
-            raise ValueError(
-                f"Classify: strategy must be one of {', '.join(STRATEGIES)}; got {self.strategy!r}"
-            )
-        if self.decide_with not in DECIDERS:
-            raise ValueError(
-                f"Classify: decide_with must be one of {', '.join(DECIDERS)}; got "
-                f"{self.decide_with!r}"
-            )
+        check_choice("Classify", "loss", self.loss, tuple(LOSSES))
+        check_choice("Classify", "strategy", self.strategy, STRATEGIES)
+        check_choice("Classify", "decide_with", self.decide_with, DECIDERS)
         if self.cascade and (self.strategy == "race" or len(self.samples) == 1):
             raise ValueError(
                 "Classify: decide_with=uncompressed needs a last stage that decides among the "
@@ -223,6 +202,24 @@ class Classify(Task):
         drawn = self.drawn()
         return [drawn.index(p) for p in order(len(drawn))]
 
+    def staged(
+        self, backbone: Backbone, sharing: Sharing, batch_size: int, smallest_batch: int = 1
+    ) -> Stages:
+        """What the stages run on."""
+        times = self.times(backbone.schedule)
+        return Stages(
+            backbone,
+            sharing,
+            self.loss,
+            times,
+            self.weighting(times.device),
+            [len(stage) for stage in self.stages()],
+            self.keep,
+            self.cascade,
+            batch_size,
+            smallest_batch,
+        )
+
     def track(
         self, backbone: Backbone, sharing: Sharing, batch_size: int, smallest_batch: int = 1
     ) -> Track:
@@ -299,7 +296,7 @@ class Classify(Task):
                 ids,
                 [e.labels for e in examples],
                 latents,
-                *keyed_noise(self, latents, ids, work.seed),
+                *keyed_noise(self.trials, latents, ids, work.seed),
             )
 
         chunks = [work.todo[i : i + chunk] for i in range(0, len(work.todo), chunk)]
@@ -312,7 +309,10 @@ class Classify(Task):
         ):
             sharing.conditions(condition)
             began = time.perf_counter()
-            for ids, labels, scores in self._classified(work, prepared, sharing, progress):
+            on = (work.backbone, sharing, work.batch_size, work.smallest_batch)
+            race = self.strategy == "race"
+            classifier: Track | Stages = self.track(*on) if race else self.staged(*on)
+            for ids, labels, scores in classifier.in_groups(prepared, progress.evaluated):
                 right += int(hits(scores.predictions.tolist(), labels).sum())
                 now = time.perf_counter()
                 work.append(list(rows(scores, ids, labels, (now - began) / len(ids))))
@@ -320,19 +320,6 @@ class Classify(Task):
                 expected += (float(scores.samples.sum()) - expected * len(ids)) / (seen + len(ids))
                 seen += len(ids)
                 progress.finished(len(ids), f", top-1 {100 * right / seen:.1f}%", expected)
-
-    def _classified(
-        self, work: Work, prepared: Iterable[Prepared], sharing: Sharing, progress: Progress
-    ) -> Iterator[Classified]:
-        backbone, batch, smallest = work.backbone, work.batch_size, work.smallest_batch
-        evaluated = progress.evaluated
-        if self.strategy == "race":
-            track = self.track(backbone, sharing, batch, smallest)
-            yield from track.in_groups(prepared, evaluated)
-            return
-        staged = partial(classify, batch_size=batch, smallest_batch=smallest, evaluated=evaluated)
-        for ids, labels, latents, noise, keys in prepared:
-            yield ids, labels, staged(backbone, self, latents, noise, sharing, sample_keys=keys)
 
     def spent(self, frame: pd.DataFrame) -> float:
         return float(frame["samples"].map(sum).mean())
@@ -396,102 +383,3 @@ class Classify(Task):
                 "prediction_error": errors[np.arange(len(frame)), frame["prediction"]],
             }
         )
-
-
-def keyed_noise(
-    protocol: Classify, latents: Tensor, ids: Sequence[str], seed: int
-) -> tuple[Tensor, Tensor]:
-    """The images' noise, float32 [I, S, c, h, w], and their keys for random compressors, int64 [I].
-
-    Args:
-        latents: [I, c, h, w].
-        ids: of the images; with ``seed`` they key all randomness.
-    """
-    stream = KeyedStream.of(seed, "noise", ids, latents.device)
-    shape = latents.shape[1:]
-    noise = torch.stack([stream.fork(s).normal(*shape) for s in range(protocol.trials)], 1)
-    return noise, KeyedStream.of(seed, "image", ids, latents.device).keys
-
-
-@torch.inference_mode()
-def classify(
-    backbone: Backbone,
-    protocol: Classify,
-    latents: Tensor,
-    noise: Tensor,
-    sharing: Sharing,
-    *,
-    batch_size: int,
-    smallest_batch: int = 1,
-    sample_keys: Tensor | None = None,
-    evaluated: Callable[[int], None] = lambda count: None,
-) -> Scores:
-    """Classify I images.
-
-    Args:
-        latents: float32 [I, c, h, w].
-        noise: float32 [I, S, c, h, w], in the order of the stages.
-        sharing: on the backbone, with the condition of each of the K classes.
-        batch_size: evaluations per forward pass; those of all images are packed together.
-        smallest_batch: what smaller batches are padded to.
-        sample_keys: int64 [I], the images' keys for random compressors.
-        evaluated: is told of evaluations as they are computed.
-
-    Raises:
-        NotFiniteError: if the model returns NaN or infinity.
-    """
-    device, images, classes = latents.device, len(latents), sharing.classes
-    stages, times = protocol.stages(), protocol.times(backbone.schedule)
-    weights = protocol.weighting(device)
-    # a compiled model takes one shape
-    smallest = max(smallest_batch, batch_size if is_compiled(backbone.denoiser) else 1)
-    trials = torch.full((images, classes, len(times)), torch.nan, device=device)
-    alive = torch.arange(classes, device=device).expand(images, classes)
-
-    def evaluate(draws: Tensor, alive: Tensor) -> None:
-        """Try the classes that are left, [I, A], with each of these noises."""
-        finite = torch.ones((), dtype=torch.bool, device=device)
-        # evaluations in the order (image, timestep, class), so that neighbours share their input
-        shape = (images, len(draws), alive.shape[1])
-        i = torch.arange(images, device=device).view(-1, 1, 1).expand(shape).flatten()
-        s = draws.view(1, -1, 1).expand(shape).flatten()
-        k = alive.unsqueeze(1).expand(shape).flatten()
-        size = alive.shape[1]
-        cuts = whole_groups if sharing.plans_together else full_batches
-        for cut in cuts(images * len(draws), size, batch_size, device):
-            evaluations = len(cut.places)
-            cut = cut.padded(smallest)  # those added are not looked at
-            ii, ss, kk = (v[cut.places] for v in (i, s, k))
-            t, eps = times[ss], noise[ii, ss]
-            groups = Groups.runs(cut.start, len(ii), size, device, smallest_batch)
-            keys = None if sample_keys is None else sample_keys[ii]
-            errors = denoising_errors(
-                backbone,
-                sharing,
-                protocol.loss,
-                latents[ii],
-                eps,
-                t,
-                kk,
-                groups,
-                keys,
-                cut.together,
-            )
-            new = slice(cut.repeated, evaluations)
-            values = errors[new] * weights[ss[new]]
-            finite &= values.isfinite().all()
-            trials[ii[new], kk[new], ss[new]] = values
-            evaluated(len(values))
-        if not finite:  # the first wait for the device in the stage
-            raise NotFiniteError
-
-    decisive = len(times) - len(stages[-1]) if protocol.cascade else 0
-    end = 0
-    for stage, keep in zip(stages, protocol.keep, strict=True):
-        start, end = end, end + len(stage)
-        with sharing.uncompressed() if decisive and start == decisive else nullcontext():
-            evaluate(torch.arange(start, end, device=device), alive)
-        means = mean_errors(trials, decisive).gather(1, alive)
-        best = means.topk(min(keep, alive.shape[1]), dim=1, largest=False, sorted=True).indices
-        alive = alive.gather(1, best)
-    return Scores(trials, alive[:, 0], decisive)

@@ -155,7 +155,7 @@ def comparable(rows: Sequence[Row], value: str, conditions: str) -> Callable[[Ro
 
 
 def check_cost(cost: Mapping[str, float | None]) -> None:
-    """ValueError unless the keys are those of `COST`."""
+    """Raise ValueError unless the keys are those of `COST`."""
     if cost.keys() != COST:
         raise ValueError(f"a cost has the keys {sorted(COST)}, got {sorted(cost)}")
 

@@ -111,17 +111,17 @@ class Evaluate:
         needs: dict[str, tuple[int, int | None]] = {}
         for metric in self.metrics:
             needs |= metric.needs(reference)
-        whole = "evaluation.allow_few=true scores them all the same"
+        anyway = "evaluation.allow_few=true scores them all the same"
         if few := [f"{name} {need}" for name, (need, _) in needs.items() if n < need]:
             raise TooFewImagesError(
                 f"{n} images are too few with {reference.name}: {', '.join(few)} at least; "
-                f"generate more (limit=...), or {whole}"
+                f"generate more (limit=...), or {anyway}"
             )
         short = ((name, need) for name, (need, have) in needs.items() if (have or need) < need)
         if few := [f"{name} {need}" for name, need in short]:
             raise BiGainError(
                 f"the reference statistics {reference.name} are of {reference.n} images, too few: "
-                f"{', '.join(few)} at least; make them from more, or {whole}"
+                f"{', '.join(few)} at least; make them from more, or {anyway}"
             )
 
 

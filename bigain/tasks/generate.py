@@ -28,6 +28,7 @@ from bigain.store.runs import Run
 from bigain.tasks.base import Task, Work
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.generate_columns import PANEL, generation_columns, generation_row
+from bigain.utils.argument_checks import check_choice
 from bigain.utils.images import (
     FINGERPRINT,
     IMAGE_ID,
@@ -39,6 +40,7 @@ from bigain.utils.images import (
 )
 from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import fits
 
 SHEET = 64  # images on the contact sheet
 
@@ -77,19 +79,15 @@ class Generate(Task):
     spacing: str | None = None
 
     def __post_init__(self) -> None:
-        if self.sampler not in EVERY_SAMPLER:
-            raise ValueError(
-                f"Generate: sampler must be one of {', '.join(EVERY_SAMPLER)}; got {self.sampler!r}"
-            )
+        check_choice("Generate", "sampler", self.sampler, EVERY_SAMPLER)
         if self.spacing is not None and self.spacing not in SPACINGS:
             raise ValueError(
                 f"Generate: spacing must be null or one of {', '.join(SPACINGS)}; "
                 f"got {self.spacing!r}"
             )
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+        if not fits(self.steps, int) or self.steps < 1:
             raise ValueError(f"Generate: steps must be a whole number from 1, got {self.steps!r}")
-        number = isinstance(self.guidance, int | float) and not isinstance(self.guidance, bool)
-        if not number or not 0 <= self.guidance < float("inf"):
+        if not fits(self.guidance, float) or self.guidance < 0:
             raise ValueError(f"Generate: guidance must be at least 0, got {self.guidance!r}")
 
     def revision(self, noise_schedule: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,8 +266,7 @@ def generate(
     x = x * sampler.init_noise_sigma
     guided = protocol.passes == 2
     if guided:
-        rest = backbone.unconditional().expand_as(condition)
-        condition = torch.cat([condition, rest])
+        condition = torch.cat([condition, backbone.unconditional().expand_as(condition)])
     if sharing is not None:  # all steps are of the same samples
         sharing.conditions(condition)
         keys = KeyedStream.of(seed, "image", ids, device).keys.repeat(protocol.passes)
@@ -278,8 +275,7 @@ def generate(
         condition = sharing.batch(classes, groups, keys, groups)
     finite = torch.ones((), dtype=torch.bool, device=device)
     for t in sampler.timesteps:
-        inputs = sampler.scale_model_input(x, t)
-        inputs = inputs.repeat(protocol.passes, *[1] * (x.ndim - 1))
+        inputs = torch.cat([sampler.scale_model_input(x, t)] * protocol.passes)
         predicted = backbone.predict(inputs, t.expand(len(inputs)), condition)
         finite &= predicted.isfinite().all()  # before the sampler can clip infinity away
         if guided:

@@ -221,7 +221,7 @@ def fid_contrast(
 
 
 def _check_alike(title: str, scores: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
-    """BiGainError unless both were scored with the same features, reference and count."""
+    """Raise BiGainError unless both were scored with the same features, reference and count."""
     for key in ("features", "network", "reference", "n"):
         if scores[key] != baseline[key]:
             raise BiGainError(

@@ -11,7 +11,6 @@ diffusion classifier.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
@@ -283,15 +282,13 @@ class Track:
         trials[:, self.order] = race.errors
         return Scores(torch.from_numpy(trials).float()[None], torch.from_numpy(race.alive))
 
-    @cached_property
-    def _smallest(self) -> int:
-        compiled = is_compiled(self.backbone.denoiser)  # it takes one shape
-        return max(self.smallest_batch, self.batch_size if compiled else 1)
-
     @torch.inference_mode()
     def _errors(self, batch: Sequence[_Trial]) -> list[float]:
         """The errors of trials, float32 in value."""
-        places = padded(len(batch), self._smallest)
+        # a compiled model takes one shape, but the numbers of trials and images change
+        compiled = is_compiled(self.backbone.denoiser)
+        smallest = max(self.smallest_batch, self.batch_size if compiled else 1)
+        places = padded(len(batch), smallest)
         # the trials of one image are all at its round's timestep
         images = list({id(trial.image): trial.image for trial in batch}.values())
         device = images[0].entrant.latent.device
@@ -303,9 +300,8 @@ class Track:
         latents = torch.stack([image.entrant.latent for image in images])
         noise = torch.stack([i.entrant.noise[s] for i, s in zip(images, tried, strict=True)])
         keys = torch.stack([image.entrant.key for image in images])
-        # a compiled model takes one shape, but the number of images changes
-        compiled = is_compiled(self.backbone.denoiser)
-        groups = None if compiled else Groups.of(which, self.smallest_batch)
+        groups = Groups.of(which, self.smallest_batch)
+        shares = not compiled and len(groups.first) < len(which)
         together = Groups.of(which, len(which) if compiled else 1)
         values = denoising_errors(
             self.backbone,
@@ -315,7 +311,7 @@ class Track:
             noise[which],
             times[which],
             classes,
-            groups if groups is not None and len(groups.first) < len(which) else None,
+            groups if shares else None,
             keys[which],
             together,
         )[: len(batch)]

@@ -6,8 +6,7 @@ Each image is noised to a few timesteps and denoised once at each, as its first 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -20,19 +19,18 @@ from torch import Tensor
 
 from bigain.backbones.base import Backbone
 from bigain.backbones.scheduler_config import timesteps
-from bigain.compression import Attachment, Block
+from bigain.compression import Attachment
 from bigain.compression.batch_groups import padded
-from bigain.compression.signature import Signature
-from bigain.compressors import Compressor, Plan, TokenGrid
-from bigain.compressors.tokens import TokenMap, take
 from bigain.datasets.base import Dataset, labelled, select
 from bigain.errors import BiGainError, NotFiniteError
-from bigain.metrics.spectrum import band_product, coherence, retention
+from bigain.metrics.spectrum import coherence, retention
 from bigain.tasks.base import Setup, Task, Work
-from bigain.tasks.trace_rows import ALONE, GONE, KEPT, SCHEMA, spectra
+from bigain.tasks.trace_rows import SCHEMA, spectra
+from bigain.tasks.watching import Look, fields_of, watching
 from bigain.utils.images import pixels
 from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import fits
 
 MOST_BANDS = 1000
 SIDE = 256  # pixels of an image's longer side in the store, at most
@@ -56,10 +54,10 @@ class Trace(Task):
 
     def __post_init__(self) -> None:
         times = list(self.timesteps)
-        whole = all(isinstance(t, int) and not isinstance(t, bool) and t >= 0 for t in times)
+        whole = all(fits(t, int) and t >= 0 for t in times)
         if not times or not whole or len(set(times)) < len(times):
             raise ValueError(f"Trace: timesteps must be distinct whole numbers from 0, got {times}")
-        if isinstance(self.bands, bool) or not isinstance(self.bands, int) or self.bands < 1:
+        if not fits(self.bands, int) or self.bands < 1:
             raise ValueError(f"Trace: bands must be a whole number from 1, got {self.bands!r}")
         if self.bands > MOST_BANDS:
             raise ValueError(
@@ -171,15 +169,15 @@ def trace(
         The columns of each image's row that come from the model.
 
     Raises:
-        BiGainError: if a timestep is not of the model's schedule, or the model returns NaN or
-            infinity.
+        BiGainError: if a timestep is not of the model's schedule.
+        NotFiniteError: if the model returns NaN or infinity.
     """
     schedule = backbone.schedule
     protocol.check_times(len(schedule))
     device = latents.device
     attachment.sample_keys = KeyedStream.of(seed, "image", ids, device).keys
     noise = KeyedStream.of(seed, "noise", ids, device)
-    looks: list[list[_Look]] = []
+    looks: list[list[Look]] = []
     for step in protocol.timesteps:
         t = schedule.timesteps([step] * len(latents))
         x = schedule.noised(latents, noise.fork(t).normal(*latents.shape[1:]), t)
@@ -196,7 +194,7 @@ def trace(
         "blocks": [block.place for block in blocks],
         "heights": [grid.height for grid in grids],
         "widths": [grid.width for grid in grids],
-        "fields": _fields(attachment.compressor),
+        "fields": fields_of(attachment.compressor),
         "pruned": all(look.pruned for seen in looks for look in seen),
     }
     lists = {
@@ -207,158 +205,6 @@ def trace(
         {**about, **{name: values[b].tolist() for name, values in lists.items()}}
         for b in range(len(ids))
     ]
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What a compressor did to one block's tokens.
-
-    Attributes:
-        slots, roles: int64 [B, N].
-        before: float64 [B, bands + 2].
-        after, product: float64 [B, F, bands + 2].
-    """
-
-    grid: TokenGrid
-    slots: Tensor
-    roles: Tensor
-    pruned: bool
-    before: Tensor
-    after: Tensor
-    product: Tensor
-
-
-@contextmanager
-def watching(attachment: Attachment, bands: int, height: int, width: int) -> Iterator[list[_Look]]:
-    """A list that each forward inside the ``with`` block fills, one look per compressed block.
-
-    Args:
-        height, width: of the latent, in its pixels.
-    """
-    seen: list[_Look] = []
-    plans: dict[TokenGrid, Plan] = {}
-    planner = attachment.planner
-
-    def remembered(compressor: Compressor, x: Tensor, grid: TokenGrid, *rest: Any) -> Plan:
-        plans[grid] = planner(compressor, x, grid, *rest)
-        return plans[grid]
-
-    def look(
-        block: Block, signature: Signature, _: Any, args: tuple, kwargs: dict, __: Any
-    ) -> None:
-        x = signature.read("hidden_states", args, kwargs)
-        grid = attachment.architecture.grid(block.place, height, width)
-        # made in this block, or in an earlier one and reused
-        seen.append(_observed(attachment.compressor, plans[grid], x, grid, bands))
-
-    attachment.planner = remembered
-    # after the block, whose attention's input may decide
-    hooks = [
-        block.module.register_forward_hook(
-            partial(look, block, Signature(block.module)), with_kwargs=True
-        )
-        for block in attachment.blocks
-    ]
-    try:
-        yield seen
-    finally:
-        attachment.planner = planner
-        for hook in hooks:
-            hook.remove()
-
-
-def _fields(compressor: Compressor) -> list[str]:
-    return sorted(compressor.shortens)
-
-
-def _observed(compressor: Compressor, plan: Plan, x: Tensor, grid: TokenGrid, bands: int) -> _Look:
-    """What the plan does to a block's tokens x [B, N, C].
-
-    Where both fields are shortened, slots and roles are of the queries.
-
-    What is left of x is the map's undo of its apply; of keys and values, each token's coarse one
-    (nearest-exact). It is measured on the block's input, before the norm, whatever decides, and
-    without the rounding of half precision.
-    """
-    x = x.double()
-    left: dict[str, Tensor] = {}
-    if plan.keys_values and not isinstance(plan.keys_values, TokenMap):
-        slots, roles, pruned = _coarse(plan.keys_values, x, grid)
-        left["keys_values"] = take(plan.keys_values(x), slots)
-    for field in ("keys_values", "queries"):  # slots and roles of the latter replace the former's
-        found = getattr(plan, field)
-        if not isinstance(found, TokenMap):
-            continue
-        left[field] = found.undo(found.apply(x))
-        leads = None
-        if found.kept is not None:
-            leads = _marked(found.kept, found.counts > 0, grid.tokens)
-        elif found.destinations is not None:
-            leads = found.destinations == torch.arange(grid.tokens, device=x.device)
-        slots, pruned = found.slots, found.kept is not None
-        roles = _roles(slots, found.size, leads)
-    fields = [left[field] for field in _fields(compressor)]
-    return _Look(
-        grid,
-        slots.cpu(),
-        roles.cpu(),
-        pruned,
-        band_product(x, x, grid, bands).cpu(),
-        torch.stack([band_product(y, y, grid, bands) for y in fields], 1).cpu(),
-        torch.stack([band_product(x, y, grid, bands) for y in fields], 1).cpu(),
-    )
-
-
-def _coarse(keys_values: Any, x: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor, bool]:
-    """Slots and roles of downsampling, and whether it takes tokens as they are."""
-    index = torch.arange(grid.tokens, device=x.device)
-    # two numbers that tell a token from any mix of others
-    probe = torch.stack([index, (index + 1.0).sqrt()], -1).double().expand(len(x), -1, -1)
-    found = keys_values(probe)
-    size = found.shape[1]
-    height, width = coarse_sides(grid, size)
-    rows = (2 * torch.arange(grid.height, device=x.device) + 1) * height // (2 * grid.height)
-    columns = (2 * torch.arange(grid.width, device=x.device) + 1) * width // (2 * grid.width)
-    slots = (rows.unsqueeze(1) * width + columns).flatten().expand(len(x), -1)
-    kept = found[..., 0].round().long().clamp(0, grid.tokens - 1)
-    pruned = bool((take(probe, kept) == found).all())
-    leads = _marked(kept, torch.ones_like(kept, dtype=torch.bool), grid.tokens) if pruned else None
-    return slots, _roles(slots, size, leads), pruned
-
-
-def coarse_sides(grid: TokenGrid, size: int) -> tuple[int, int]:
-    """Sides of the grid of ``size`` tokens that a whole factor makes of ``grid``.
-
-    Raises:
-        ValueError: if no factor does.
-    """
-    for factor in range(1, min(grid.height, grid.width) + 1):
-        if (grid.height // factor) * (grid.width // factor) == size:
-            return grid.height // factor, grid.width // factor
-    raise ValueError(
-        f"{size} keys and values are no {grid.height}x{grid.width} token grid downsampled by a "
-        "whole factor; task=trace knows no other kind"
-    )
-
-
-def _marked(tokens: Tensor, where: Tensor, count: int) -> Tensor:
-    """Which of ``count`` tokens are named, bool [B, count].
-
-    Args:
-        tokens: the names, int64 [B, M].
-        where: those of them that count, bool [B, M].
-    """
-    target = torch.where(where, tokens, count)
-    marks = torch.zeros(len(tokens), count + 1, dtype=torch.bool, device=tokens.device)
-    return marks.scatter_(1, target, True)[:, :count]
-
-
-def _roles(slots: Tensor, size: int, leads: Tensor | None) -> Tensor:
-    """Roles int64 [B, N]; without a token of their own (``leads``), slots have members alone."""
-    counts = torch.zeros(len(slots), size, dtype=torch.int64, device=slots.device)
-    counts.scatter_add_(1, slots, torch.ones_like(slots))
-    roles = torch.where(counts.gather(1, slots) > 1, GONE, ALONE)
-    return roles if leads is None else roles.masked_fill(leads & (roles == GONE), KEPT)
 
 
 def shrink(images: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bigain.backbones.base import Backbone
 from bigain.compression.batch_groups import Groups
 from bigain.compression.sharing import Sharing
+from bigain.utils.randomness import KeyedStream
 
 
 def _averaged(loss: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -26,6 +28,22 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 # images to classify: their ids and labels, latents [I, c, h, w], and what `keyed_noise` gives
 Prepared = tuple[Sequence[str], Sequence[Sequence[int]], Tensor, Tensor, Tensor]
+
+
+def keyed_noise(
+    count: int, latents: Tensor, ids: Sequence[str], seed: int
+) -> tuple[Tensor, Tensor]:
+    """The images' noise, float32 [I, S, c, h, w], and their keys for random compressors, int64 [I].
+
+    Args:
+        count: S, the number of noises of each image.
+        latents: [I, c, h, w].
+        ids: of the images; with ``seed`` they key all randomness.
+    """
+    stream = KeyedStream.of(seed, "noise", ids, latents.device)
+    shape = latents.shape[1:]
+    noise = torch.stack([stream.fork(s).normal(*shape) for s in range(count)], 1)
+    return noise, KeyedStream.of(seed, "image", ids, latents.device).keys
 
 
 @dataclass(frozen=True)

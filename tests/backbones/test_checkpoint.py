@@ -21,9 +21,7 @@ from safetensors.torch import load_file
 from bigain.backbones import DiT, StableDiffusion
 from bigain.backbones.checkpoint import Checkpoint
 from bigain.errors import BiGainError
-from bigain.features import pretrained as features_hub
 from bigain.utils import hub
-from bigain.utils.hash_cache import sha256
 from tests.tiny_pipelines import WEIGHTS, dit, stable_diffusion
 
 CPU = torch.device("cpu")
@@ -66,15 +64,6 @@ def test_what_the_hub_refuses(monkeypatch, kind, error, message):
     with pytest.raises(BiGainError, match=message) as found:
         kind("some/model", "v2").identity()
     assert "\n" not in str(found.value)
-
-
-def test_features_are_refused_alike(monkeypatch):
-    def fail(*_, **__):
-        raise LocalEntryNotFoundError("offline")
-
-    monkeypatch.setattr(hub, "snapshot_download", fail)
-    with pytest.raises(BiGainError, match=r"evaluation\.clip=FOLDER"):
-        features_hub.folder("some/clip", "evaluation.clip")
 
 
 def test_only_what_is_needed_is_fetched(monkeypatch, pipeline):
@@ -174,23 +163,6 @@ def test_a_pipeline_s_index_tells_what_belongs_to_it(tmp_path):
     assert Checkpoint(str(folder), ("transformer", "vae")).has("vae")
     with pytest.raises(BiGainError, match=r"vae.*not found"):
         DiT(str(folder)).identity()
-
-
-def test_hashes_are_of_the_content(tmp_path):
-    path = tmp_path / "a"
-    for content in (b"one", b"three"):
-        path.write_bytes(content)
-        assert sha256(path) == hashlib.sha256(content).hexdigest()
-
-
-def test_the_cache_s_names_are_hashes_already(tmp_path):
-    blobs = tmp_path / "blobs"
-    blobs.mkdir()
-    for name, expected in (("ab" * 32, "ab" * 32), ("ab" * 20, hashlib.sha256(b"x").hexdigest())):
-        (blobs / name).write_bytes(b"x")
-        link = tmp_path / f"link{len(name)}"
-        link.symlink_to(blobs / name)
-        assert sha256(link) == expected
 
 
 @pytest.fixture

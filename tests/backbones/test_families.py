@@ -26,24 +26,18 @@ NAMES = [name for name in FAMILIES if name != "flux_dev_guided"]  # the same pip
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("families")
-    return cache(lambda name: FAMILIES[name].make(root / name, **FAMILIES[name].settings))
-
-
-@pytest.fixture(scope="module")
-def load(folders):
+def load(family_folder):
     @cache
     def loaded(name, dtype=torch.float32):
         family = FAMILIES[name]
-        return family.backbone(str(folders(name)), **family.options).load(CPU, dtype)
+        return family.backbone(str(family_folder(name)), **family.options).load(CPU, dtype)
 
     return loaded
 
 
 @pytest.fixture(scope="module")
-def pipe_of(folders):
-    return cache(lambda name: pipeline(folders(name), name))
+def pipe_of(family_folder):
+    return cache(lambda name: pipeline(family_folder(name), name))
 
 
 def pipeline(folder, name):
@@ -163,9 +157,9 @@ def test_a_sample_does_not_depend_on_its_batch(load, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_skeleton_is_the_denoiser_without_data(folders, load, name):
+def test_the_skeleton_is_the_denoiser_without_data(family_folder, load, name):
     family = FAMILIES[name]
-    skeleton = family.backbone(str(folders(name)), **family.options).skeleton()
+    skeleton = family.backbone(str(family_folder(name)), **family.options).skeleton()
     assert all(p.is_meta for p in skeleton.parameters())
     shapes = {n: p.shape for n, p in load(name).denoiser.named_parameters()}
     assert {n: p.shape for n, p in skeleton.named_parameters()} == shapes
@@ -194,16 +188,16 @@ def test_classes_that_the_model_cannot_tell_apart_are_refused(load, name):
     long = "a photo " * 80
     same = SimpleNamespace(classes=["cat", "dog"], class_ids=None)
     same.prompts = [f"{long}of a cat.", f"{long}of a dog."]
-    length = 77 if name == "sdxl" else LENGTH if name == "pixart_alpha" else 77
+    length = LENGTH if name == "pixart_alpha" else 77
     with pytest.raises(BiGainError, match=rf"the same text, which it cuts after {length} tokens"):
         load(name).condition(same)
     with pytest.warns(UserWarning, match=rf"1 of 1 prompts exceed the {length} tokens"):
         load(name).texts.embed([long])
 
 
-def test_a_prompt_that_one_of_the_encoders_reads_is_not_cut(folders):
+def test_a_prompt_that_one_of_the_encoders_reads_is_not_cut(family_folder):
     """T5 reads on where CLIP stops."""
-    backbone = StableDiffusion3(str(folders("sd3")), text_length=500).load(CPU, torch.float32)
+    backbone = StableDiffusion3(str(family_folder("sd3")), text_length=500).load(CPU, torch.float32)
     long = "a photo " * 40
     apart = SimpleNamespace(classes=["cat", "dog"], class_ids=None)
     apart.prompts = [f"{long}of a cat.", f"{long}of a dog."]

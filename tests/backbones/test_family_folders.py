@@ -20,17 +20,11 @@ DATASET = SimpleNamespace(
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("families")
-    return cache(lambda name: FAMILIES[name].make(root / name, **FAMILIES[name].settings))
-
-
-@pytest.fixture(scope="module")
-def load(folders):
+def load(family_folder):
     return cache(
         lambda name: (
             FAMILIES[name]
-            .backbone(str(folders(name)), **FAMILIES[name].options)
+            .backbone(str(family_folder(name)), **FAMILIES[name].options)
             .load(CPU, torch.float32)
         )
     )
@@ -57,20 +51,20 @@ def test_components_of_different_models_are_refused(tmp_path, name, settings, me
         family.backbone(str(folder), **family.options).load(CPU, torch.float32)
 
 
-def test_another_family_s_folder_is_refused_by_name(folders, tmp_path):
+def test_another_family_s_folder_is_refused_by_name(family_folder, tmp_path):
     with pytest.raises(BiGainError, match="has no shift; the scheduler of a flow matching model"):
-        StableDiffusion3(str(folders("pixart_alpha"))).load(CPU, torch.float32)
+        StableDiffusion3(str(family_folder("pixart_alpha"))).load(CPU, torch.float32)
     with pytest.raises(BiGainError, match="has no beta_schedule"):
-        PixArt(str(folders("sd3")), 40).load(CPU, torch.float32)
+        PixArt(str(family_folder("sd3")), 40).load(CPU, torch.float32)
     with pytest.raises(BiGainError, match="is no text-to-image model of Stable Diffusion 1 or 2"):
-        StableDiffusion(str(folders("sdxl"))).load(CPU, torch.float32)
+        StableDiffusion(str(family_folder("sdxl"))).load(CPU, torch.float32)
     other = tiny_pipelines.stable_diffusion(tmp_path)
     with pytest.raises(BiGainError, match=r"tokenizer_2 lacks vocab\.json"):
         StableDiffusionXL(str(other)).load(CPU, torch.float32)
 
 
-def test_a_missing_tokenizer_is_named(folders, tmp_path):
-    copy = shutil.copytree(folders("flux_schnell"), tmp_path / "copy")
+def test_a_missing_tokenizer_is_named(family_folder, tmp_path):
+    copy = shutil.copytree(family_folder("flux_schnell"), tmp_path / "copy")
     (copy / "tokenizer_2" / "tokenizer.json").unlink()
     with pytest.raises(BiGainError, match=r"tokenizer_2 lacks .*spiece\.model"):
         Flux(str(copy), sample_size=8).load(CPU, torch.float32)
@@ -78,9 +72,9 @@ def test_a_missing_tokenizer_is_named(folders, tmp_path):
         Flux(str(copy), sample_size=7)
 
 
-def test_the_published_pixart_names_an_older_class(folders, load, tmp_path):
+def test_the_published_pixart_names_an_older_class(family_folder, load, tmp_path):
     """diffusers' Transformer2DModel, of which PixArt's own class was split off."""
-    copy = shutil.copytree(folders("pixart_alpha"), tmp_path / "copy")
+    copy = shutil.copytree(family_folder("pixart_alpha"), tmp_path / "copy")
     path = copy / "transformer" / "config.json"
     older = {"_class_name": "Transformer2DModel", "double_self_attention": False}
     path.write_text(json.dumps({**json.loads(path.read_text()), **older}))
@@ -91,17 +85,17 @@ def test_the_published_pixart_names_an_older_class(folders, load, tmp_path):
     assert torch.equal(*both)
 
 
-def test_latents_with_a_mean_per_channel_are_refused(folders, tmp_path):
-    copy = shutil.copytree(folders("sdxl"), tmp_path / "copy")
+def test_latents_with_a_mean_per_channel_are_refused(family_folder, tmp_path):
+    copy = shutil.copytree(family_folder("sdxl"), tmp_path / "copy")
     path = copy / "vae" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "latents_mean": [0.0] * 4}))
     with pytest.raises(BiGainError, match="has latents_mean, numbers per channel"):
         StableDiffusionXL(str(copy)).load(CPU, torch.float32)
 
 
-def test_weights_in_several_files_are_read(folders, load, tmp_path):
+def test_weights_in_several_files_are_read(family_folder, load, tmp_path):
     """As those of T5 and Flux are published."""
-    copy = shutil.copytree(folders("sd3"), tmp_path / "copy")
+    copy = shutil.copytree(family_folder("sd3"), tmp_path / "copy")
     pipe = FAMILIES["sd3"].pipeline.from_pretrained(copy)
     for part in ("transformer", "text_encoder_3"):
         shutil.rmtree(copy / part)
@@ -116,8 +110,8 @@ def test_weights_in_several_files_are_read(folders, load, tmp_path):
     assert torch.equal(*both)
 
 
-def test_identity_covers_every_part_and_setting(folders, tmp_path):
-    copy = shutil.copytree(folders("flux_dev"), tmp_path / "copy")
+def test_identity_covers_every_part_and_setting(family_folder, tmp_path):
+    copy = shutil.copytree(family_folder("flux_dev"), tmp_path / "copy")
     before = Flux(str(copy), **FLUX).identity()
     assert {"transformer", "vae", "text_encoder_2", "tokenizer_2", "scheduler"} < before.keys()
     assert Flux(str(copy), **{**FLUX, "text_length": 41}).identity() != before

@@ -8,7 +8,8 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.schedulers import scheduling_ddpm
 
-from bigain.backbones import SAMPLERS, SPACINGS, build_sampler, corrected
+from bigain.backbones import SAMPLERS, SPACINGS, build_sampler
+from bigain.backbones.samplers import corrected
 from bigain.backbones.schedule import NoiseSchedule
 from bigain.errors import BiGainError, NotFiniteError
 from bigain.tasks.generate import Generate, generate

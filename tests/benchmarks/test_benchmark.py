@@ -25,7 +25,7 @@ from bigain.experiments import configuration
 from bigain.metrics.ratio import Ratio, ratio
 from bigain.profiling.flops import count
 from bigain.profiling.timing import alone, forward_side, in_turn, random_forward
-from bigain.tasks.classify import Scores
+from bigain.tasks.trials import Scores
 from bigain.utils.hardware import hardware
 
 REPOSITORY = Path(__file__).parents[2]

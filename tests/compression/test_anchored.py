@@ -18,7 +18,6 @@ from bigain.compressors import (
     Cached,
     Compose,
     KVMerge,
-    Plan,
     SiTo,
     ToDo,
     ToMe,
@@ -30,6 +29,7 @@ from bigain.experiments.runner import execute
 from bigain.profiling.flops import count
 from bigain.tasks.classify import Classify
 from tests import tiny_families
+from tests.planned import planned
 
 INNER = [ToMe(0.5), SiTo(0.5), ToDo(2), KVMerge(0.5), Compose(LGTM(0.5), IEKVD(2))]
 inner = pytest.mark.parametrize("inner", INNER, ids=lambda c: type(c).__name__)
@@ -103,16 +103,9 @@ def test_followers_add_what_their_anchor_lost(kind, request):
     block = trials.architecture.blocks()[-1]
     attention, places = block.parts("self_attention")[0].module, [block.place]
     compressor = Anchored(ToMe(0.5, destinations="first"))
-    plans: list[Plan] = []
     seen: list[torch.Tensor] = []
     with compress(trials.golden.model, compressor, blocks=places) as attachment:
-        plan = attachment.planner
-
-        def keep(*arguments):
-            plans.append(plan(*arguments))
-            return plans[-1]
-
-        attachment.planner = keep
+        plans = planned(attachment)
         take = partial(lambda seen, _, __, output: seen.append(output), seen)
         with Sharing(trials.golden.model, attachment, trials=True) as sharing:
             (cut,) = whole_groups(3, 4, 12, CPU)
@@ -130,7 +123,7 @@ def test_followers_add_what_their_anchor_lost(kind, request):
             trials(condition=condition)
             for hook in hooks:
                 hook.remove()
-    (args, kwargs), found, anchors = given[-1], seen[-1], plans[-1].queries
+    (args, kwargs), found, anchors = given[-1], seen[-1], plans[-1].plan.queries
     y = args[0] if args else kwargs["hidden_states"]
     for image in range(3):
         own = anchors.at(torch.tensor([image]))

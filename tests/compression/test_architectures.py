@@ -14,6 +14,7 @@ from bigain.compression.architectures import ADAPTERS
 from bigain.compression.signature import Signature
 from bigain.compressors import LGTM, ToDo, TokenGrid
 from bigain.profiling.flops import UncountableError, count
+from tests.planned import planned
 
 both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
 
@@ -288,17 +289,11 @@ def test_a_new_family_takes_an_adapter_and_its_registration(named, monkeypatch):
     assert [block.place for block in select_blocks(pipeline, "default")] == [0, 2]
     with pytest.raises(ValueError, match=r"this model's layers: \[0, 1, 2\]"):
         compress(model, LGTM(0.5), blocks=[3])
-    plain, seen = run(), []
+    plain = run()
     with compress(pipeline, LGTM(0.5)) as attachment:
-        planner = attachment.planner
-
-        def watch(compressor, x, grid, t, rng, block):
-            seen.append((grid, t.tolist()))
-            return planner(compressor, x, grid, t, rng, block)
-
-        attachment.planner = watch
+        plans = planned(attachment)
         assert (run() - plain).abs().max() > 1e-3
-    assert seen == [(TokenGrid(4, 6), [3, 4])] * 2
+    assert [(made.grid, made.t.tolist()) for made in plans] == [(TokenGrid(4, 6), [3, 4])] * 2
     assert torch.equal(run(), plain)
 
 

@@ -40,6 +40,8 @@ from bigain import compress
 from bigain.compression.architectures import architecture_of
 from bigain.compressors import ABM, IEKVD, LGTM, Cached, Compose, LinearAlpha, ToDo, ToMe
 from tests import tiny_pipelines
+from tests.planned import planned
+from tests.tiny_families import state
 
 COMPRESSORS = [LGTM(0.5), ToMe(0.5), Compose(LGTM(0.5), ToDo(2))]
 both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
@@ -90,15 +92,6 @@ def denoiser(pipe: Any) -> Any:
     return getattr(pipe, "unet", None) or pipe.transformer
 
 
-def plain_state(model: torch.nn.Module) -> list[tuple]:
-    """What compress() touches, of every module."""
-    names = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_always_called")
-    return [
-        (id(m.__dict__.get("forward")), *(len(getattr(m, name)) for name in names))
-        for m in model.modules()
-    ]
-
-
 def agrees(
     run: Callable[[], Tensor],
     model: Any,
@@ -108,14 +101,14 @@ def agrees(
     **where: Any,
 ) -> None:
     """``run`` is compressed to ``want`` inside the block, and afterwards what it was before."""
-    before, plain = plain_state(model), run()
+    before, plain = state(model), run()
     for _ in range(2):
         with compress(model, compressor, **where):
             got = run()
             assert_close(run(), got, rtol=0, atol=atol)
         assert_close(got, want, rtol=0, atol=atol)
         assert (got - plain).abs().max() > 1e-5
-        assert plain_state(model) == before
+        assert state(model) == before
         assert_close(run(), plain, rtol=0, atol=atol)
 
 
@@ -146,18 +139,12 @@ def test_a_pipeline(kind, compressor, pipeline):
 @both_pipelines
 def test_both_halves_of_guidance_draw_the_same_numbers(kind, pipeline):
     pipe = pipeline(kind)
-    seen = []
     with compress(pipe, ToMe(0.5)) as attachment:
-        planner = attachment.planner
-
-        def watch(compressor, x, grid, t, rng, block):
-            seen.append(rng.keys.tolist())
-            return planner(compressor, x, grid, t, rng, block)
-
-        attachment.planner = watch
+        plans = planned(attachment)
         generate(pipe)
-    assert {len(keys) for keys in seen} == {2 if kind == "stable_diffusion" else 4}
-    assert all(len(set(keys)) == 1 for keys in seen)
+    keys = [made.rng.keys.tolist() for made in plans]
+    assert {len(each) for each in keys} == {2 if kind == "stable_diffusion" else 4}
+    assert all(len(set(each)) == 1 for each in keys)
 
 
 def test_image_to_image(pipeline):
@@ -266,13 +253,6 @@ def shallow(own):
         return golden
 
     return load
-
-
-@pytest.fixture
-def dynamo():
-    torch._dynamo.reset()
-    yield torch._dynamo
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(
@@ -729,7 +709,7 @@ def test_copies_are_refused_inside(kind, request):
         weights = golden.model.state_dict()
     assert weights.keys() == golden.model.state_dict().keys()
     twin = pickle.loads(pickle.dumps(golden.model))  # after the block
-    assert plain_state(twin) == plain_state(golden.model)
+    assert state(twin) == state(golden.model)
 
 
 def test_moved_inside(own):

@@ -42,6 +42,7 @@ from bigain.compressors import (
 )
 from bigain.compressors.by_name import NAMES, compressor_of
 from tests import tiny_pipelines
+from tests.tiny_families import state
 
 REPOSITORY = Path(__file__).parents[2]
 both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
@@ -50,14 +51,6 @@ both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
 @pytest.fixture
 def golden(request):
     return lambda kind: request.getfixturevalue(kind)
-
-
-def state(model: torch.nn.Module) -> list[tuple]:
-    """What compress() touches, of every module."""
-    return [
-        ("forward" in m.__dict__, len(m._forward_hooks), len(m._forward_pre_hooks))
-        for m in model.modules()
-    ]
 
 
 def with_block(model: Any, compressor: Compressor, run: Callable[[], Tensor]) -> Tensor:

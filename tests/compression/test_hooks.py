@@ -13,21 +13,14 @@ from torch import Tensor, nn
 
 from bigain import compress
 from bigain.compressors import ABM, IEKVD, LGTM, Cached, Compose, LinearAlpha, ToDo, ToMe
+from tests.planned import Planned, planned
 
 both_models = pytest.mark.parametrize("kind", ["unet", "dit"])
 
 
-def draws(attachment: Any) -> list[tuple[int, ...]]:
-    """The keys of the stream of every plan, filled as forwards run."""
-    seen: list[tuple[int, ...]] = []
-    planner = attachment.planner
-
-    def watch(compressor, x, grid, t, rng, block):
-        seen.append(tuple(rng.keys.tolist()))
-        return planner(compressor, x, grid, t, rng, block)
-
-    attachment.planner = watch
-    return seen
+def keys_of(plans: list[Planned]) -> list[tuple[int, ...]]:
+    """The keys of the stream that each plan may draw from."""
+    return [tuple(made.rng.keys.tolist()) for made in plans]
 
 
 class Broken(LGTM):
@@ -94,9 +87,10 @@ def test_an_attachment_can_be_entered_again(unet):
 def test_unet_blocks_are_downsampling_factors(unet, blocks, places):
     with compress(unet.model, LGTM(0.5), blocks=blocks) as attachment:
         assert [b.place for b in attachment.blocks] == places
-        seen = draws(attachment)
+        plans = planned(attachment)
         unet()
-    assert len(set(seen)) == len(seen) == len(places)  # blocks draw from different streams
+    # blocks draw from different streams
+    assert len(set(keys_of(plans))) == len(plans) == len(places)
 
 
 @pytest.mark.parametrize(
@@ -242,9 +236,9 @@ def test_equal_keys_and_timesteps_draw_equal_numbers(unet):
     def forward(keys: Tensor | None, t: list[int], seed: int = 0) -> list[tuple[int, ...]]:
         with compress(unet.model, ToMe(0.5), seed=seed) as attachment:
             attachment.sample_keys = keys
-            seen = draws(attachment)
+            plans = planned(attachment)
             unet(timestep=torch.tensor(t))
-        return seen
+        return keys_of(plans)
 
     for block in forward(torch.tensor([5, 5, 6]), [25, 25, 25]):
         assert block[0] == block[1] != block[2]

@@ -23,6 +23,8 @@ from bigain.compressors import (
     ToDo,
     ToMe,
 )
+from tests.planned import planned
+from tests.tiny_families import state
 
 COMPRESSORS = [
     None,
@@ -136,21 +138,15 @@ def test_texts_are_projected_once(unet):
 @torch.no_grad()
 def test_a_dit_plans_its_first_block_once_a_group(dit):
     x, t, keys, condition, classes = samples(dit)
-    seen = []
     where = {"blocks": "all", "decide_on": "block_input"}
     with compress(dit.model, LGTM(0.5), **where) as attachment:
-        plan = attachment.planner
-
-        def look(compressor, x, *rest):
-            seen.append(len(x))
-            return plan(compressor, x, *rest)
-
-        attachment.planner = look
+        plans = planned(attachment)
         with Sharing(dit.model, attachment) as sharing:
             sharing.conditions(condition)
             groups = Groups.runs(0, len(x), 4, CPU)
             forward(dit, x, t, sharing.batch(classes, groups, keys))
-    assert seen == [len(groups.first)] + [len(x)] * (len(dit.model.transformer_blocks) - 1)
+    sizes = [len(made.x) for made in plans]
+    assert sizes == [len(groups.first)] + [len(x)] * (len(dit.model.transformer_blocks) - 1)
 
 
 @pytest.mark.parametrize("decide_on", ["block_input", "attention_input"])
@@ -173,36 +169,27 @@ def test_all_classes_follow_the_plan_of_the_first(kind, compressor, decide_on, r
     x, t, keys, condition, classes = samples(golden)
     (cut,) = whole_groups(len(x) // 4, 4, len(x), CPU)
     first, group = cut.together.first, cut.together.group
-    seen, plans = [], []
 
     with compress(golden.model, compressor, blocks="all", decide_on=decide_on) as attachment:
         plan = attachment.planner
-
-        def keep(compressor, x, *rest):
-            plans.append((x, *rest))
-            return plan(compressor, x, *rest)
-
-        attachment.planner, attachment.sample_keys = keep, keys[first]
+        plans = planned(attachment)
+        attachment.sample_keys = keys[first]
         alone = forward(golden, x[first], t[first], condition[classes[first]])
 
         # with the tokens of the first of each group
         def follow(compressor, _, grid, t, rng, block):
-            x, *_ = plans.pop(0)
-            return plan(compressor, x[group], grid, t, rng, block)
+            return plan(compressor, plans.pop(0).x[group], grid, t, rng, block)
 
         attachment.planner, attachment.sample_keys = follow, keys
         want = forward(golden, x, t, condition[classes])
 
-        def look(compressor, x, *rest):
-            seen.append(len(x))
-            return plan(compressor, x, *rest)
-
-        attachment.planner = look
+        attachment.planner = plan
+        plans = planned(attachment)
         with Sharing(golden.model, attachment) as sharing:
             sharing.conditions(condition)
             given = sharing.batch(classes, None, keys, cut.together)
             got = forward(golden, x, t, given)
-        seen_for = list(seen)
+        sizes = {len(made.x) for made in plans}
         with Sharing(golden.model, attachment, "per_class") as sharing:
             sharing.conditions(condition)
             given = sharing.batch(classes, None, keys, cut.together)
@@ -212,7 +199,7 @@ def test_all_classes_follow_the_plan_of_the_first(kind, compressor, decide_on, r
     assert_close(per_class[first], alone, rtol=0, atol=1e-9)
     assert (per_class - got).abs().max() > 1e-4  # the others have plans of their own
     if "queries" in compressor.shortens:
-        assert set(seen_for) == {len(first)}
+        assert sizes == {len(first)}
 
 
 def test_leaving_forgets_who_plans_together(dit):
@@ -278,14 +265,8 @@ def test_groups_of_any_size_name_a_sample_of_each(sizes, smallest):
 
 
 def test_leaving_restores_the_model(unet):
-    before = [
-        (len(m._forward_hooks), len(m._forward_pre_hooks), m.__dict__.get("forward"))
-        for m in unet.model.modules()
-    ]
+    before = state(unet.model)
     with Sharing(unet.model) as sharing:
         sharing.conditions(torch.zeros(2, 77, unet.model.config.cross_attention_dim))
-    after = [
-        (len(m._forward_hooks), len(m._forward_pre_hooks), m.__dict__.get("forward"))
-        for m in unet.model.modules()
-    ]
-    assert before == after
+        assert state(unet.model) != before
+    assert state(unet.model) == before

@@ -20,6 +20,7 @@ from bigain.compressors import (
     ToMe,
     downsample,
 )
+from tests.planned import planned
 
 BOTH = Compose(LGTM(0.5), ToDo(2))
 
@@ -96,18 +97,12 @@ def test_only_merging_is_cached(compressor):
     ids=repr,
 )
 def test_cached_plans_once_a_grid_and_forward(unet, compressor, plans):
-    seen: list[tuple[int, int]] = []
     with compress(unet.model, compressor, blocks="all") as attachment:
-        planner = attachment.planner
-
-        def count(compressor, x, grid, t, rng, block):
-            seen.append((grid.height, grid.width))
-            return planner(compressor, x, grid, t, rng, block)
-
-        attachment.planner = count
+        made = planned(attachment)
         for forward in (1, 2):
             unet()
-            assert sorted(seen, reverse=True) == sorted(plans * forward, reverse=True)
+            sides = [(each.grid.height, each.grid.width) for each in made]
+            assert sorted(sides, reverse=True) == sorted(plans * forward, reverse=True)
         first = unet(timestep=torch.tensor([1, 2, 3]))
     with compress(unet.model, compressor, blocks="all"):
         assert torch.equal(first, unet(timestep=torch.tensor([1, 2, 3])))  # nothing was left over

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from bigain import compress
 from bigain.compressors import LGTM, KVMerge, TokenGrid, TokenMap, ToMe
 from bigain.utils.randomness import KeyedStream
+from tests.planned import planned
 
 GRID = TokenGrid(8, 6)
 
@@ -41,23 +42,17 @@ def test_proportional_keys_count_as_often_as_their_tokens(dit):
     """Attention to merged keys is attention to all tokens, each replaced by its slot's mean."""
     golden = dit.double()
     attention: Attention = golden.model.transformer_blocks[1].attn1
-    given, maps = [], []
+    given = []
     compressor = KVMerge(0.5, proportional=True)
     with compress(golden.model, compressor, blocks=[1]) as attachment:
-        planner = attachment.planner
-
-        def watch(*arguments):
-            maps.append(planner(*arguments).keys_values)
-            return planner(*arguments)
-
-        attachment.planner = watch
+        plans = planned(attachment)
         kept = attention.register_forward_pre_hook(
             lambda _, args, kwargs: given.append(kwargs | {"hidden_states": args[0]}),
             with_kwargs=True,
         )
         golden()
         kept.remove()
-    tokens, merged = given[0]["hidden_states"], maps[0]
+    tokens, merged = given[0]["hidden_states"], plans[0].plan.keys_values
     assert tokens.shape[1] == 2 * merged.size
     with torch.no_grad():
         found = attention(**given[0])

@@ -21,9 +21,11 @@ from bigain.compressors import (
     LinearAlpha,
     SiTo,
     ToDo,
+    TokenGrid,
     ToMe,
 )
 from bigain.utils.randomness import KeyedStream
+from tests.planned import planned
 
 COMPRESSORS = {
     "tome_first": ToMe(0.5, destinations="first"),
@@ -110,19 +112,13 @@ def test_latents_of_other_shapes(unet, name, size, blocks):
     sample = torch.randn(2, 4, *size, generator=generator, dtype=torch.float64)
     inputs = {"sample": sample, "timestep": torch.tensor([25, 975])}
     inputs["encoder_hidden_states"] = golden.inputs["encoder_hidden_states"][:2]
-    grids = set()
     with compress(golden.model, COMPRESSORS[name], blocks=blocks) as attachment:
-        planner = attachment.planner
-
-        def watch(compressor, x, grid, t, rng, block):
-            grids.add((grid.height, grid.width))
-            return planner(compressor, x, grid, t, rng, block)
-
-        attachment.planner = watch
+        plans = planned(attachment)
         out = golden(**inputs)
         alone = [golden(**{k: v[i : i + 1] for k, v in inputs.items()}) for i in range(2)]
     factor = 1 if blocks == "default" else 2
-    assert grids == {(-(-size[0] // factor), -(-size[1] // factor))}
+    grid = TokenGrid(-(-size[0] // factor), -(-size[1] // factor))
+    assert {made.grid for made in plans} == {grid}
     assert out.shape == sample.shape and out.isfinite().all()
     assert (out - golden(**inputs)).abs().max() > 1e-4
     assert_close(out, torch.cat(alone), rtol=0, atol=1e-9)
@@ -134,20 +130,15 @@ def test_proportional_attention_counts_a_slot_as_often_as_its_tokens(dit):
     attention: Attention = golden.model.transformer_blocks[1].attn1
     given: list[dict[str, torch.Tensor]] = []
     with compress(golden.model, LGTM(0.5, proportional=True), blocks=[1]) as attachment:
-        planner, maps = attachment.planner, []
-
-        def watch(*arguments):
-            maps.append(planner(*arguments).queries)
-            return planner(*arguments)
-
-        attachment.planner = watch
+        plans = planned(attachment)
         kept = attention.register_forward_pre_hook(
             lambda _, args, kwargs: given.append(kwargs | {"hidden_states": args[0]}),
             with_kwargs=True,
         )
         golden()
         kept.remove()
-    ((slots,), (call,)) = maps, given
+    ((made,), (call,)) = plans, given
+    slots = made.plan.queries
     short, mask = call["hidden_states"], call["attention_mask"]
     assert short.shape[1] == slots.size < len(slots.slots[0])
     assert_close(mask, slots.counts.double().log().unsqueeze(1))

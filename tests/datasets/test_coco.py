@@ -1,3 +1,5 @@
+"""COCO on a small copy of its layout: labels, captions and what is refused."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Fashion-MNIST against torchvision's reading of the shipped files, and damaged files."""
+
 import gzip
 import struct
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""A user's own images and prompts: classes, names and what is refused."""
+
 import os
 import unicodedata
 import warnings

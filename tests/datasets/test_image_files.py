@@ -1,3 +1,5 @@
+"""Preprocessing against its definition, and the order and identity of image files."""
+
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor

@@ -1,3 +1,5 @@
+"""ImageNet on a small copy of its layout: classes, subsets and mirrors."""
+
 import hashlib
 import shutil
 from collections import Counter

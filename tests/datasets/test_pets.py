@@ -1,3 +1,5 @@
+"""Oxford-IIIT Pet against torchvision's reading of a small copy."""
+
 from pathlib import Path
 
 import pytest

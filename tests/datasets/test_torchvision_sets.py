@@ -145,8 +145,8 @@ def test_flowers_are_torchvisions_but_for_what_clip_words_differently() -> None:
 
 @pytest.mark.parametrize("name", ["aircraft"])
 def test_aircraft_has_three_levels(name: str, root: Path) -> None:
-    levels = {level: build(name, root, level=level) for level in ("variant", "family")}
-    levels["manufacturer"] = build(name, root, level="manufacturer")
+    names = ("variant", "family", "manufacturer")
+    levels = {level: build(name, root, level=level) for level in names}
     assert [len(data.classes) for data in levels.values()] == [100, 70, 30]
     assert levels["manufacturer"].classes[0] == "Boeing"
     assert len({data.identity()["sha256"] for data in levels.values()}) == 3

@@ -1,3 +1,5 @@
+"""Intervals and tests of accuracy against published examples."""
+
 import itertools
 import math
 

@@ -1,3 +1,5 @@
+"""Effects on cases whose answer is known."""
+
 import numpy as np
 import pytest
 

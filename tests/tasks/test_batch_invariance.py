@@ -12,8 +12,8 @@ from bigain.experiments import runner
 from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
-from bigain.tasks.classify import classify, keyed_noise
 from bigain.tasks.generate import generate
+from bigain.tasks.trials import keyed_noise
 
 BATCHES = (1, 7, 48, 64)
 METHODS = ["none", "tome@0.7", "lgtm@0.5", "lgtm@0.7", "sito@0.7", "abm@0.5", "todo", "iekvd"]
@@ -39,23 +39,15 @@ def _job(model: str, method: str, task: str, *more: str) -> Job:
 def _trials(job: Job, backbone: Backbone, batch_size: int, plans: str = "shared") -> torch.Tensor:
     images = torch.stack([job.dataset[i].image for i in range(IMAGES)])
     latents = backbone.encode(images)
-    noise, keys = keyed_noise(job.task, latents, job.ids, seed=0)
+    noise, keys = keyed_noise(job.task.trials, latents, job.ids, seed=0)
     where = {"blocks": job.blocks, "sites": job.setup.sites, "seed": 0}
     with (
         attached(backbone.denoiser, job.compressor, **where) as attachment,
         Sharing(backbone.denoiser, attachment, plans) as sharing,
     ):
         sharing.conditions(backbone.condition(job.dataset))
-        found = classify(
-            backbone,
-            job.task,
-            latents,
-            noise,
-            sharing,
-            batch_size=batch_size,
-            smallest_batch=job.setup.smallest_batch,
-            sample_keys=keys,
-        )
+        stages = job.task.staged(backbone, sharing, batch_size, job.setup.smallest_batch)
+        found = stages.run(latents, noise, keys)
     return found.trials.nan_to_num(-1)
 
 

@@ -18,7 +18,6 @@ from bigain.datasets.fashion_mnist import CLASSES
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
-from bigain.experiments.runner import execute
 from bigain.store.runs import Run
 from bigain.tasks.generate import Generate, files, folder, generate
 from bigain.utils.images import FINGERPRINT, open_folder, read_image
@@ -40,11 +39,6 @@ def overrides(small_dit, tmp_path):
         f"results={tmp_path}",
         "limit=12",
     ]
-
-
-@pytest.fixture
-def run(configure):
-    return lambda overrides: execute(configure(overrides))
 
 
 def pixels(run, ids=None):

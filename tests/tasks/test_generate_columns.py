@@ -1,3 +1,5 @@
+"""Differences, ratios and contrasts of FID, paired by their replicates."""
+
 import pytest
 
 from bigain.errors import BiGainError

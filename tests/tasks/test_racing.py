@@ -18,8 +18,9 @@ from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.metrics.ranking import finalists_first
 from bigain.profiling.flops import count
-from bigain.tasks.classify import Classify, classify, keyed_noise
+from bigain.tasks.classify import Classify
 from bigain.tasks.racing import FIRST, PARTS, SCALE, Entrant, Race, Track, order, raced, tolerance
+from bigain.tasks.trials import keyed_noise
 from tests.runs import assert_same_table, start
 
 ROUNDS = 20
@@ -121,7 +122,7 @@ def trials_of(loaded, batch_size: int, ids=range(3)) -> dict[str, np.ndarray]:
     images = torch.stack([job.dataset[i].image for i in ids])
     names = [job.ids[i] for i in ids]
     latents = backbone.encode(images)
-    noise, keys = keyed_noise(job.task, latents, names, 0)
+    noise, keys = keyed_noise(job.task.trials, latents, names, 0)
     labels = [[0]] * len(names)
     with Sharing(backbone.denoiser, None) as sharing:
         sharing.conditions(backbone.condition(job.dataset))
@@ -144,19 +145,11 @@ def test_the_race_is_the_rule_on_the_errors_of_the_full_protocol(loaded):
     job, backbone = loaded
     latents = backbone.encode(torch.stack([job.dataset[i].image for i in range(3)]))
     full = Classify(samples=(2, 4), keep=(10, 1))
-    noise, keys = keyed_noise(full, latents, job.ids, 0)
+    noise, keys = keyed_noise(full.trials, latents, job.ids, 0)
     with Sharing(backbone.denoiser, None) as sharing:
         sharing.conditions(backbone.condition(job.dataset))
-        scores = classify(
-            backbone,
-            full,
-            latents,
-            noise,
-            sharing,
-            batch_size=64,
-            smallest_batch=job.setup.smallest_batch,
-            sample_keys=keys,
-        )
+        stages = full.staged(backbone, sharing, 64, job.setup.smallest_batch)
+        scores = stages.run(latents, noise, keys)
     rounds = job.task.rounds()
     for name, trials in trials_of(loaded, 64).items():
         errors = scores.trials[job.ids.index(name)].numpy()

@@ -19,7 +19,6 @@ from bigain.errors import BiGainError
 from bigain.experiments import configuration
 from bigain.experiments.configuration import scoring_of, settings_of
 from bigain.experiments.job import Job
-from bigain.experiments.runner import execute
 from bigain.metrics.frechet import FID, SpatialFID
 from bigain.metrics.image_metric import Generated, ImageMetric, MetricColumn, Real, Value
 from bigain.metrics.inception_score import InceptionScoreMetric
@@ -50,11 +49,6 @@ def overrides(small_dit, tmp_path):
         f"results={tmp_path}/results",
         "limit=12",
     ]
-
-
-@pytest.fixture
-def run(configure):
-    return lambda overrides: execute(configure(overrides))
 
 
 @pytest.fixture

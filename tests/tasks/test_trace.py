@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bigain import compress
-from bigain.backbones.schedule import NoiseSchedule
 from bigain.compression import Attachment
 from bigain.compression.architectures import DECIDE_ON
 from bigain.compressors import (
@@ -28,10 +27,11 @@ from bigain.compressors import (
 from bigain.errors import BiGainError
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
-from bigain.experiments.runner import execute
-from bigain.tasks.trace import Trace, coarse_sides, shrink, trace
+from bigain.tasks.trace import Trace, shrink, trace
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT
+from bigain.tasks.watching import coarse_sides
 from bigain.utils.paths import REPOSITORY
+from tests.text_unet import TextUNet
 
 COMPRESSORS = sorted(
     {p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml")} - {"anchored", "none"}
@@ -59,27 +59,10 @@ class Pairs(Compressor):
         )
 
 
-class TextUNet:
-    """The golden U-Net as a backbone; conditions are text embeddings."""
-
-    def __init__(self, unet) -> None:
-        self.denoiser = unet
-        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-        self.schedule = NoiseSchedule({}, (1 - betas).cumprod(0).float())
-
-    def predict(self, x, t, condition):
-        return self.denoiser(x, t, condition, return_dict=False)[0]
-
-
 @pytest.fixture
 def overrides(small_dit, tmp_path):
     chosen = ["task=trace", f"model.path={small_dit}", "blocks=all", f"results={tmp_path}"]
     return [*chosen, "limit=3"]
-
-
-@pytest.fixture
-def run(configure):
-    return lambda overrides: execute(configure(overrides))
 
 
 @pytest.fixture

@@ -78,3 +78,13 @@ def test_a_file_that_has_just_changed_is_not_kept(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(hash_cache, "SETTLED", 10**12)
     assert right(written(tmp_path / "file"))
     assert not cache.exists()
+
+
+def test_the_names_of_the_hubs_blobs_are_hashes_already(tmp_path):
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for name, expected in (("ab" * 32, "ab" * 32), ("ab" * 20, hashlib.sha256(b"x").hexdigest())):
+        (blobs / name).write_bytes(b"x")
+        link = tmp_path / f"link{len(name)}"
+        link.symlink_to(blobs / name)
+        assert hash_cache.sha256(link) == expected

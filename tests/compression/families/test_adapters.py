@@ -84,13 +84,6 @@ def test_what_is_saved_is_counted(family):
 # torch.compile
 
 
-@pytest.fixture
-def dynamo():
-    torch._dynamo.reset()
-    yield torch._dynamo
-    torch._dynamo.reset()
-
-
 SMALL: dict[str, dict[str, Any]] = {
     "sd3": {"num_layers": 1},
     "flux": {"num_layers": 1, "num_single_layers": 1},

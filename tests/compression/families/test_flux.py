@@ -17,11 +17,13 @@ from bigain.compressors import (
     KVMerge,
     Plan,
     ToDo,
+    TokenGrid,
     TokenMap,
     ToMe,
 )
 from tests import tiny_families
 from tests.by_hand import COMPRESSORS, Block, attention, split
+from tests.planned import planned
 
 WEIGHTED = [ToMe(0.5, proportional=True), KVMerge(0.5, proportional=True)]
 DOUBLE, SINGLE = 1, 3  # places of one block of either kind
@@ -129,15 +131,10 @@ def test_the_grid_is_read_from_the_positions(size):
     inputs["img_ids"] = inputs["img_ids"] + torch.tensor([0.0, 3.0, 5.0])  # wherever it begins
     for ids in (inputs["img_ids"], inputs["img_ids"].unsqueeze(0)):
         with compress(model, ToDo(2), blocks="all") as handle:
-            seen, planner = set[tuple](), handle.planner
-
-            def watch(compressor, x, grid, t, rng, block, planner=planner, seen=seen):
-                seen.add((grid.height, grid.width, round(float(t), 3)))
-                return planner(compressor, x, grid, t, rng, block)
-
-            handle.planner = watch
+            plans = planned(handle)
             model(**{**inputs, "img_ids": ids})
-        assert seen == {(*size, 300.0)}
+        assert {made.grid for made in plans} == {TokenGrid(*size)}
+        assert {round(float(made.t), 3) for made in plans} == {300.0}
 
 
 IDS = torch.cartesian_prod(torch.zeros(1), torch.arange(8.0), torch.arange(8.0))
@@ -253,19 +250,12 @@ def test_empty_slots_are_masked():
         for i in range(2)
     ]
     with compress(model, ABM(threshold=4.0), blocks="all") as handle:
-        sizes, planner = [], handle.planner
-
-        def watch(*arguments):
-            plan = planner(*arguments)
-            sizes.append((plan.queries.counts > 0).sum(1).tolist())
-            return plan
-
-        handle.planner = watch
+        plans = planned(handle)
         both = model(**inputs).sample
-        handle.planner = planner
+        filled = [(made.plan.queries.counts > 0).sum(1).tolist() for made in plans]
         for i, one in enumerate(alone):
             assert_close(model(**one).sample, both[i : i + 1], rtol=0, atol=1e-5)
-    assert any(one[0] != one[1] for one in sizes)
+    assert any(one[0] != one[1] for one in filled)
 
 
 def test_the_default_blocks_are_as_deep_as_a_dit_s():

@@ -22,6 +22,7 @@ from torch.testing import assert_close
 import bigain
 from bigain.compressors import IEKVD, LGTM, Compose, LinearAlpha, ToMe
 from tests import saved_families, tiny_families
+from tests.planned import planned
 
 BOTH = Compose(LGTM(0.5), IEKVD(2))
 PIPELINES: dict[str, Callable[..., Path]] = {
@@ -114,19 +115,14 @@ def test_text_to_image(name, kind, pipeline):
 @every_pipeline
 def test_guidance_draws_the_same_numbers_for_both_halves(name, pipeline):
     """True guidance is a batch of two, and a Flux that is distilled needs one evaluation."""
-    pipe, seen = pipeline(name), []
+    pipe = pipeline(name)
     with bigain.compress(pipe, ToMe(0.5)) as handle:
-        planner = handle.planner
-
-        def watch(compressor, x, grid, t, rng, block):
-            seen.append((rng.keys.tolist(), t.tolist()))
-            return planner(compressor, x, grid, t, rng, block)
-
-        handle.planner = watch
+        plans = planned(handle)
         generate(pipe)
-    assert {len(keys) for keys, _ in seen} == {1 if name.startswith("flux") else 2}
-    assert all(len(set(keys)) == 1 for keys, _ in seen)
-    times = [t[0] for _, t in seen]
+    keys = [made.rng.keys.tolist() for made in plans]
+    assert {len(each) for each in keys} == {1 if name.startswith("flux") else 2}
+    assert all(len(set(each)) == 1 for each in keys)
+    times = [float(made.t[0]) for made in plans]
     assert times == sorted(times, reverse=True) and 0 <= times[-1] < 900 < times[0] <= 1000
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor
 from torch.testing import assert_close
 
 from bigain import compress
@@ -11,7 +10,7 @@ from bigain.compression.batch_groups import Groups
 from bigain.compression.sharing import Sharing
 from bigain.compressors import LGTM, Compose, ToDo
 from tests import tiny_families
-from tests.by_hand import COMPRESSORS, Block, attention, split
+from tests.by_hand import COMPRESSORS, Block, attend
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS, ids=repr)
@@ -22,10 +21,6 @@ def test_a_block_is_what_it_is_by_hand(compressor):
     x, text = seen.given["hidden_states"], seen.given["encoder_hidden_states"]
     modulation = block.scale_shift_table[None] + seen.given["timestep"].view(2, 6, -1)
     shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, dim=1)
-
-    def attend(module, queries: Tensor, keys: Tensor) -> Tensor:
-        q, k, v = module.to_q(queries), module.to_k(keys), module.to_v(keys)
-        return module.to_out[0](attention(*(split(one, module.heads) for one in (q, k, v))))
 
     z = block.norm1(x) * (1 + scale) + shift
     x = x + gate * seen.spread(attend(block.attn1, seen.merged(z), seen.keys(z)))

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.testing import assert_close
 
 from bigain import compress
@@ -13,7 +12,7 @@ from bigain.compression.batch_groups import Groups
 from bigain.compression.sharing import Sharing
 from bigain.compressors import LGTM, Compose, ToDo
 from tests import tiny_families
-from tests.by_hand import COMPRESSORS, Block, attention, split
+from tests.by_hand import COMPRESSORS, Block, attend
 
 # IF's way: the model itself pools the text
 TEXT_IN_TIME = {"addition_embed_type": "text", "addition_embed_type_num_heads": 2}
@@ -27,10 +26,6 @@ def test_a_block_is_what_it_is_by_hand(compressor):
     block = model.down_blocks[2].attentions[0].transformer_blocks[1]
     seen = Block(model, block, 4, compressor, inputs)
     x, text = seen.given["hidden_states"], seen.given["encoder_hidden_states"]
-
-    def attend(module: Any, queries: Tensor, keys: Tensor) -> Tensor:
-        q, k, v = module.to_q(queries), module.to_k(keys), module.to_v(keys)
-        return module.to_out[0](attention(*(split(one, module.heads) for one in (q, k, v))))
 
     z = block.norm1(x)
     x = x + seen.spread(attend(block.attn1, seen.merged(z), seen.keys(z)))
