@@ -14,8 +14,9 @@ from bigain.compression.checks import decide_on
 from bigain.compression.sharing import shares_plans
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import Settings, metric_kinds
+from bigain.experiments.configuration import Settings
 from bigain.experiments.schema import Config
+from bigain.experiments.scoring_settings import metric_kinds
 from bigain.profiling.flops import Flops, UncountableError, count
 from bigain.store.identity import fingerprint, plain
 from bigain.store.runs import Run

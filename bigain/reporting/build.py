@@ -11,10 +11,10 @@ import pandas as pd
 
 from bigain.compressors import Anchored
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import metric_kinds
 from bigain.experiments.experiment_files import Entry, Experiment, Group
 from bigain.experiments.experiment_files import Row as ExperimentRow
 from bigain.experiments.schema import suggestion
+from bigain.experiments.scoring_settings import metric_kinds
 from bigain.reporting import figures, overview, samples, tables
 from bigain.reporting.maps import draw_maps
 from bigain.reporting.published import add_published, published

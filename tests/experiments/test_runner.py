@@ -17,6 +17,7 @@ from bigain.experiments import configuration, schema
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.experiment_files import composed
 from bigain.experiments.job import Job
+from bigain.experiments.targets import build
 from bigain.store.runs import Run
 from bigain.utils.paths import REPOSITORY
 from tests.runs import RUN, assert_same, assert_same_table, call, finish, start
@@ -28,7 +29,7 @@ def test_every_config_builds(group, configure):
         cfg = configure([f"{group}={file.stem}"])
         configuration.check(cfg)
         try:
-            built = configuration.build(cfg, group)
+            built = build(cfg, group)
         except BiGainError as error:  # data that is not on this machine
             mend = ("set dataset.root to", "run python scripts/prepare_")
             assert group == "dataset" and any(words in str(error) for words in mend)

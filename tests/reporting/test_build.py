@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import metric_kinds
+from bigain.experiments.scoring_settings import metric_kinds
 from bigain.reporting.build import build
 from bigain.reporting.figures import panels_of, tradeoff
 from bigain.store.runs import Run

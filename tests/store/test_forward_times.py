@@ -3,7 +3,7 @@ import json
 import pytest
 
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import metric_kinds
+from bigain.experiments.scoring_settings import metric_kinds
 from bigain.reporting import build, figures, tables
 from bigain.store.forward_times import conditions_of, key, time_of
 from bigain.store.runs import Run
