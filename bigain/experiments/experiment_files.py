@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bigain.errors import BiGainError, one_line
+from bigain.errors import BiGainError, one_line, shortened
 from bigain.experiments.composition import composed
 from bigain.experiments.experiment_types import (
     GROUP_KEYS,
@@ -35,10 +35,10 @@ from bigain.experiments.experiment_types import (
 from bigain.experiments.methods import FILE as METHODS
 from bigain.experiments.methods import Method, methods
 from bigain.experiments.published_values import published_values
-from bigain.experiments.schema import NAME, explain, shorten, suggestion
+from bigain.experiments.schema import explain, suggestion
 from bigain.experiments.written_rows import Written, written
 from bigain.experiments.yaml_files import check_keys, read_mapping, shown_path
-from bigain.utils.paths import REPOSITORY
+from bigain.utils.paths import NAME, REPOSITORY
 from bigain.utils.setting_types import shown
 
 if TYPE_CHECKING:  # they are slow to import, and a sweep only needs its overrides
@@ -77,7 +77,7 @@ class Entry:
         try:
             return composed(self.overrides)
         except (ValueError, RecursionError) as error:  # of values that Hydra does not foresee
-            given = shorten(" ".join(self.overrides))
+            given = shortened(" ".join(self.overrides))
             raise BiGainError(f"{given} cannot be read: {one_line(error)}") from None
 
     @property

@@ -27,7 +27,8 @@ from bigain.experiments.logging import log, usable
 from bigain.experiments.schema import explain
 from bigain.profiling.memory import PeakMemory
 from bigain.profiling.timing import conditions
-from bigain.store.runs import LockedError, MissingImagesError, Run
+from bigain.store.locks import LockedError
+from bigain.store.runs import MissingImagesError, Run
 from bigain.store.shards import Shard
 from bigain.tasks.base import Work
 from bigain.tasks.columns import UNLABELLED

@@ -17,10 +17,11 @@ from bigain.compressors import Compressor
 from bigain.datasets import Dataset
 from bigain.errors import BiGainError, one_line
 from bigain.experiments.logging import Logger
-from bigain.experiments.schema import ABOUT, NAME
+from bigain.experiments.schema import ABOUT
 from bigain.features.base import FeatureNetwork
 from bigain.metrics.image_metric import ImageMetric
 from bigain.tasks import Task
+from bigain.utils.paths import NAME
 from bigain.utils.setting_types import annotations, check_types, shown
 
 # What a group's object is: it has the methods of this class.

@@ -34,7 +34,7 @@ from bigain.tasks.columns import Results, Row
 from bigain.tasks.tune import COMPRESSION, Tune
 from bigain.utils import files
 from bigain.utils.setting_types import shown
-from bigain.utils.tables import one_line
+from bigain.utils.tables import printable
 
 MOST = 1_000  # combinations, as the FLOPs of each are counted
 FOLDER = "tuned"  # below the results, and the group that its files are options of
@@ -339,7 +339,7 @@ class Tuning:
         ]
         body = yaml.safe_dump(_config(best), sort_keys=False, allow_unicode=True)
         files.make_folder(path.parent)
-        files.write_text(path, "".join([*(f"# {one_line(line)}\n" for line in head), body]))
+        files.write_text(path, "".join([*(f"# {printable(line)}\n" for line in head), body]))
 
 
 def _config(candidate: Candidate) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -305,16 +304,11 @@ def _picture(path: Path, title: str, stale: bool, newest: float) -> Picture:
 
 
 def _finished(found: Found) -> float:
-    """When the run's last session or scoring ended, in seconds since the epoch; 0 if none has.
-
-    Its parts do not tell: compacting rewrites them.
-    """
+    """When the run's last session or scoring ended, in seconds since the epoch; 0 if none has."""
     if found.run is None:
         return 0.0
     if found.run.bundled:
-        done = [s["finished"] for s in found.run.sessions() if "finished" in s]
-        ends = map(datetime.fromisoformat, done)
-        return max((end.timestamp() for end in ends), default=0.0)
+        return found.run.ended() or 0.0
     records = [*found.run.path.glob("sessions.json"), *found.run.path.glob("scores-*.json")]
     return max((path.stat().st_mtime for path in records), default=0.0)
 

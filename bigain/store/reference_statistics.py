@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigain.errors import BiGainError, one_line
+from bigain.errors import BiGainError, one_line, some
 from bigain.features.base import FeatureNetwork, Features
 from bigain.metrics.frechet import Moments
 from bigain.store.identity import fingerprint
@@ -221,7 +221,7 @@ def _command(name: str) -> str:
 
 def _foreign(path: Path, names: Sequence[str]) -> BiGainError:
     """What is said of an npz that another program wrote, with arrays of these names."""
-    holds = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "no arrays"
+    holds = some(names, 5) or "no arrays"
     if {"mu", "sigma"} <= set(names):
         holds += ", a mean and a covariance as pytorch-fid, clean-fid and torch-fidelity save them"
     return BiGainError(
