@@ -69,8 +69,8 @@ class Collected:
         return self.section.rows if self.section else []
 
 
-def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Collected]:
-    """The experiment's groups with their rows, from their runs and ``benchmarks`` alone.
+def collect(experiment: Experiment) -> list[Collected]:
+    """The experiment's groups with their rows, from their runs and the benchmarks' times alone.
 
     Raises:
         BiGainError: if the baseline is no row, a figure is none, a run is damaged, or a row and
@@ -92,7 +92,7 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
     for group in experiment.groups:
         found = _read_group(group)
         section = None
-        rows = [_row(row, found, experiment.baseline, benchmarks) for row in group.rows]
+        rows = [_row(row, found, experiment.baseline) for row in group.rows]
         columns = [
             TASKS[task].columns(rows, metric_kinds(), experiment.spent) for task in experiment.tasks
         ]
@@ -169,12 +169,12 @@ def figures_of(experiment: Experiment) -> list[str]:
     return list(experiment.figures) or ["tradeoff", *usual]
 
 
-def _row(row: ExperimentRow, found: Entries, baseline: str, benchmarks: Path) -> Row:
-    line: Row = {}
+def _row(row: ExperimentRow, found: Entries, baseline: str) -> Row:
+    """The row of a table: what each task gives, the time of a forward and the paper's values."""
     runs = [entry.run for entry in found[row.name].values() if entry.run is not None]
-    times = [time for run in runs if (time := time_of(run, benchmarks)) is not None]
+    times = [time for run in runs if (time := time_of(run, BENCHMARKS)) is not None]
     anchored = all(_compressor(run) == Anchored.__name__ for run in runs)
-    line |= dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
+    line: Row = dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
     for task, entry in found[row.name].items():
         other = found[baseline][task] if row.name != baseline else None
         baseline_results = other.results if other else None

@@ -60,7 +60,6 @@ def report(
     out: Path | None = None,
     names: Sequence[str] | None = None,
     folder: Path | None = None,
-    overrides: Sequence[str] = (),
 ) -> Path:
     """Write the page and return its path. Its numbers are read from the store, as `build`'s are.
 
@@ -69,7 +68,6 @@ def report(
         out: the page; default ``results/<scale>/report.html``.
         names: of experiments; all that have the scale by default.
         folder: where their figures are; default ``results/<scale>``.
-        overrides: for every row, as given to run.py.
 
     Raises:
         BiGainError: if the page cannot be written. An experiment whose file cannot be read, or
@@ -84,7 +82,7 @@ def report(
     models: dict[str, None] = {}
     for name in sorted(names or experiment_files.names(scale), key=_place):
         try:
-            experiment = experiment_files.load(name, scale, overrides)
+            experiment = experiment_files.load(name, scale)
         except BiGainError as error:
             made = shlex.join(["python", "-m", "bigain.reporting", "table", name])
             why = _portable(str(error))
@@ -94,7 +92,7 @@ def report(
         _share(experiment, shared)
         models |= dict.fromkeys(group.title for group in experiment.groups)
         collected, problem = _collected(experiment)
-        section = _section(experiment, collected, problem, overrides, folder or usual, states)
+        section = _section(experiment, collected, problem, folder or usual, states)
         sections.append(section)
         if experiment.overview and not opening.answers:
             opening = _opening(experiment, collected, section)
@@ -156,19 +154,14 @@ def _section(
     experiment: Experiment,
     collected: Sequence[Collected],
     problem: str | None,
-    overrides: Sequence[str],
     folder: Path,
     states: States,
 ) -> Section:
     name = experiment.name
     label = _label(name)
-    given = [f"scale={experiment.scale}", *overrides]
     commands = [
-        f"python run.py -m experiment={name} {shlex.join(given)}",
-        shlex.join(
-            ["python", "-m", "bigain.reporting", "table", name, "--scale", str(experiment.scale)]
-            + list(overrides)
-        ),
+        f"python run.py -m experiment={name} scale={experiment.scale}",
+        f"python -m bigain.reporting table {name} --scale {experiment.scale}",
     ]
     if problem is not None:
         for entry in experiment.entries:

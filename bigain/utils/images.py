@@ -154,7 +154,7 @@ def read_sheet(path: Path) -> list[np.ndarray]:
     return every[:count]
 
 
-def contact_sheet(images: Sequence[np.ndarray], columns: int = COLUMNS) -> np.ndarray:
+def contact_sheet(images: Sequence[np.ndarray]) -> np.ndarray:
     """Arrange images in rows with white gaps, and enlarge small ones by a whole factor.
 
     Args:
@@ -168,7 +168,7 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = COLUMNS) -> np.nd
     from torchvision.utils import make_grid
 
     large = torch.from_numpy(np.stack([enlarged(image) for image in images])).permute(0, 3, 1, 2)
-    grid = make_grid(large, nrow=columns, padding=GAP, pad_value=255)
+    grid = make_grid(large, nrow=COLUMNS, padding=GAP, pad_value=255)
     if len(images) == 1:  # make_grid puts no frame around a single image
         grid = F.pad(grid, (GAP, GAP, GAP, GAP), value=255)
         grid = grid.expand(3, -1, -1)
