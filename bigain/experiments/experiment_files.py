@@ -235,14 +235,12 @@ def scales(name: str) -> list[str]:
     return list(_read(name).get("groups", {}))
 
 
-def load_all(
-    chosen: Iterable[str], scale: str | None = None, extra: Sequence[str] | None = None
-) -> tuple[list[Experiment], list[str]]:
+def load_all(chosen: Iterable[str], scale: str | None = None) -> tuple[list[Experiment], list[str]]:
     """The experiments that can be read, and one line about each that cannot."""
     found, problems = [], []
     for name in chosen:
         try:
-            found.append(load(name, scale, extra))
+            found.append(load(name, scale))
         except BiGainError as error:
             problems.append(one_line(error))
     return found, list(dict.fromkeys(problems))
@@ -320,11 +318,17 @@ def _read(name: str, of: tuple[str, ...] = ()) -> dict[str, Any]:
         check_names(found)
         if isinstance(found["rows"], str):  # those of another experiment
             if found["rows"] in (*of, name):
-                raise BiGainError(f"its rows are those of {found['rows']}, which takes its own")
+                raise BiGainError(
+                    f"rows names {found['rows']}, whose rows are taken from here in turn; list the "
+                    "rows themselves in one of the files"
+                )
             every = _read(found["rows"], (*of, name))["rows"]
             left = set(found.get("without", []))
-            if unknown := sorted(left - {row.name for row in every}):
-                raise BiGainError(f"without names {unknown[0]}, which is no row")
+            there = [row.name for row in every]
+            if unknown := sorted(left.difference(there)):
+                raise BiGainError(
+                    f"without names {unknown[0]}, which is no row; {suggestion(unknown[0], there)}"
+                )
             found["rows"] = [row for row in every if row.name not in left]
         elif "without" in found:
             raise BiGainError(
@@ -345,7 +349,10 @@ def _scale(scale: str) -> dict[str, Any]:
     found = read_mapping(path, SCALE_TYPES, frozenset({"tasks", "groups"}))
     for name, group in found["groups"].items():
         if not NAME.fullmatch(name):  # as it becomes part of the names of files
-            raise BiGainError(f"{shown_path(path)}: {shown(name)} is no name of a group")
+            raise BiGainError(
+                f"{shown_path(path)}: a group's name has only letters, digits and any of _.+=-; "
+                f"rename {shown(name)}"
+            )
         check_keys(f"{shown_path(path)}: group {name}", group, GROUP_TYPES, GROUP_KEYS)
     return found
 

@@ -33,9 +33,9 @@ class Share:
     """What is left of the entries that take the same model in the same way.
 
     Attributes:
-        job: of one of them.
-        runs: that lack something.
-        images: that they lack.
+        job: that of one of these entries.
+        runs: number of runs that lack something.
+        images: number of images that they lack.
     """
 
     job: "Job"
@@ -44,7 +44,7 @@ class Share:
 
     @property
     def evaluations(self) -> int:
-        """Those that are left to compute."""
+        """The number of evaluations that are left to compute."""
         return self.images * self.job.task.evaluations(len(self.job.dataset.classes))
 
 
@@ -53,10 +53,10 @@ class Forecast:
     """What entries are about to do.
 
     Attributes:
-        runs: all of them.
-        done: of which nothing is left.
+        runs: number of runs in all.
+        done: number of runs of which nothing is left to do.
         problems: why others cannot run.
-        shares: what is left.
+        shares: what is left of the rest.
     """
 
     runs: int = 0

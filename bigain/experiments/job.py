@@ -30,9 +30,12 @@ class Job:
     """A configuration's objects, and the run it belongs to; no weights are loaded.
 
     Attributes:
+        settings: what it was made from; ``task``, ``setup``, ``dataset``, ``backbone`` and
+            ``scoring`` are parts of it.
         ids: the images asked for.
         skeleton: the denoiser on the meta device.
         blocks: the places compressed, sorted; empty without a compressor.
+        decide_on: the tokens that the compressor looks at, "block_input" or "attention_input".
 
     Raises:
         BiGainError: if the configuration or the data cannot be used.
@@ -91,6 +94,7 @@ class Job:
 
     @cached_property
     def _model(self) -> dict[str, Any]:
+        """The model's identity, which takes a look at all of its weights."""
         return self.backbone.identity()
 
     @property
@@ -116,6 +120,7 @@ class Job:
         return self._flops(run.rows())
 
     def _flops(self, frame: pd.DataFrame | None) -> Flops | None:
+        """FLOPs of one evaluation, with anchors at their share in ``frame``, or as expected."""
         compressor = self.setup.compressor  # its costs depend on no noise schedule
         where = {"blocks": self.setup.blocks, "sites": self.setup.sites}
         classes = len(self.dataset.classes)
@@ -140,6 +145,7 @@ class Job:
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
+        """Turn a ValueError into an error that names the model or the compressor."""
         try:
             yield
         except UncountableError as error:

@@ -137,7 +137,10 @@ def _fill(reference: str, template: str, values: Mapping[str, Any]) -> str:
             f"{known}, and braces of an override's own are doubled"
         ) from None
     if len(text) > LONGEST:
-        raise BiGainError(f"{reference}: {shown(template)} becomes {len(text)} characters long")
+        raise BiGainError(
+            f"{reference}: {shown(template)} becomes {len(text):,} characters long; shorten it to "
+            f"{LONGEST:,} at most"
+        )
     return text
 
 

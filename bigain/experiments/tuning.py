@@ -47,7 +47,7 @@ class Candidate:
     """Settings to try.
 
     Attributes:
-        title: the values that tell it from others.
+        title: the values that tell it from the others.
         entries: its jobs, by task.
     """
 
@@ -74,6 +74,11 @@ class Axis:
 
     @classmethod
     def of(cls, key: str, given: Sequence[Any]) -> "Axis":
+        """The axis of a key and the values that the user lists for it.
+
+        Raises:
+            BiGainError: if the key is "method" and a value names none.
+        """
         values = _references(given) if key == "method" else list(given)
         distinct = {override_text(value): value for value in values}
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
@@ -81,12 +86,14 @@ class Axis:
         return cls(key, [distinct[text] for text in order], numbers)
 
     def overrides(self, place: int) -> list[str]:
+        """What chooses the value at this place on a command line."""
         value = self.values[place]
         if self.key == "method":
             return list(method(value).overrides)
         return [f"{self.key}={override_text(value)}"]
 
     def title(self, place: int) -> str:
+        """The value at this place, as a candidate's title names it."""
         value = self.values[place]
         return value if self.key == "method" else f"{self.key}={override_text(value)}"
 
@@ -149,6 +156,7 @@ class Tuning:
         self._counted: dict[Any, Flops | None] = {}
 
     def candidate(self, point: Point) -> Candidate:
+        """The candidate at a point, which holds a place on each axis."""
         places = list(zip(self.axes, point, strict=True))
         own = [override for axis, place in places for override in axis.overrides(place)]
         entries = {
@@ -288,6 +296,7 @@ class Tuning:
     def _row(
         self, candidate: Candidate, found: Mapping[str, Results], baseline: Mapping[str, Results]
     ) -> Row:
+        """The candidate's row of the table, with its FLOPs and its loss."""
         row: Row = {}
         for task, results in found.items():
             made = TASKS[task].row(candidate.title, results, baseline[task])

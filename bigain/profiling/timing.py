@@ -21,7 +21,8 @@ from bigain.profiling.alike import alike
 from bigain.profiling.memory import PeakMemory
 from bigain.utils.hardware import processor
 
-# All except the unfused one, against which a compressor would seem to save more time (trap 7).
+# All but the unfused one, beside which a compressor would seem to save more time
+# (docs/fidelity.md, trap 7).
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
 # A context that yields the work to time; entering and leaving it are not timed.
