@@ -71,7 +71,7 @@ def _types(config: str) -> dict[str, Any]:
     return found
 
 
-def run_job(cfg: DictConfig, finished: Callable[..., None] | None = None) -> str | None:
+def run_job(cfg: DictConfig, finished: Callable[..., None]) -> str | None:
     """One job of run.py, alone or of a sweep.
 
     Args:

@@ -195,7 +195,7 @@ def check(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def shard(cfg: DictConfig) -> Shard:
+def shard_of(cfg: DictConfig) -> Shard:
     """The share of the images to compute.
 
     Raises:

@@ -53,7 +53,7 @@ class Entry:
     """One configuration of a table: a row's method under one task.
 
     Attributes:
-        overrides: all that distinguish it from the default configuration.
+        overrides: all overrides that distinguish it from the default configuration.
     """
 
     overrides: list[str]
@@ -145,14 +145,14 @@ class Experiment:
     """A table or figure: its rows and what to compare them with.
 
     Attributes:
-        name: of the file.
+        name: the file's name.
         scale: "paper" or "mini"; None for an experiment without groups.
-        title: over the table.
-        note: under it: the protocol, and what it can and cannot show.
+        title: what stands over the table.
+        note: what stands under it: the protocol, and what it can and cannot show.
         baseline: the row that the others of a group are compared with.
         next: what to try after it; may be empty.
-        tasks: that every row runs.
-        figures: to draw beside the table, of `bigain.reporting.build.FIGURES`.
+        tasks: the tasks that every row runs.
+        figures: the figures to draw, by their names in `bigain.reporting.build.FIGURES`.
         maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
         overview: the methods that the figure "overview" shows, by name without a strength; empty
             for all.
@@ -187,70 +187,11 @@ class Experiment:
         return list({tuple(entry.overrides): entry for entry in every}.values())
 
 
-def names(scale: str | None = None) -> list[str]:
-    """Every experiment, or those that have groups at ``scale``, in the order of the paper.
-
-    A file that cannot be read is among them, and `load` says what is wrong with it.
-
-    Raises:
-        BiGainError: if what all experiments share cannot be read.
-    """
-    methods()
-    if scale is not None:
-        _scale(scale)
-    return [name for name in _names() if scale is None or _may_have(name, scale)]
-
-
-def _names() -> list[str]:
-    found = [
-        path.stem
-        for path in FOLDER.glob("*.yaml")
-        if path.name != METHODS.name and not path.name.startswith(".")
-    ]
-    return sorted(found, key=lambda n: (n.rstrip("0123456789"), len(n), n))
-
-
-def _may_have(name: str, scale: str) -> bool:
-    try:
-        return scale in scales(name)
-    except BiGainError:
-        return True
-
-
-def methods_of(name: str) -> list[Method]:
-    """The methods of an experiment's rows.
-
-    Raises:
-        BiGainError: as `load` does.
-    """
-    return [row.method for row in _read(name)["rows"]]
-
-
-def scales(name: str) -> list[str]:
-    """Those at which an experiment has groups; none if it has no groups.
-
-    Raises:
-        BiGainError: as `load` does.
-    """
-    return list(_read(name).get("groups", {}))
-
-
-def load_all(chosen: Iterable[str], scale: str | None = None) -> tuple[list[Experiment], list[str]]:
-    """The experiments that can be read, and one line about each that cannot."""
-    found, problems = [], []
-    for name in chosen:
-        try:
-            found.append(load(name, scale))
-        except BiGainError as error:
-            problems.append(one_line(error))
-    return found, list(dict.fromkeys(problems))
-
-
 def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None) -> Experiment:
     """Read ``experiments/<name>.yaml``.
 
     Args:
-        scale: of an experiment with groups, "paper" or "mini"; None takes "mini".
+        scale: "paper" or "mini", for an experiment with groups; None takes "mini".
         extra: overrides on top of every row's, as given on the command line.
 
     Raises:
@@ -282,20 +223,63 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
     except BiGainError as error:
         raise BiGainError(f"{shown_path(FOLDER / name)}.yaml: {error}") from None
     return Experiment(
-        name,
-        scale,
-        found["title"],
-        found["note"],
-        found["baseline"],
-        found.get("next", ""),
-        list(tasks),
-        found.get("figures", []),
-        found.get("maps", {}),
-        groups,
-        found.get("axis", ""),
-        shared.get("spent", True),
-        found.get("overview", []),
+        name=name,
+        scale=scale,
+        title=found["title"],
+        note=found["note"],
+        baseline=found["baseline"],
+        next=found.get("next", ""),
+        tasks=list(tasks),
+        figures=found.get("figures", []),
+        maps=found.get("maps", {}),
+        groups=groups,
+        axis=found.get("axis", ""),
+        spent=shared.get("spent", True),
+        overview=found.get("overview", []),
     )
+
+
+def load_all(chosen: Iterable[str], scale: str | None = None) -> tuple[list[Experiment], list[str]]:
+    """The experiments that can be read, and one line about each that cannot."""
+    found, problems = [], []
+    for name in chosen:
+        try:
+            found.append(load(name, scale))
+        except BiGainError as error:
+            problems.append(one_line(error))
+    return found, list(dict.fromkeys(problems))
+
+
+def names(scale: str | None = None) -> list[str]:
+    """Every experiment, or those that have groups at ``scale``, in the order of the paper.
+
+    A file that cannot be read is among them, and `load` says what is wrong with it.
+
+    Raises:
+        BiGainError: if what all experiments share cannot be read.
+    """
+    methods()
+    if scale is not None:
+        _scale(scale)
+    return [name for name in _names() if scale is None or _may_have(name, scale)]
+
+
+def scales(name: str) -> list[str]:
+    """The scales at which an experiment has groups; none if it has no groups.
+
+    Raises:
+        BiGainError: as `load` does.
+    """
+    return list(_read(name).get("groups", {}))
+
+
+def methods_of(name: str) -> list[Method]:
+    """The methods of an experiment's rows.
+
+    Raises:
+        BiGainError: as `load` does.
+    """
+    return [row.method for row in _read(name)["rows"]]
 
 
 def _read(name: str, of: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -343,6 +327,22 @@ def _read(name: str, of: tuple[str, ...] = ()) -> dict[str, Any]:
     return found
 
 
+def _names() -> list[str]:
+    found = [
+        path.stem
+        for path in FOLDER.glob("*.yaml")
+        if path.name != METHODS.name and not path.name.startswith(".")
+    ]
+    return sorted(found, key=lambda n: (n.rstrip("0123456789"), len(n), n))
+
+
+def _may_have(name: str, scale: str) -> bool:
+    try:
+        return scale in scales(name)
+    except BiGainError:
+        return True
+
+
 def _scale(scale: str) -> dict[str, Any]:
     """What is common to the experiments of a scale."""
     path = FOLDER / "scales" / f"{scale}.yaml"
@@ -374,12 +374,12 @@ def _group(
 
     rows = [
         Row(
-            row.name,
-            row.title,
-            row.series,
-            {task: entry(task, row) for task in tasks},
-            _published(about, row),
-            _place(row) if "axis" in found else None,
+            name=row.name,
+            title=row.title,
+            series=row.series,
+            entries={task: entry(task, row) for task in tasks},
+            published=_published(about, row),
+            x=_place(row) if "axis" in found else None,
         )
         for row in found["rows"]
         if name in row.own.get("groups", [name])

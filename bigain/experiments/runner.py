@@ -20,8 +20,7 @@ from bigain.backbones import Backbone
 from bigain.compression import attached
 from bigain.compression.compilation import compile_denoiser
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
-from bigain.experiments.configuration import Settings, settings_of
+from bigain.experiments.configuration import Settings, settings_of, shard_of
 from bigain.experiments.job import Job
 from bigain.experiments.logging import log, usable
 from bigain.experiments.schema import explain
@@ -58,7 +57,7 @@ def execute(
     Raises:
         BiGainError: if the configuration, the data or the model cannot be used.
     """
-    settings = settings_of(cfg, configuration.shard(cfg))
+    settings = settings_of(cfg, shard_of(cfg))
     if settings.task.searches:
         _search(settings, finished)
         return None

@@ -26,6 +26,8 @@ from bigain.tasks.columns import Results, Row, comparable
 from bigain.utils import files
 from bigain.utils.paths import REPOSITORY
 
+BENCHMARKS = REPOSITORY / "results" / "benchmarks"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -48,7 +50,6 @@ class Found:
         return Results.of(self.run, self.frame, self.scores, metric_kinds())
 
 
-BENCHMARKS = REPOSITORY / "results" / "benchmarks"
 Entries = Mapping[str, Mapping[str, Found]]  # by row, then by task
 
 

@@ -48,15 +48,12 @@ def there(series: Series, panel: Panel, x: str) -> dict[str, list[Row]]:
     return {name: rows for name, rows in found.items() if rows}
 
 
-def frame(
-    axes: Axes, series: Series, baseline: Row, panel: Panel, x: str, named: bool = True
-) -> None:
+def frame(axes: Axes, series: Series, baseline: Row, panel: Panel, x: str) -> None:
     """Choose the ends of the axes; `fill` draws the values once the figure is laid out.
 
     Args:
         baseline: the uncompressed model's row; without the panel's value it is left out.
         x: the key of the rows' place on the horizontal axis.
-        named: whether there is to be room for names left of the values.
     """
     plain(axes)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -72,11 +69,10 @@ def frame(
     if whole and baseline.get(x) is not None:
         points.append(float(baseline[x]))
     left, right = limits(min(points), max(points))
-    if named:
-        labels = [label_of(name, rows) for name, rows in found.items()]
-        widest = max(_width(axes, text) for text in [*labels, str(baseline.get("method", ""))])
-        share = (widest + 3 * LEAD) / (72 * axes.bbox.width / axes.figure.dpi)
-        left = min(left, min(points) - share / (1 - share) * (right - min(points)))
+    labels = [label_of(name, rows) for name, rows in found.items()]
+    widest = max(_width(axes, text) for text in [*labels, str(baseline.get("method", ""))])
+    share = (widest + 3 * LEAD) / (72 * axes.bbox.width / axes.figure.dpi)
+    left = min(left, min(points) - share / (1 - share) * (right - min(points)))  # room for names
     axes.set_xlim(left, right)
     ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(max(left, 0), right)
     axes.set_xticks([t for t in ticks if max(left, 0) <= t <= right])
@@ -92,7 +88,6 @@ def fill(
     panel: Panel,
     x: str,
     looks: Mapping[str, Style],
-    named: bool = True,
 ) -> None:
     """Draw values with their 95% intervals, and names; the layout must not change afterwards."""
     found = there(series, panel, x)
@@ -118,14 +113,13 @@ def fill(
             label=name,
             zorder=3,
         )
-    if named:
-        ends = {
-            label_of(name, rows): (places[name][0], float(rows[0][panel.value]), looks[name])
-            for name, rows in found.items()
-        }
-        if baseline.get(panel.value) is not None:
-            ends[str(baseline["method"])] = (first, float(baseline[panel.value]), BASELINE)
-        _name(axes, ends)
+    ends = {
+        label_of(name, rows): (places[name][0], float(rows[0][panel.value]), looks[name])
+        for name, rows in found.items()
+    }
+    if baseline.get(panel.value) is not None:
+        ends[str(baseline["method"])] = (first, float(baseline[panel.value]), BASELINE)
+    _name(axes, ends)
 
 
 def _baseline(axes: Axes, row: Row, panel: Panel, x: str, first: float) -> None:

@@ -253,18 +253,13 @@ def _joined(tables: Mapping[str, pa.Table]) -> pa.Table:
             for name, table in sorted(tables.items())
         ],
         promote_options="default",
-    ).combine_chunks()
-    columns = {
-        name: _narrow(whole[name].combine_chunks() if whole.num_rows else whole[name])
-        for name in sorted(whole.column_names)
-    }
-    return pa.table(columns)
+    )
+    names = sorted(whole.column_names)
+    return pa.table({name: _narrow(whole[name].combine_chunks()) for name in names})
 
 
 def _narrow(column: pa.Array) -> pa.Array:
     """The same values in the narrowest type that holds them exactly."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
     if pa.types.is_list(column.type):
         values = _narrow(column.values)
         return pa.ListArray.from_arrays(

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from bigain.errors import BiGainError
 from bigain.experiments import tuning
 from bigain.experiments.composition import CONFIGS, composed
-from bigain.experiments.configuration import settings_of, shard
+from bigain.experiments.configuration import settings_of, shard_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.experiments.schema import explain
@@ -184,7 +184,7 @@ def test_what_is_refused_names_what_is_accepted(given, changed, message, tmp_pat
     chosen = [*given[:-1], *([] if "space" in changed[-1] else [RATIOS]), *changed]
     with pytest.raises(Exception) as refused:
         cfg = composed(chosen)
-        Tuning(settings_of(cfg, shard(cfg)), chosen).run()
+        Tuning(settings_of(cfg, shard_of(cfg)), chosen).run()
     said = explain(refused.value)
     assert message in said and "\n" not in said
     assert not runs(tmp_path)
