@@ -28,6 +28,7 @@ from bigain.store.runs import Run
 from bigain.tasks.base import Task, Work
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.generate_columns import PANEL, generation_columns, generation_row
+from bigain.utils.contact_sheets import write_sheet
 from bigain.utils.images import (
     FINGERPRINT,
     IMAGE_ID,
@@ -35,7 +36,6 @@ from bigain.utils.images import (
     pixels,
     read_image,
     write_png,
-    write_sheet,
 )
 from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
