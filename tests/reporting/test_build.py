@@ -1,3 +1,5 @@
+"""An experiment's table and figures, from runs with known results."""
+
 import csv
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""A run on disk: no row is lost or doubled, whatever ends a process, and damage is named."""
+
 import contextlib
 import errno
 import json
