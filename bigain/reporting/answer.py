@@ -9,6 +9,7 @@ from bigain.experiments.experiment_files import Row as ExperimentRow
 from bigain.reporting.verdict import ACCURACY, FID, Effect, Measure
 from bigain.tasks import TASKS
 from bigain.tasks.columns import Row, number
+from bigain.utils.tables import formatted
 
 STRENGTHS = ("ratio", "factor")  # written even if they stand at their defaults
 GENERATE, BOTH = "Generate", "Both with one setting"
@@ -171,7 +172,7 @@ def _choice(jobs: Sequence[str], row: Row, plain: Row, method: ExperimentRow | N
         }[kept[0], kept[1]]
     saved = ""
     if method is not None and plain.get("gflops"):
-        saved = f"{100 * (row['gflops'] / plain['gflops'] - 1):+.0f}%".replace("-", "−")
+        saved = formatted(100 * (row["gflops"] / plain["gflops"] - 1), "+.0f") + "%"
     return Choice(
         jobs,
         str(row["method"]),

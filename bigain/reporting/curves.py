@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -24,37 +26,29 @@ NOTE = (
 Series = Mapping[str, Sequence[Row]]  # the rows of each method, one per strength
 
 
-def label_of(name: str, rows: Sequence[Row]) -> str:
-    """A method with its strengths, in the order of the rows.
+class Curves(NamedTuple):
+    """What is drawn, and where.
 
-    >>> label_of("ToMe", [{"method": "ToMe 0.7"}, {"method": "ToMe 0.3"}])
-    'ToMe 0.7, 0.3'
-    """
-    titles = [str(row["method"]) for row in rows]
-    if all(title.startswith(f"{name} ") for title in titles):
-        return f"{name} {', '.join(title.removeprefix(name).strip() for title in titles)}"
-    return titles[0] if len(titles) == 1 else name
-
-
-def there(series: Series, panel: Panel, x: str) -> dict[str, list[Row]]:
-    """The rows that have a place in the panel, sorted by it; empty series are left out."""
-    found = {
-        name: sorted(
-            (row for row in rows if row.get(panel.value) is not None and row.get(x) is not None),
-            key=lambda row: float(row[x]),
-        )
-        for name, rows in series.items()
-    }
-    return {name: rows for name, rows in found.items() if rows}
-
-
-def frame(axes: Axes, series: Series, baseline: Row, panel: Panel, x: str) -> None:
-    """Choose the ends of the axes; `fill` draws the values once the figure is laid out.
-
-    Args:
+    Attributes:
         baseline: the uncompressed model's row; without the panel's value it is left out.
+        panel: the value that is drawn.
         x: the key of the rows' place on the horizontal axis.
+        x_label: the label of that axis.
     """
+
+    axes: Axes
+    series: Series
+    baseline: Row
+    panel: Panel
+    x: str
+    x_label: str
+
+
+def frame(curves: Curves) -> None:
+    """Label the axes and choose their ends, before the figure is laid out."""
+    axes, series, baseline, panel, x, x_label = curves
+    axes.set_xlabel(x_label, fontsize=LETTERS + 1)
+    axes.set_ylabel(panel.label, fontsize=LETTERS + 1)
     plain(axes)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     found = there(series, panel, x)
@@ -81,15 +75,41 @@ def frame(axes: Axes, series: Series, baseline: Row, panel: Panel, x: str) -> No
     axes.set_ylim(*limits(min(lows), max(highs)))
 
 
-def fill(
-    axes: Axes,
-    series: Series,
-    baseline: Row,
-    panel: Panel,
-    x: str,
-    looks: Mapping[str, Style],
-) -> None:
-    """Draw values with their 95% intervals, and names; the layout must not change afterwards."""
+def fill(figure: Figure, every: Sequence[Curves], looks: Mapping[str, Style]) -> None:
+    """Lay the figure out for good, and draw values with their 95% intervals, and names."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # all stays where it is now, so that values and names fit
+    for curves in every:
+        frame(curves)  # for the size that the axes have now
+        _draw(curves, looks)
+
+
+def label_of(name: str, rows: Sequence[Row]) -> str:
+    """A method with its strengths, in the order of the rows.
+
+    >>> label_of("ToMe", [{"method": "ToMe 0.7"}, {"method": "ToMe 0.3"}])
+    'ToMe 0.7, 0.3'
+    """
+    titles = [str(row["method"]) for row in rows]
+    if all(title.startswith(f"{name} ") for title in titles):
+        return f"{name} {', '.join(title.removeprefix(name).strip() for title in titles)}"
+    return titles[0] if len(titles) == 1 else name
+
+
+def there(series: Series, panel: Panel, x: str) -> dict[str, list[Row]]:
+    """The rows that have a place in the panel, sorted by it; empty series are left out."""
+    found = {
+        name: sorted(
+            (row for row in rows if row.get(panel.value) is not None and row.get(x) is not None),
+            key=lambda row: float(row[x]),
+        )
+        for name, rows in series.items()
+    }
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def _draw(curves: Curves, looks: Mapping[str, Style]) -> None:
+    axes, series, baseline, panel, x, _ = curves
     found = there(series, panel, x)
     if not found:
         return

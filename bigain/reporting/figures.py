@@ -99,22 +99,17 @@ def _curves(
         figsize=(width, 0.8 + SIZE[1]), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
     )
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    places = []
-    for axes, drawn in zip(grid, panels, strict=True):
-        axes.set_xlabel(drawn.x_label, fontsize=LETTERS + 1)
-        axes.set_ylabel(drawn.panel.label, fontsize=LETTERS + 1)
-        places.append((axes, members, plain, drawn.panel, drawn.x))
-        curves.frame(*places[-1])
+    every = [
+        curves.Curves(axes, members, plain, drawn.panel, drawn.x, drawn.x_label)
+        for axes, drawn in zip(grid, panels, strict=True)
+    ]
+    for each in every:
+        curves.frame(each)
     figure.suptitle(wrapped(title, width), fontsize=HEADING)
     if len(members) > 1:
         note = wrapped(curves.NOTE, width, LETTERS)
         figure.supxlabel(note, fontsize=LETTERS, color=SOFT)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # all stays where it is now, so that values and names fit
-    looks = styles(members)
-    for place in places:
-        curves.frame(*place)
-        curves.fill(*place, looks)
+    curves.fill(figure, every, styles(members))
     return figure
 
 

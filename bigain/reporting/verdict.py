@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bigain.reporting.tables import Row, Section
+from bigain.reporting.tables import Section
+from bigain.tasks.columns import Row
+from bigain.utils.tables import formatted
 
 NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
@@ -68,7 +70,7 @@ class Measure:
     def shown(self, effect: Effect) -> str:
         """The difference with its interval, as a table prints it."""
         numbers = (effect.value, effect.low, effect.high)
-        value, low, high = (f"{n:+.{self.digits}f}".replace("-", "−") for n in numbers)
+        value, low, high = (formatted(n, f"+.{self.digits}f") for n in numbers)
         return f"{value}{self.unit} [{low}, {high}]"
 
     def clause(self, effects: Sequence[Effect], how: str) -> str:

@@ -65,5 +65,10 @@ def latex(lines: Sequence[Sequence[str]]) -> str:
 
 def interval(found: tuple[float, float, float], spec: str) -> str:
     """A value with the ends of its interval, as tables print it."""
-    value, low, high = (format(number, spec).replace("-", "−") for number in found)
+    value, low, high = (formatted(number, spec) for number in found)
     return f"{value} [{low}, {high}]"
+
+
+def formatted(number: float, spec: str) -> str:
+    """A number in a format, with a minus sign instead of a hyphen."""
+    return format(number, spec).replace("-", "−")
