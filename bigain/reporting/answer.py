@@ -9,7 +9,7 @@ from bigain.experiments.experiment_files import Row as ExperimentRow
 from bigain.reporting.verdict import ACCURACY, FID, Effect, Measure
 from bigain.tasks import TASKS
 from bigain.tasks.columns import Row, number
-from bigain.utils.tables import formatted
+from bigain.utils.tables import DASH, formatted
 
 STRENGTHS = ("ratio", "factor")  # written even if they stand at their defaults
 GENERATE, BOTH = "Generate", "Both with one setting"
@@ -174,14 +174,14 @@ def _choice(jobs: Sequence[str], row: Row, plain: Row, method: ExperimentRow | N
     if method is not None and plain.get("gflops"):
         saved = formatted(100 * (row["gflops"] / plain["gflops"] - 1), "+.0f") + "%"
     return Choice(
-        jobs,
-        str(row["method"]),
-        (f"{row['acc1']:.1f}%" if row.get("acc1") is not None else "–", differences[0]),
-        (f"{row['fid']:.2f}" if row.get("fid") is not None else "–", differences[1]),
-        (number(row.get("gflops")) or "–", saved),
-        f"{row['time']:.2f}" if row.get("time") is not None else "–",
-        verdict,
-        _called(jobs, method) if method is not None else "",
+        jobs=jobs,
+        method=str(row["method"]),
+        accuracy=(f"{row['acc1']:.1f}%" if row.get("acc1") is not None else DASH, differences[0]),
+        fid=(f"{row['fid']:.2f}" if row.get("fid") is not None else DASH, differences[1]),
+        gflops=(number(row.get("gflops")) or DASH, saved),
+        time=f"{row['time']:.2f}" if row.get("time") is not None else DASH,
+        verdict=verdict,
+        code=_called(jobs, method) if method is not None else "",
     )
 
 
@@ -234,7 +234,7 @@ def _sentence(choices: Sequence[Choice]) -> str:
     for choice in choices:
         jobs = " and ".join(PHRASES[job] for job in choice.jobs if job != BOTH) or PHRASES[BOTH]
         cost = f"{choice.gflops[1]} GFLOPs" if choice.gflops[1] else ""
-        time = f"{choice.time} times the time" if choice.time != "–" else ""
+        time = f"{choice.time} times the time" if choice.time != DASH else ""
         price = ", ".join(text for text in (cost, time, choice.verdict) if text)
         parts.append(f"{jobs}, use {choice.method} ({price})")
     text = "; ".join(parts)

@@ -176,16 +176,16 @@ def _section(
     ]
     wanted = sum(1 if f in ACROSS else len(collected) for f in figures_of(experiment))
     return Section(
-        name,
-        label,
-        experiment.title,
-        commands,
-        experiment.note,
-        tables.legend(found, conditions_of(BENCHMARKS)) if found else [],
-        [_table(part, experiment.baseline, states) for part in collected],
-        pictures,
-        max(wanted - len(pictures), 0),
-        stale,
+        name=name,
+        label=label,
+        title=experiment.title,
+        commands=commands,
+        note=experiment.note,
+        legend=tables.legend(found, conditions_of(BENCHMARKS)) if found else [],
+        tables=[_table(part, experiment.baseline, states) for part in collected],
+        pictures=pictures,
+        missing=max(wanted - len(pictures), 0),
+        stale=stale,
     )
 
 
@@ -243,14 +243,14 @@ def _part(task: str, entry: Entry, found: Found, states: States) -> Part:
         detail += f", {len(found.frame):,} images"
     about = [{key: str(s[key]) for key in ABOUT if s.get(key) is not None} for s in sessions]
     return Part(
-        task,
-        word,
-        detail,
-        entry.command,
-        run.path.name,
-        _cost(found),
-        [_session(session) for session in sessions],
-        about,
+        task=task,
+        state=word,
+        detail=detail,
+        command=entry.command,
+        run=run.path.name,
+        cost=_cost(found),
+        sessions=[_session(session) for session in sessions],
+        about=about,
     )
 
 
