@@ -16,7 +16,7 @@ import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the impor
 
 # isort: split
 from bigain.errors import BiGainError
-from bigain.preparation.command import downloading
+from bigain.preparation.downloads import downloading
 from bigain.utils.paths import given_path
 
 SIZES = {"train": 60000, "test": 10000}

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from bigain.errors import BiGainError
 from bigain.experiments.experiment_files import Entry
 from bigain.store.runs import Run
-from bigain.store.wanted import WantedScores
+from bigain.store.wanted_scores import WantedScores
 from bigain.utils import files, user_cache
 from bigain.utils.paths import REPOSITORY
 from bigain.utils.reads import Stamp, recorded, unchanged

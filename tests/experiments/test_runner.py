@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from bigain.errors import BiGainError
 from bigain.experiments import configuration, schema
+from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
-from bigain.experiments.experiment_files import composed
 from bigain.experiments.job import Job
 from bigain.experiments.targets import build
 from bigain.store.runs import Run
