@@ -16,6 +16,7 @@ from bigain.tasks.columns import Panel, Row
 from bigain.utils import files
 
 SIZE = (4.4, 3.4)  # inches a panel spans
+SETTING = "setting"  # the key of a row's value of what an experiment varies
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,6 @@ class Drawn:
     panel: Panel
     x: str
     x_label: str
-
-
-SETTING = "setting"  # the key of a row's value of what an experiment varies
 
 
 def panels_of(panels: Sequence[Panel], axis: str = "", timed: bool = False) -> list[Drawn]:
@@ -116,6 +114,7 @@ def _curves(
 def _rows(
     rows: Sequence[Row], series: Sequence[str], panels: Sequence[Drawn], title: str, plain: Row
 ) -> Figure:
+    """One line for each row."""
     found = styles(series)
     looks = [
         BASELINE if row is plain else found[name] for row, name in zip(rows, series, strict=True)

@@ -31,7 +31,8 @@ from bigain.utils.tables import DASH, interval, markdown
 
 AGREEMENTS = (0.9, 0.95, 0.98, 0.99, 0.999)
 WANTED = 0.99  # of the ablation and the simulation
-SCALES = {"Pets": 37, "ImageNet-100": 100, "ImageNet-1K": 1000}
+ALL, USUAL = "all", "staged 5/20, keep 5"  # names of strategies beside the races
+CLASSES = {"Pets": 37, "ImageNet-100": 100, "ImageNet-1K": 1000}  # of the simulated data sets
 SYNTHETIC = 300  # images of each simulated data set
 SIZE = (8.9, 4.0)  # inches of the figure
 RACE, STAGES = Style("#0072B2", "D"), Style("#D55E00", "s")
@@ -76,7 +77,7 @@ def table(every: Mapping[str, Errors]) -> str:
     lines = [[*header, "Against staged (points)", "Same answer as all (%)"]]
     for model, errors in every.items():
         found = strategies(errors)
-        reference = found["staged 5/20, keep 5"]
+        reference = found[USUAL]
         baseline = hits(reference.predictions.tolist(), errors.labels)
         for name, answers in found.items():
             correct = hits(answers.predictions.tolist(), errors.labels)
@@ -101,7 +102,7 @@ def strategies(errors: Errors) -> dict[str, Answers]:
     """Each strategy on these errors, by name."""
     images, classes, total = errors.trials.shape
     full = Answers(np.full(images, classes * total), errors.answers)
-    found = {"all": full, "staged 5/20, keep 5": staged(errors)}
+    found = {ALL: full, USUAL: staged(errors)}
     for agreement in AGREEMENTS:
         found[f"race, agreement {agreement}"] = race(errors, agreement)
     return found
@@ -118,9 +119,9 @@ def ablation(every: Mapping[str, Errors]) -> str:
 
 def scaled(every: Mapping[str, Errors]) -> str:
     """Evaluations for as many classes as the paper's data sets have, simulated."""
-    lines = [["Data set", "Model", "Further classes", "Staged", "Race", "Of staged"]]
-    lines[0].append("Same answer: staged, race (%)")
-    for name, classes in SCALES.items():
+    header = ["Data set", "Model", "Further classes", "Staged", "Race", "Of staged"]
+    lines = [[*header, "Same answer: staged, race (%)"]]
+    for name, classes in CLASSES.items():
         for model, errors in every.items():
             for crowded in (False, True):
                 made = resampled(errors, classes, SYNTHETIC, crowded)
