@@ -86,7 +86,7 @@ def settings_of(cfg: DictConfig, share: Shard = WHOLE) -> Settings:
     """Check a configuration and build the objects that it names; no weights are loaded.
 
     Args:
-        share: of the images to compute.
+        share: the share of the images to compute.
 
     Raises:
         BiGainError: if it, or the data, cannot be used.

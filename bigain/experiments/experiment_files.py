@@ -110,9 +110,9 @@ class Row:
 
     Attributes:
         name: the method's reference, unique in the experiment.
-        title: as the table prints it.
+        title: its name as the table prints it.
         series: what a figure joins by a line: a method at several strengths.
-        entries: by task.
+        entries: its entries by task.
         published: the paper's values by metric ("acc1", "fid", "map").
         x: its place on the experiment's axis; None if there is no axis, or the method has no
             strength.
@@ -132,7 +132,7 @@ class Group:
 
     Attributes:
         name: short and unique; "" if the experiment has no groups.
-        title: as the table prints it.
+        title: its name as the table prints it.
     """
 
     name: str

@@ -33,7 +33,7 @@ class Share:
     """What is left of the entries that take the same model in the same way.
 
     Attributes:
-        job: that of one of these entries.
+        job: the job of one of these entries.
         runs: number of runs that lack something.
         images: number of images that they lack.
     """
@@ -120,7 +120,7 @@ def paces(shares: Sequence[Share], seconds: float, elsewhere: str = "") -> list[
     """How long an evaluation of each share takes on this machine's device.
 
     Args:
-        seconds: that measuring may take in all; with 0, only earlier measurements are used.
+        seconds: how long measuring may take in all; with 0, only earlier measurements are used.
         elsewhere: why this machine says nothing about the time; empty if it does.
     """
     from bigain.profiling.pace import measure_pace, remembered  # only now: torch takes seconds

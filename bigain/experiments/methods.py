@@ -34,11 +34,11 @@ class Method:
 
     Attributes:
         reference: what names it, such as ``tome@0.5``.
-        title: as tables print it.
+        title: its name as tables print it.
         series: what a figure joins by a line, a method at several strengths.
         overrides: what chooses it on the command line.
-        values: what a title, a series or an override may name: "strength", and what that strength
-            has beside.
+        values: what a title, a series or an override may name: "strength", and the named values
+            of that strength.
     """
 
     reference: str

@@ -129,9 +129,9 @@ class Tuning:
     """A search under way.
 
     Args:
-        settings: of the search.
+        settings: the settings of the search.
         given: the command line's overrides.
-        finished: as of `bigain.experiments.runner.execute`.
+        finished: as `bigain.experiments.runner.execute` takes it.
     """
 
     def __init__(
@@ -333,7 +333,7 @@ class Tuning:
         """Write the config of the best candidate.
 
         Args:
-            rows: of all candidates, that of the best first.
+            rows: the rows of all candidates, the best one first.
             by_config: a command that uses the config.
         """
         words = {"n": "classified", "generated": "generated"}

@@ -131,7 +131,7 @@ def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
     """How many values a node stands for, with aliases written out.
 
     Args:
-        sizes: of the nodes met before; 0 while their own values are counted.
+        sizes: the sizes of the nodes met before; 0 while their own values are counted.
     """
     if depth > MAX_DEPTH:
         raise BiGainError(f"it nests deeper than {MAX_DEPTH} levels; flatten it")

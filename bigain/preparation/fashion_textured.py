@@ -34,7 +34,7 @@ def prepare(
     """Write idx files, a list of the textures and a contact sheet to look at into ``root``.
 
     Args:
-        seed: of all textures.
+        seed: the seed of all textures.
         amplitude: brightness of a texture's brightest pixel, as a share of white.
         kinds: the kinds of texture; each image gets one of them.
         count: number of images, the first of the test split; all of them by default.

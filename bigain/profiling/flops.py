@@ -77,8 +77,8 @@ def count(
     Args:
         model: a denoiser, of which only the config is used.
         compressor: the compressor to put on the model, or None.
-        anchor_share: that of anchors among all forwards, for :class:`bigain.Anchored` alone; None
-            is that of a long sampling run.
+        anchor_share: the share of anchors among all forwards, for :class:`bigain.Anchored` alone;
+            None is the share in a long sampling run.
         where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
 
     Returns:

@@ -32,7 +32,7 @@ class Pace:
 
     Attributes:
         seconds: per evaluation, in batches of ``batch_size``.
-        device: in words.
+        device: the device in words.
         budget: seconds that the measurement was given.
         measured: the day, as 2026-01-31.
     """
@@ -65,8 +65,8 @@ def measure_pace(
 
     Args:
         skeleton: a denoiser, of which only the config is used.
-        batch_size: of the runs. A device on which two such batches would take too long is measured
-            with smaller ones.
+        batch_size: that of the runs. A device on which two such batches would take too long is
+            measured with smaller ones.
         budget: seconds that all of it may take.
 
     Returns:

@@ -26,7 +26,7 @@ class Errors(NamedTuple):
 
     Attributes:
         trials: float64 [I, K, S] in the order of the stages' noises.
-        labels: of each image.
+        labels: the labels of each image.
     """
 
     trials: NDArray[np.float64]

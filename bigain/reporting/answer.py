@@ -39,7 +39,8 @@ class Choice:
         jobs: what it is chosen for; empty for the uncompressed model.
         method: its title.
         accuracy, fid: the value, and its difference from the uncompressed model with its interval.
-        gflops, time: of a forward pass; GFLOPs come with the change from the uncompressed model.
+        gflops, time: those of a forward pass; GFLOPs come with the change from the uncompressed
+            model.
         verdict: what is kept.
         code: the call that compresses a pipeline in this way; empty for the uncompressed model.
     """
@@ -59,7 +60,7 @@ class Answer:
     """What to use with one model.
 
     Attributes:
-        title: of the model and its data.
+        title: the model and its data.
         sentence: the answer in words.
         images: how many were classified and generated.
         choices: the uncompressed model first.
@@ -82,7 +83,7 @@ def answer(
     """The answer from a table's rows; None unless accuracy and FID of some method are known.
 
     Args:
-        methods: of each row; the order settles between equal costs.
+        methods: the method of each row; their order settles between equal costs.
         baseline: the name of the uncompressed model's row.
     """
     both = list(zip(methods, rows, strict=True))

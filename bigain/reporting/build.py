@@ -140,7 +140,7 @@ def draw_overview(
     """Draw `bigain.reporting.overview` of an experiment; return whether there was anything to draw.
 
     Args:
-        path: of the PNG file.
+        path: the PNG file.
         collected: the experiment's groups, if they have been read already.
 
     Raises:

@@ -27,9 +27,9 @@ class Reads:
     """What tables, figures and findings read of runs beside predictions, by the runs' folders.
 
     Attributes:
-        trials: by run, the images of which a finding reads the trials.
-        slots: traces of which a figure shows the tokens' slots.
-        timesteps: of traces.
+        trials: the images whose trials a finding reads, by run.
+        slots: the traces of which a figure shows the tokens' slots.
+        timesteps: the timesteps of traces.
         everything: keep all of it of all runs, as an experiment that cannot be read may need it.
     """
 

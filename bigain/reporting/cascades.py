@@ -31,9 +31,9 @@ class Measured(NamedTuple):
     """All errors under one compression, and what one evaluation costs.
 
     Attributes:
-        title: of the method.
-        errors: of every class and timestep.
-        gflops: of one evaluation, matching included.
+        title: the method's title.
+        errors: the errors of every class and timestep.
+        gflops: the GFLOPs of one evaluation, matching included.
     """
 
     title: str
@@ -46,7 +46,7 @@ class Spent(NamedTuple):
 
     Attributes:
         compressed, whole: evaluations of each image with the compressor and without it, int64 [I].
-        predictions: int64 [I].
+        predictions: the class that each image is given, int64 [I].
     """
 
     compressed: NDArray[np.int64]

@@ -171,7 +171,7 @@ class Batch(NamedTuple):
     Attributes:
         latents: [2B, c, h, w].
         classes, keys: int64 [2B].
-        noises: for each timestep the noise, [2B, c, h, w], and the timestep of each, [2B].
+        noises: the noise [2B, c, h, w] of each timestep, and the timestep itself, [2B].
     """
 
     latents: Tensor

@@ -60,9 +60,9 @@ def tradeoff(
     with one line per row, and `bigain.reporting.overview` has the curves of a few methods.
 
     Args:
-        rows: of a table. A value or x that a row lacks is left out there; colours stay as rows come
-            in. Without any value there is no figure, and a line on stderr says so.
-        series: of each row; those of one share a colour and a marker.
+        rows: the rows of a table. A value or x that a row lacks is left out. Without any value
+            there is no figure, and a line on stderr says so.
+        series: the series of each row; rows of one series share a colour and a marker.
         panels: all against costs, or all against `SETTING`.
         stem: path without a suffix; its folder is made.
         title: one line.

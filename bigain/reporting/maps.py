@@ -43,7 +43,7 @@ def draw_maps(
     marks the token that others join.
 
     Args:
-        traces: by the methods' titles, rows of ``task=trace``. None, no figure.
+        traces: each method's rows of ``task=trace``, by its title. Without any there is no figure.
         stem: path without a suffix; its folder exists.
         block: position among the compressed blocks, in forward order.
         timestep: one of those traced; by default the first.

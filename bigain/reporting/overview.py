@@ -27,7 +27,7 @@ class Model:
     """A column of the figure.
 
     Attributes:
-        title: of the model and its data.
+        title: the model and its data.
         baseline: the row of the uncompressed model.
         series: the rows of each method, one per strength.
     """
@@ -51,8 +51,8 @@ def draw(
     value has its 95% interval. The uncompressed model is a dashed line with its interval as a band.
 
     Args:
-        models: a row without a panel's value or its cost is left out there.
-        path: of the PNG file; its folder exists.
+        models: the columns. A row without a panel's value or its cost is left out there.
+        path: the PNG file, whose folder exists.
         title: one line.
 
     Returns:

@@ -53,7 +53,7 @@ class Part:
         detail: the state in full.
         command: the command that makes it again.
         run: the name of its folder; None before it has begun.
-        cost: of the run; may be empty.
+        cost: what the run cost, in words; may be empty.
         sessions: what computed it, one line each.
         about: device and versions of each session, under the names that the page's header uses.
     """

@@ -20,8 +20,8 @@ class Answers(NamedTuple):
     """What a strategy took and found.
 
     Attributes:
-        evaluations: int64 [I].
-        predictions: int64 [I].
+        evaluations: the number of evaluations of each image, int64 [I].
+        predictions: the class that each image is given, int64 [I].
     """
 
     evaluations: NDArray[np.int64]
@@ -53,11 +53,12 @@ def race(
     """The race of each image, all at once, and variants of it.
 
     Args:
-        agreement: as a race takes it.
+        agreement: the share of images that a race is to answer as all timesteps would.
         rounds: the noises in the order of the rounds; default: the race's own.
-        variance: of a class's difference to the leader: "all", pooled over all classes; "alive",
-            pooled over those still in; "own"; or "half", the mean of the latter two.
-        first: rounds before the first class may drop out.
+        variance: how the variance of a class's difference to the leader is estimated: "all",
+            pooled over all classes; "alive", pooled over those still in; "own"; or "half", the
+            mean of the latter two.
+        first: the number of rounds before a class may drop out.
         early: by how much stricter early rounds are: after n, the tolerance is multiplied by
             sqrt(1 + early / n).
     """

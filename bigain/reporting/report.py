@@ -66,7 +66,7 @@ def report(
     Args:
         scale: "paper" or "mini".
         out: the page; default ``results/<scale>/report.html``.
-        names: of experiments; all that have the scale by default.
+        names: the names of experiments; by default all that have the scale.
         folder: where their figures are; default ``results/<scale>``.
 
     Raises:

@@ -37,8 +37,8 @@ def draw(
     the figure, unless images are large.
 
     Args:
-        methods: by title, rows with image_id, label and prompt, and the images of their run's
-            contact sheet. Without any there is no figure.
+        methods: each method's rows, with image_id, label and prompt, and the images of its run's
+            contact sheet, by its title. Without methods there is no figure.
         stem: path without a suffix; its folder exists.
 
     Raises:

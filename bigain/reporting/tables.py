@@ -16,7 +16,8 @@ class Section:
     """Rows that are compared with each other.
 
     Attributes:
-        title: above them, such as the model and its data; empty for a table of one section.
+        title: what stands above them, such as the model and its data; empty for a table of one
+            section.
         rows: dicts of "method" and the parts' keys.
         parts: what each task and the published values contribute, in the order of the columns.
     """

@@ -38,14 +38,14 @@ class Measure:
     """A value that a table compares, and how its changes are put into words.
 
     Attributes:
-        keys: of the difference and its interval in a table's rows.
+        keys: the keys of the difference and its interval in a table's rows.
         count: the key of the number of images.
-        digits: after the point.
+        digits: how many digits are printed after the point.
         unit: what follows a difference; may be empty.
         better: 1 if more is better, -1 if less is.
-        verbs: of a change for the worse, of none and of one for the better; each for one method
-            and for several, with places for {who} and {how} much.
-        nouns: of a change for the worse and for the better, each for one and for several.
+        verbs: the sentence for a change for the worse, for none and for one for the better; each
+            for one method and for several, with places for {who} and {how} much.
+        nouns: the noun for a change for the worse and for the better, each for one and for several.
     """
 
     keys: tuple[str, str, str]

@@ -34,7 +34,7 @@ class Bundled:
     """A run as bundles keep it.
 
     Attributes:
-        name: of its folder.
+        name: its folder's name.
         about: what its ``run.json`` holds.
         records: its other ``*.json`` by name.
         rows: its finished images, of the types that `Run` stores.

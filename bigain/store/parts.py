@@ -30,7 +30,7 @@ class _Part:
 
     Attributes:
         rows: the columns that were asked for.
-        schema: of the whole file, without metadata.
+        schema: the schema of the whole file, without metadata.
         replaces: the names of the parts that this one was compacted from.
     """
 

@@ -36,7 +36,7 @@ class ReferenceStatistics:
     """Features of all real images, condensed.
 
     Attributes:
-        name: of the data, its split and the network, as in a file name.
+        name: names the data, its split and the network, as a file name does.
         network: identity of the feature network.
         data: identity of the images.
         pooled: moments over all images.

@@ -49,7 +49,7 @@ class Run:
 
     Attributes:
         path: the folder.
-        fingerprint: of the identity.
+        fingerprint: the fingerprint of its identity.
         identity: all that can change a result.
         config: the whole configuration of the command that made the folder, for people to read.
     """
