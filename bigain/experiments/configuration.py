@@ -59,7 +59,7 @@ class Settings:
     cfg: DictConfig
 
     def uncompressed(self) -> "Settings":
-        """The same without a compressor, and without what only a compressor gives a meaning."""
+        """The same settings without a compressor, and without those that only matter with one."""
         names = {**self.setup.names, "compressor": "none"}
         setup = replace(self.setup, compressor=None, names=names)
         return replace(self, task=self.task.uncompressed(), setup=setup)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # torch takes seconds, and is not needed where everything is 
     from bigain.experiments.job import Job
     from bigain.profiling.pace import Pace
 
-SECONDS, SECONDS_SMALL = 20.0, 1.5  # that measuring may take: of the paper's models, of others
+SECONDS, SECONDS_SMALL = 20.0, 1.5  # for measuring the paper's models, and others
 HERE = ("basic", "joblib")  # launchers whose jobs run on the devices of this process
 # overrides that decide how many evaluations an image takes, and how long each
 DECIDING = ("model", "dataset", "task", "dtype", "batch_size", "device")

@@ -229,11 +229,11 @@ class Job:
         return Results.of(run, frame, scores, metric_kinds())
 
     def uncompressed(self) -> "Job":
-        """The same without a compressor."""
+        """The same job without a compressor."""
         return Job(self.settings.uncompressed())
 
 
 def _chosen(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``settings`` that differ from their defaults in `schema.Config`."""
+    """The settings that differ from their defaults in `schema.Config`."""
     usual = Config()
     return {key: value for key, value in settings.items() if value != getattr(usual, key)}

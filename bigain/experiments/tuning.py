@@ -37,7 +37,7 @@ from bigain.utils.setting_types import shown
 from bigain.utils.tables import printable
 
 MOST = 1_000  # combinations, as the FLOPs of each are counted
-FOLDER = "tuned"  # below the results, and the group that its files are options of
+FOLDER = "tuned"  # a folder in the results, and the group whose options its files are
 CAUTION = "Chosen on these images, it looks better on them than it is; report it on others:"
 PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_][\w.@+-]*", re.I)
 
@@ -392,7 +392,7 @@ def _overrides(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _without(overrides: Sequence[str], *keys: str) -> list[str]:
-    """Those that change none of these keys, nor any below them."""
+    """The overrides that change none of these keys, nor any below them."""
     return [o for o in overrides if _key(o).lstrip("+~").split(".")[0] not in keys]
 
 

@@ -34,7 +34,7 @@ TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 VOCABULARIES = ("clip", "bytes")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LENGTH = 77  # tokens of a prompt
-MERGES = 49152 - 256 - 2  # of CLIP's published list, which is longer
+MERGES = 49152 - 256 - 2  # as many as CLIP takes from its published list
 START, END = "<|startoftext|>", "<|endoftext|>"
 # the autoencoder of Rombach et al. 2022, the same in all of these pipelines
 VAE: dict[str, Any] = {

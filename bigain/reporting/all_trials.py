@@ -34,7 +34,7 @@ class Errors(NamedTuple):
 
     @property
     def answers(self) -> NDArray[np.int64]:
-        """Of all timesteps and classes, int64 [I]."""
+        """The class that all timesteps together answer for each image, int64 [I]."""
         return self.trials.mean(2).argmin(1)
 
 

@@ -13,7 +13,7 @@ from bigain.utils.tables import DASH, formatted
 
 STRENGTHS = ("ratio", "factor")  # written even if they stand at their defaults
 GENERATE, BOTH = "Generate", "Both with one setting"
-PHRASES = {  # of each job, as a sentence says it
+PHRASES = {  # each job, as a sentence says it
     "Classify": "to classify",
     GENERATE: "to generate",
     BOTH: "to do both with one setting",

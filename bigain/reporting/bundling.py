@@ -124,7 +124,7 @@ def drop_unused(entries: Iterable[Entry]) -> list[str]:
 
 
 def _move(runs: Sequence[Run], reads: Reads) -> None:
-    """Into the bundles beside them, and then away."""
+    """Add runs to the bundles beside them, and remove their folders."""
     for root in {run.path.parent for run in runs}:
         here = [run for run in runs if run.path.parent == root]
         with ExitStack() as held:

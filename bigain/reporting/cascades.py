@@ -24,7 +24,7 @@ from bigain.utils.tables import DASH, interval, markdown
 
 METHODS = ("tome@0.5", "lgtm@0.5", "iekvd@2")
 AGREEMENT = 0.99
-ROUNDS = 2  # of a race by the compressed model, before the model itself begins one
+ROUNDS = 2  # that the compressed model races, before the model itself begins a race
 
 
 class Measured(NamedTuple):

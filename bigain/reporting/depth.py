@@ -222,7 +222,7 @@ def row(shifts: Shifts) -> list[tuple[float, float, float]]:
 
 
 def correlation(shifts: Shifts) -> float:
-    """Between the shifts of two blocks over images, averaged over timesteps and pairs of blocks.
+    """The correlation of two blocks' shifts over images, averaged over timesteps and pairs.
 
     Shifts are not centred, because the part that all images share adds up as well.
     """

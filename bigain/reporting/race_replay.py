@@ -92,7 +92,7 @@ def _variance(
     tried: NDArray[np.int64],
     kind: str,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Of the differences to the leader, with its degrees of freedom, both [I, K] or [I, 1]."""
+    """Variance of the differences to the leader, and degrees of freedom, [I, K] or [I, 1]."""
     every = np.arange(len(e))
     differences = e - e[every, leader][:, None]
     seen = np.arange(e.shape[2]) < tried[:, :, None]

@@ -30,9 +30,9 @@ from bigain.utils import files
 from bigain.utils.tables import DASH, interval, markdown
 
 AGREEMENTS = (0.9, 0.95, 0.98, 0.99, 0.999)
-WANTED = 0.99  # of the ablation and the simulation
+WANTED = 0.99  # the agreement in the ablation and the simulation
 ALL, USUAL = "all", "staged 5/20, keep 5"  # names of strategies beside the races
-CLASSES = {"Pets": 37, "ImageNet-100": 100, "ImageNet-1K": 1000}  # of the simulated data sets
+CLASSES = {"Pets": 37, "ImageNet-100": 100, "ImageNet-1K": 1000}  # simulated
 SYNTHETIC = 300  # images of each simulated data set
 SIZE = (8.9, 4.0)  # inches of the figure
 RACE, STAGES = Style("#0072B2", "D"), Style("#D55E00", "s")
@@ -175,7 +175,7 @@ def draw(every: Mapping[str, Errors], path: Path) -> None:
 
 
 class Point(NamedTuple):
-    """Of a strategy: evaluations per image, and accuracy in percent with its interval."""
+    """A strategy's evaluations per image, and its accuracy in percent with the interval."""
 
     evaluations: float
     value: float

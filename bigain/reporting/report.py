@@ -43,7 +43,7 @@ from bigain.utils.paths import REPOSITORY
 from bigain.utils.tables import DASH
 
 ABOUT = ("device", "torch", "diffusers", "python")  # keys of sessions that the page's header shows
-SECONDS = 60  # that a figure may be older than its runs: a clone writes files in any order
+SECONDS = 60  # by which a figure may be older than its runs: a clone writes in any order
 ALT_TEXTS = {  # what a picture shows, by what its file's name ends with
     "": "values with their 95% intervals",
     "samples": "generated images, the same seeds under every method",

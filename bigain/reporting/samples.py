@@ -17,7 +17,7 @@ COLUMNS = 10
 SMALLEST_SIDE, LARGEST = 64, 128  # pixels of an image's longer side, which is made to fit
 GAP = 2  # pixels between images
 MARGIN = 8  # pixels around the text
-LETTERS = 9  # of a prompt in one line
+LETTERS = 9  # in one line of a prompt
 GREYS = 32  # levels of grey images, which no eye tells from 256: half the file
 
 

@@ -74,7 +74,7 @@ class Measure:
         return f"{value}{self.unit} [{low}, {high}]"
 
     def clause(self, effects: Sequence[Effect], how: str) -> str:
-        """That these methods, which are equal, change the value so much."""
+        """The clause which says how much these methods, all equal, change the value."""
         verb = self.verbs[1 + self.change(effects[0])][len(effects) > 1]
         said = verb.format(who=_list([e.method for e in effects]), how=how)
         return f"{said}: {_list([self.shown(e) for e in effects])}"

@@ -20,7 +20,7 @@ from bigain.reporting.all_trials import all_trials
 from bigain.tasks.classify import Classify
 from bigain.utils.tables import interval
 
-FOLDS = 5  # of the images, to try weights on others than those that they were found on
+FOLDS = 5  # into which images are split, to try weights on others than they were found on
 
 
 def weights(overrides: Sequence[str]) -> str:

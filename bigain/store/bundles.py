@@ -57,7 +57,7 @@ class Bundles:
 
     @classmethod
     def beside(cls, root: Path) -> "Bundles":
-        """Those of the runs whose folders lie in ``root``."""
+        """The bundles of the runs whose folders lie in ``root``."""
         return cls(root.parent / "bundles")
 
     def names(self) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NAME = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*")  # of whatever becomes part of a path
+NAME = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*")  # what may become part of a path
 
 
 def without_home(node: Any) -> Any:
