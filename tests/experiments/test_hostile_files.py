@@ -257,7 +257,7 @@ def test_the_report_has_a_section_for_it(one_bad, capsys):
     assert "left out: " in capsys.readouterr().err
 
 
-def test_findings_name_it(one_bad, monkeypatch):
+def test_findings_name_it(one_bad):
     (one_bad / "table8.yaml").write_text("title: [x\n")
     made = findings.findings(one_bad, "mini")
     assert sum("table8.yaml, line 2" in problem for problem in made.problems) == 1

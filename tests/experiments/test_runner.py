@@ -215,7 +215,7 @@ def test_a_tilde_is_the_home_directory(overrides, tmp_path, monkeypatch, configu
     assert settings.resolved["evaluation"]["statistics"] == str(tmp_path / "home")
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path, run):
+def test_a_full_disk_is_one_line_and_loses_nothing(overrides, run):
     path = run([*overrides, "limit=8"]).path
     # no file may grow beyond 1 KiB, which a part does: the system's error is a full disk's
     limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", sys.executable, RUN]

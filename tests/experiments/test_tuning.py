@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_run(given, tmp_path):
     assert not runs(tmp_path)
 
 
-def test_methods_are_searched_by_reference(given, tuned, capsys):
+def test_methods_are_searched_by_reference(given, tuned):
     """The command line's compressor and its settings give way to those of each method."""
     space = "task.space={method: [todo, tome@0.7, tome_on@cross+0.5], blocks: [all]}"
     table, path = tuned([*given[:-1], space, "compressor.merge=keep", "task.candidates=3"])

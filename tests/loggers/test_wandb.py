@@ -425,7 +425,7 @@ def test_the_command_line_never_asks(overrides, tmp_path):
     assert "\nwandb:" not in done.stderr and "top-1" in done.stdout
 
 
-def test_none_logs_nothing(configure, tmp_path):
+def test_none_logs_nothing(configure):
     assert usable(settings_of(configure([])).logger) is None
     log(None, None, None)
 

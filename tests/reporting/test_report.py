@@ -304,7 +304,7 @@ def test_columns_sort_by_the_values_that_they_print():
     assert [name.value(row) for row in rows] == [None, None]
 
 
-def test_command(monkeypatch, capsys, tmp_path):
+def test_command(monkeypatch, capsys):
     monkeypatch.setattr(
         "bigain.reporting.report.report", lambda scale, out: out or Path(f"{scale}.html")
     )

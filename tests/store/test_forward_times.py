@@ -89,7 +89,7 @@ def test_the_table_prints_times_and_where_they_come_from(tmp_path):
     assert (tmp_path / "t.csv").read_text().splitlines()[1].endswith("0.9,0.8,1.0")
 
 
-def test_the_baseline_s_time_alone_is_no_column(tmp_path):
+def test_the_baseline_s_time_alone_is_no_column():
     row = {**generation_row("a", METRICS), **dict.fromkeys(tables.TIMES, 1.0)}
     assert not tables.Section("", [row, generation_row("b", METRICS)], []).timed
 
