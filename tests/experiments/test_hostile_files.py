@@ -18,6 +18,7 @@ from bigain.experiments.methods import read
 from bigain.experiments.yaml_files import read_mapping
 from bigain.reporting import __main__ as reporting
 from bigain.reporting import bundling, findings, report, status
+from bigain.reporting.build import collect
 
 FOLDER = experiment_files.FOLDER
 GOOD = "title: x\nnote: y\nbaseline: none\ntasks: {classify: [limit=1]}\nrows: [none]\n"
@@ -277,13 +278,7 @@ def test_bundles_keep_what_it_may_read(one_bad, monkeypatch, capsys):
 def test_a_figure_there_is_not_is_refused(folder):
     (folder / "good.yaml").write_text(SCALED + "figures: [tradeof]\n")
     with pytest.raises(BiGainError, match="figure 'tradeof'; did you mean tradeoff"):
-        reporting_collect("good")
-
-
-def reporting_collect(name: str) -> None:
-    from bigain.reporting.build import collect
-
-    collect(experiment_files.load(name, "mini"))
+        collect(experiment_files.load("good", "mini"))
 
 
 # --- CSV files
