@@ -34,7 +34,7 @@ from bigain.tasks.evaluate import TooFewImagesError
 from bigain.tasks.generate_columns import fid_difference
 from bigain.tasks.scoring import summary
 from bigain.utils.devices import device_of, keep_freed_memory
-from bigain.utils.paths import REPOSITORY, without_home
+from bigain.utils.paths import without_home, without_repository
 
 Finished = Callable[[Job, Run], None]
 
@@ -247,6 +247,6 @@ def _command() -> str:
 
 
 def portable(command: str) -> str:
-    """A command as typed in the repository; both folders lie elsewhere on other machines."""
-    made: str = without_home(command.replace(f"{REPOSITORY}/", ""))
+    """A command as typed in the repository of any machine, with ``~`` for the home directory."""
+    made: str = without_home(without_repository(command))
     return made

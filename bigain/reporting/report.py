@@ -39,7 +39,7 @@ from bigain.reporting.status import look
 from bigain.store.forward_times import conditions_of
 from bigain.tasks.columns import number
 from bigain.utils import files
-from bigain.utils.paths import REPOSITORY
+from bigain.utils.paths import REPOSITORY, without_repository
 from bigain.utils.tables import DASH
 
 ABOUT = ("device", "torch", "diffusers", "python")  # keys of sessions that the page's header shows
@@ -85,7 +85,7 @@ def report(
             experiment = experiment_files.load(name, scale)
         except BiGainError as error:
             made = shlex.join(["python", "-m", "bigain.reporting", "table", name])
-            why = _portable(str(error))
+            why = without_repository(str(error))
             sections.append(Section(name, _label(name), "", [made], problem=why))
             print(f"left out: {error}", file=sys.stderr)
             continue
@@ -114,7 +114,7 @@ def _collected(experiment: Experiment) -> tuple[list[Collected], str | None]:
     try:
         return collect(experiment), None
     except BiGainError as error:
-        return [], _portable(str(error))
+        return [], without_repository(str(error))
 
 
 def _opening(experiment: Experiment, collected: Sequence[Collected], section: Section) -> Opening:
@@ -280,7 +280,7 @@ def _state(entry: Entry, found: Found | None, states: States) -> tuple[str, str]
     if key not in states:
         whole = found and found.frame is not None and (found.run and entry.scored(found.run))
         state = None if whole else look(entry)
-        states[key] = (state.word, _portable(state.line)) if state else ("done", "done")
+        states[key] = (state.word, without_repository(state.line)) if state else ("done", "done")
     return states[key]
 
 
@@ -309,8 +309,3 @@ def _finished(found: Found) -> float:
 def _differs(path: Path, found: Sequence[tables.Section]) -> bool:
     """Whether the numbers in a table's CSV file differ from the store's; False without a file."""
     return path.exists() and path.read_text() != tables.csv_text(found)
-
-
-def _portable(text: str) -> str:
-    """The text with paths relative to the repository."""
-    return text.replace(f"{REPOSITORY}/", "")

@@ -1,4 +1,4 @@
-"""The location of this repository, and paths that users give."""
+"""The location of this repository, paths that users give, and paths that other machines share."""
 
 import re
 from argparse import ArgumentTypeError
@@ -18,6 +18,11 @@ def without_home(node: Any) -> Any:
     if not isinstance(node, str):
         return node
     return re.sub(rf"(?<![\w./~-]){re.escape(str(Path.home()))}/", "~/", node)
+
+
+def without_repository(text: str) -> str:
+    """A text whose paths in this repository are relative to it."""
+    return text.replace(f"{REPOSITORY}/", "")
 
 
 def given_path(text: str) -> Path:
