@@ -43,6 +43,6 @@ def _rows(path: Path) -> list[dict[str, str]]:
             finite = False
         if not finite:
             raise BiGainError(
-                f"{path}, line {line}: value must be a number; got {shown(row['value'])}"
+                f"{path}, line {line}: value must be a number, got {shown(row['value'])}"
             )
     return list(rows.values())
