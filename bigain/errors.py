@@ -42,6 +42,12 @@ def reason_of(error: BaseException) -> str:
     return one_line(error)[:200] or type(error).__name__
 
 
+def shortened(text: object, most: int = 400) -> str:
+    """A text in one line of at most so many characters."""
+    line = one_line(text)
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def some(names: Sequence[str], most: int = 10) -> str:
     """The first names, and a mark if there are more."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -15,7 +15,7 @@ import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the impor
 
 # isort: split
 from bigain.errors import BiGainError
-from bigain.preparation.command import command, downloading
+from bigain.preparation.downloads import command, downloading
 
 ARCHIVES = {  # by the folder that an archive holds: its address and MD5
     "val2017": (

@@ -7,8 +7,6 @@ both.
 """
 
 import argparse
-import contextlib
-import io
 import sys
 from pathlib import Path
 
@@ -17,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of t
 import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
 
 # isort: split
-from bigain.errors import BiGainError, one_line
+from bigain.errors import BiGainError
+from bigain.preparation.downloads import downloading
 from bigain.utils.paths import given_path
 
 SIZES = {"train": 60000, "test": 10000}
@@ -37,16 +36,9 @@ def prepare(root: Path) -> None:
 
     raw = root / "FashionMNIST" / "raw"
     published = torchvision.datasets.FashionMNIST.resources
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            torchvision.datasets.FashionMNIST(root, download=True)
-    except (OSError, RuntimeError) as error:
-        reason = one_line(error)
-        names = ", ".join(name for name, _ in published)
-        raise BiGainError(
-            f"download failed ({reason}); get {names} from {SOURCE} by hand, "
-            f"put them into {raw} and run this again"
-        ) from error
+    names = ", ".join(name for name, _ in published)
+    with downloading(f"get {names} from {SOURCE} by hand, put them into {raw}"):
+        torchvision.datasets.FashionMNIST(root, download=True)
     for name, md5 in published:
         if not check_integrity(str(raw / name), md5):
             raise BiGainError(

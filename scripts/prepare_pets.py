@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of t
 import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the imports below)
 
 # isort: split
-from bigain.preparation.command import command, downloading
+from bigain.preparation.downloads import command, downloading
 
 SIZES = {"test": 3669, "trainval": 3680}
 

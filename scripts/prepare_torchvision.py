@@ -17,7 +17,7 @@ import bigain.utils.interrupts  # noqa: F401 (first, for Ctrl-C during the impor
 
 # isort: split
 from bigain.errors import BiGainError
-from bigain.preparation.command import downloading, say_next
+from bigain.preparation.downloads import downloading, say_next
 from bigain.utils.paths import given_path
 
 # by name: its class in bigain.datasets and in torchvision.datasets, and the images of its splits

@@ -1,4 +1,4 @@
-"""Golden vectors of the reference implementations; see golden/README.md."""
+"""What tests share: golden vectors (golden/README.md), a small DiT, its runs and traces."""
 
 import copy
 import gc

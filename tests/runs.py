@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from bigain.store.bundles import Bundles
 from bigain.store.runs import Run
 from bigain.tasks.classify_columns import accuracy_row
 from bigain.utils.paths import REPOSITORY
@@ -95,6 +96,12 @@ def assert_same(left: pd.DataFrame, right: pd.DataFrame) -> None:
         torch.testing.assert_close(
             torch.tensor(list(a)), torch.tensor(list(b)), rtol=0, atol=1e-5, check_dtype=False
         )
+
+
+def runs_in(root: Path) -> list[Run]:
+    """The runs under ``root``, in folders and in the bundles beside it, by name."""
+    names = {about.parent.name for about in root.glob("*/run.json")}
+    return [Run.open(root / name) for name in sorted(names.union(Bundles.beside(root).names()))]
 
 
 def table_row(run: Run) -> dict:

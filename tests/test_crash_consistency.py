@@ -30,10 +30,11 @@ from bigain.reporting.build import build
 from bigain.reporting.bundling import Reads, bundle
 from bigain.reporting.report import report
 from bigain.store.run_images import folder
-from bigain.store.runs import Run, runs
+from bigain.store.runs import Run
 from bigain.training import export
 from bigain.training.curves import Panel
 from bigain.training.loop import Trainer
+from tests.runs import runs_in
 
 pytestmark = pytest.mark.slow
 KILLED = 137
@@ -140,7 +141,7 @@ def digests(root: Path, *patterns: str) -> dict[str, str]:
 def results(root: Path) -> list[Any]:
     """What the runs under ``root`` hold, less what depends on the time."""
     found = []
-    for run in runs(root / "runs"):
+    for run in runs_in(root / "runs"):
         rows = run.rows().drop(columns=["seconds"]).to_dict("list")
         records = {name: run.read_record(name) for name in run.records("scores-")}
         sessions = run.sessions()
@@ -217,7 +218,7 @@ def test_generation_with_scores(small_dit: Path, real: Path, places: Any, config
     cfg = configure(generate(small_dit, root, real))
 
     def readable() -> None:
-        for run in runs(root / "runs"):
+        for run in runs_in(root / "runs"):
             run.rows()
 
     assert survives(template, root, lambda: execute(cfg), lambda: results(root), readable) > 20

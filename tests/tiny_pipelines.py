@@ -17,6 +17,8 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from bigain.utils.byte_symbols import byte_symbols
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MERGES = ["p h", "ph o", "pho t", "phot o</w>", "o f</w>"]
 TEXT = 32  # channels of text embeddings
@@ -132,8 +134,8 @@ def autoencoder(sample_size: int, levels: int = 2, **settings: Any) -> Autoencod
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
-    """CLIP's, with a token a byte and few longer ones: it takes any text."""
-    symbols = _byte_symbols()
+    """CLIP's, with one token per byte and a few longer ones: it takes any text."""
+    symbols = byte_symbols()
     ends = [s + "</w>" for s in symbols]
     longer = [pair.replace(" ", "") for pair in MERGES]
     vocabulary = [*symbols, *ends, *longer, "<|startoftext|>", "<|endoftext|>"]
@@ -143,13 +145,6 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return CLIPTokenizer.from_pretrained(folder)
-
-
-def _byte_symbols() -> list[str]:
-    """The printable character that byte-level BPE writes for each of 256 bytes (GPT-2)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))
-    return [chr(b) if b in printable else chr(next(others)) for b in range(256)]
 
 
 def _name_as_published(folder: Path) -> None:

@@ -14,7 +14,7 @@ from bigain.benchmarks.report import Bar, Report, mib, text
 from bigain.benchmarks.slowest_kernels import slowest
 from bigain.compression import architecture_of, select_blocks
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
+from bigain.experiments.targets import build
 from bigain.metrics.ratio import Ratio, ratio
 from bigain.profiling.alike import alike
 from bigain.profiling.flops import count
@@ -134,7 +134,7 @@ def skeleton_of(name: str, sample_size: int | None = None) -> Any:
         sample_size: the side of its latents; None for the published one.
     """
     (plain,) = methods([BASELINE])
-    skeleton = configuration.build(plain.configured(f"model={name}"), "model").skeleton()
+    skeleton = build(plain.configured(f"model={name}"), "model").skeleton()
     if sample_size is None:
         return skeleton
     with torch.device("meta"):

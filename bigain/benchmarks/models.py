@@ -11,8 +11,8 @@ from bigain.backbones import Backbone
 from bigain.backbones.schedule import NoiseSchedule
 from bigain.compression import architecture_of
 from bigain.datasets.base import Dataset
-from bigain.experiments import configuration
 from bigain.experiments.composition import composed
+from bigain.experiments.targets import build
 from bigain.profiling.timing import random_denoiser, seeded
 from bigain.utils.paths import REPOSITORY
 
@@ -46,13 +46,13 @@ def subject(
         classes: how many a model of random weights tells apart; the others have their data's.
     """
     cfg = composed([f"model={name}", "dataset=fashion_mnist"])
-    backbone: Backbone = configuration.build(cfg, "model")
+    backbone: Backbone = build(cfg, "model")
     if not str(cfg.model.path).startswith(str(REPOSITORY)):
         with seeded(device, seed):
             random = RandomBackbone(random_denoiser(backbone.skeleton(), device, dtype))
             latents = torch.randn(images, *random.latent_shape, device=device)
             return Subject(random, random.condition(classes), latents)
-    dataset: Dataset = configuration.build(cfg, "dataset")
+    dataset: Dataset = build(cfg, "dataset")
     loaded = backbone.load(device, dtype)
     latents = loaded.encode(torch.stack([dataset[i].image for i in range(images)]))
     return Subject(loaded, loaded.condition(dataset), latents)

@@ -71,11 +71,11 @@ def _types(config: str) -> dict[str, Any]:
     return found
 
 
-def run_job(cfg: DictConfig, finished: Callable[..., None] | None = None) -> str | None:
+def run_job(cfg: DictConfig, finished: Callable[..., None]) -> str | None:
     """One job of run.py, alone or of a sweep.
 
     Args:
-        finished: as of `bigain.experiments.runner.execute`.
+        finished: as `bigain.experiments.runner.execute` takes it.
 
     Returns:
         The run's folder; None where there is no run.

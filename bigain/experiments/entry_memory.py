@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from bigain.errors import BiGainError
 from bigain.experiments.experiment_files import Entry
 from bigain.store.runs import Run
-from bigain.store.wanted import WantedScores
+from bigain.store.wanted_scores import WantedScores
 from bigain.utils import files, user_cache
 from bigain.utils.paths import REPOSITORY
 from bigain.utils.reads import Stamp, recorded, unchanged
@@ -79,7 +79,7 @@ class EntryMemory:
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        self._file = file = file or FILE
+        self._file = file or FILE
         self._key = _surroundings()
         self._entries: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, Stamp] = {}
@@ -87,7 +87,7 @@ class EntryMemory:
         if user_cache.folder() is None:  # the user wants nothing to be kept
             return
         try:
-            found = json.loads(file.read_text())
+            found = json.loads(self._file.read_text())
             if found["key"] == self._key and unchanged(found["seen"]):
                 self._entries, self._seen = found["entries"], found["seen"]
         except (OSError, ValueError, KeyError, TypeError):

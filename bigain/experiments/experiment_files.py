@@ -21,7 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bigain.errors import BiGainError, one_line
+from bigain.errors import BiGainError, one_line, shortened
 from bigain.experiments.composition import composed
 from bigain.experiments.experiment_types import (
     GROUP_KEYS,
@@ -35,10 +35,10 @@ from bigain.experiments.experiment_types import (
 from bigain.experiments.methods import FILE as METHODS
 from bigain.experiments.methods import Method, methods
 from bigain.experiments.published_values import published_values
-from bigain.experiments.schema import NAME, explain, shorten, suggestion
+from bigain.experiments.schema import explain, suggestion
 from bigain.experiments.written_rows import Written, written
 from bigain.experiments.yaml_files import check_keys, read_mapping, shown_path
-from bigain.utils.paths import REPOSITORY
+from bigain.utils.paths import NAME, REPOSITORY
 from bigain.utils.setting_types import shown
 
 if TYPE_CHECKING:  # they are slow to import, and a sweep only needs its overrides
@@ -53,7 +53,7 @@ class Entry:
     """One configuration of a table: a row's method under one task.
 
     Attributes:
-        overrides: all that distinguish it from the default configuration.
+        overrides: all overrides that distinguish it from the default configuration.
     """
 
     overrides: list[str]
@@ -77,7 +77,7 @@ class Entry:
         try:
             return composed(self.overrides)
         except (ValueError, RecursionError) as error:  # of values that Hydra does not foresee
-            given = shorten(" ".join(self.overrides))
+            given = shortened(" ".join(self.overrides))
             raise BiGainError(f"{given} cannot be read: {one_line(error)}") from None
 
     @property
@@ -110,9 +110,9 @@ class Row:
 
     Attributes:
         name: the method's reference, unique in the experiment.
-        title: as the table prints it.
+        title: its name as the table prints it.
         series: what a figure joins by a line: a method at several strengths.
-        entries: by task.
+        entries: its entries by task.
         published: the paper's values by metric ("acc1", "fid", "map").
         x: its place on the experiment's axis; None if there is no axis, or the method has no
             strength.
@@ -132,7 +132,7 @@ class Group:
 
     Attributes:
         name: short and unique; "" if the experiment has no groups.
-        title: as the table prints it.
+        title: its name as the table prints it.
     """
 
     name: str
@@ -145,14 +145,14 @@ class Experiment:
     """A table or figure: its rows and what to compare them with.
 
     Attributes:
-        name: of the file.
+        name: the file's name.
         scale: "paper" or "mini"; None for an experiment without groups.
-        title: over the table.
-        note: under it: the protocol, and what it can and cannot show.
+        title: what stands over the table.
+        note: what stands under it: the protocol, and what it can and cannot show.
         baseline: the row that the others of a group are compared with.
         next: what to try after it; may be empty.
-        tasks: that every row runs.
-        figures: to draw beside the table, of `bigain.reporting.build.FIGURES`.
+        tasks: the tasks that every row runs.
+        figures: the figures to draw, by their names in `bigain.reporting.build.FIGURES`.
         maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
         overview: the methods that the figure "overview" shows, by name without a strength; empty
             for all.
@@ -187,72 +187,11 @@ class Experiment:
         return list({tuple(entry.overrides): entry for entry in every}.values())
 
 
-def names(scale: str | None = None) -> list[str]:
-    """Every experiment, or those that have groups at ``scale``, in the order of the paper.
-
-    A file that cannot be read is among them, and `load` says what is wrong with it.
-
-    Raises:
-        BiGainError: if what all experiments share cannot be read.
-    """
-    methods()
-    if scale is not None:
-        _scale(scale)
-    return [name for name in _names() if scale is None or _may_have(name, scale)]
-
-
-def _names() -> list[str]:
-    found = [
-        path.stem
-        for path in FOLDER.glob("*.yaml")
-        if path.name != METHODS.name and not path.name.startswith(".")
-    ]
-    return sorted(found, key=lambda n: (n.rstrip("0123456789"), len(n), n))
-
-
-def _may_have(name: str, scale: str) -> bool:
-    try:
-        return scale in scales(name)
-    except BiGainError:
-        return True
-
-
-def methods_of(name: str) -> list[Method]:
-    """The methods of an experiment's rows.
-
-    Raises:
-        BiGainError: as `load` does.
-    """
-    return [row.method for row in _read(name)["rows"]]
-
-
-def scales(name: str) -> list[str]:
-    """Those at which an experiment has groups; none if it has no groups.
-
-    Raises:
-        BiGainError: as `load` does.
-    """
-    return list(_read(name).get("groups", {}))
-
-
-def load_all(
-    chosen: Iterable[str], scale: str | None = None, extra: Sequence[str] | None = None
-) -> tuple[list[Experiment], list[str]]:
-    """The experiments that can be read, and one line about each that cannot."""
-    found, problems = [], []
-    for name in chosen:
-        try:
-            found.append(load(name, scale, extra))
-        except BiGainError as error:
-            problems.append(one_line(error))
-    return found, list(dict.fromkeys(problems))
-
-
 def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None) -> Experiment:
     """Read ``experiments/<name>.yaml``.
 
     Args:
-        scale: of an experiment with groups, "paper" or "mini"; None takes "mini".
+        scale: "paper" or "mini", for an experiment with groups; None takes "mini".
         extra: overrides on top of every row's, as given on the command line.
 
     Raises:
@@ -284,20 +223,63 @@ def load(name: str, scale: str | None = None, extra: Sequence[str] | None = None
     except BiGainError as error:
         raise BiGainError(f"{shown_path(FOLDER / name)}.yaml: {error}") from None
     return Experiment(
-        name,
-        scale,
-        found["title"],
-        found["note"],
-        found["baseline"],
-        found.get("next", ""),
-        list(tasks),
-        found.get("figures", []),
-        found.get("maps", {}),
-        groups,
-        found.get("axis", ""),
-        shared.get("spent", True),
-        found.get("overview", []),
+        name=name,
+        scale=scale,
+        title=found["title"],
+        note=found["note"],
+        baseline=found["baseline"],
+        next=found.get("next", ""),
+        tasks=list(tasks),
+        figures=found.get("figures", []),
+        maps=found.get("maps", {}),
+        groups=groups,
+        axis=found.get("axis", ""),
+        spent=shared.get("spent", True),
+        overview=found.get("overview", []),
     )
+
+
+def load_all(chosen: Iterable[str], scale: str | None = None) -> tuple[list[Experiment], list[str]]:
+    """The experiments that can be read, and one line about each that cannot."""
+    found, problems = [], []
+    for name in chosen:
+        try:
+            found.append(load(name, scale))
+        except BiGainError as error:
+            problems.append(one_line(error))
+    return found, list(dict.fromkeys(problems))
+
+
+def names(scale: str | None = None) -> list[str]:
+    """Every experiment, or those that have groups at ``scale``, in the order of the paper.
+
+    A file that cannot be read is among them, and `load` says what is wrong with it.
+
+    Raises:
+        BiGainError: if what all experiments share cannot be read.
+    """
+    methods()
+    if scale is not None:
+        _scale(scale)
+    return [name for name in _names() if scale is None or _may_have(name, scale)]
+
+
+def scales(name: str) -> list[str]:
+    """The scales at which an experiment has groups; none if it has no groups.
+
+    Raises:
+        BiGainError: as `load` does.
+    """
+    return list(_read(name).get("groups", {}))
+
+
+def methods_of(name: str) -> list[Method]:
+    """The methods of an experiment's rows.
+
+    Raises:
+        BiGainError: as `load` does.
+    """
+    return [row.method for row in _read(name)["rows"]]
 
 
 def _read(name: str, of: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -320,11 +302,17 @@ def _read(name: str, of: tuple[str, ...] = ()) -> dict[str, Any]:
         check_names(found)
         if isinstance(found["rows"], str):  # those of another experiment
             if found["rows"] in (*of, name):
-                raise BiGainError(f"its rows are those of {found['rows']}, which takes its own")
+                raise BiGainError(
+                    f"rows names {found['rows']}, whose rows are taken from here in turn; list the "
+                    "rows themselves in one of the files"
+                )
             every = _read(found["rows"], (*of, name))["rows"]
             left = set(found.get("without", []))
-            if unknown := sorted(left - {row.name for row in every}):
-                raise BiGainError(f"without names {unknown[0]}, which is no row")
+            there = [row.name for row in every]
+            if unknown := sorted(left.difference(there)):
+                raise BiGainError(
+                    f"without names {unknown[0]}, which is no row; {suggestion(unknown[0], there)}"
+                )
             found["rows"] = [row for row in every if row.name not in left]
         elif "without" in found:
             raise BiGainError(
@@ -339,13 +327,32 @@ def _read(name: str, of: tuple[str, ...] = ()) -> dict[str, Any]:
     return found
 
 
+def _names() -> list[str]:
+    found = [
+        path.stem
+        for path in FOLDER.glob("*.yaml")
+        if path.name != METHODS.name and not path.name.startswith(".")
+    ]
+    return sorted(found, key=lambda n: (n.rstrip("0123456789"), len(n), n))
+
+
+def _may_have(name: str, scale: str) -> bool:
+    try:
+        return scale in scales(name)
+    except BiGainError:
+        return True
+
+
 def _scale(scale: str) -> dict[str, Any]:
     """What is common to the experiments of a scale."""
     path = FOLDER / "scales" / f"{scale}.yaml"
     found = read_mapping(path, SCALE_TYPES, frozenset({"tasks", "groups"}))
     for name, group in found["groups"].items():
         if not NAME.fullmatch(name):  # as it becomes part of the names of files
-            raise BiGainError(f"{shown_path(path)}: {shown(name)} is no name of a group")
+            raise BiGainError(
+                f"{shown_path(path)}: a group's name has only letters, digits and any of _.+=-; "
+                f"rename {shown(name)}"
+            )
         check_keys(f"{shown_path(path)}: group {name}", group, GROUP_TYPES, GROUP_KEYS)
     return found
 
@@ -367,12 +374,12 @@ def _group(
 
     rows = [
         Row(
-            row.name,
-            row.title,
-            row.series,
-            {task: entry(task, row) for task in tasks},
-            _published(about, row),
-            _place(row) if "axis" in found else None,
+            name=row.name,
+            title=row.title,
+            series=row.series,
+            entries={task: entry(task, row) for task in tasks},
+            published=_published(about, row),
+            x=_place(row) if "axis" in found else None,
         )
         for row in found["rows"]
         if name in row.own.get("groups", [name])

@@ -48,7 +48,7 @@ def check_names(found: Mapping[str, Any]) -> None:
             if given not in known:
                 raise BiGainError(f"{key} names {shown(given)}; {suggestion(given, known)}")
     if not found["tasks"] or found.get("groups") == {}:
-        raise BiGainError("tasks and groups must name at least one each")
+        raise BiGainError("tasks and groups must each name at least one")
 
 
 def check_rows(found: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # torch takes seconds, and is not needed where everything is 
     from bigain.experiments.job import Job
     from bigain.profiling.pace import Pace
 
-SECONDS, SECONDS_SMALL = 20.0, 1.5  # that measuring may take: of the paper's models, of others
+SECONDS, SECONDS_SMALL = 20.0, 1.5  # for measuring the paper's models, and others
 HERE = ("basic", "joblib")  # launchers whose jobs run on the devices of this process
 # overrides that decide how many evaluations an image takes, and how long each
 DECIDING = ("model", "dataset", "task", "dtype", "batch_size", "device")
@@ -33,9 +33,9 @@ class Share:
     """What is left of the entries that take the same model in the same way.
 
     Attributes:
-        job: of one of them.
-        runs: that lack something.
-        images: that they lack.
+        job: the job of one of these entries.
+        runs: number of runs that lack something.
+        images: number of images that they lack.
     """
 
     job: "Job"
@@ -44,7 +44,7 @@ class Share:
 
     @property
     def evaluations(self) -> int:
-        """Those that are left to compute."""
+        """The number of evaluations that are left to compute."""
         return self.images * self.job.task.evaluations(len(self.job.dataset.classes))
 
 
@@ -53,10 +53,10 @@ class Forecast:
     """What entries are about to do.
 
     Attributes:
-        runs: all of them.
-        done: of which nothing is left.
+        runs: number of runs in all.
+        done: number of runs of which nothing is left to do.
         problems: why others cannot run.
-        shares: what is left.
+        shares: what is left of the rest.
     """
 
     runs: int = 0
@@ -120,7 +120,7 @@ def paces(shares: Sequence[Share], seconds: float, elsewhere: str = "") -> list[
     """How long an evaluation of each share takes on this machine's device.
 
     Args:
-        seconds: that measuring may take in all; with 0, only earlier measurements are used.
+        seconds: how long measuring may take in all; with 0, only earlier measurements are used.
         elsewhere: why this machine says nothing about the time; empty if it does.
     """
     from bigain.profiling.pace import measure_pace, remembered  # only now: torch takes seconds

@@ -14,8 +14,9 @@ from bigain.compression.checks import decide_on
 from bigain.compression.sharing import shares_plans
 from bigain.compressors import Compressor
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import Settings, metric_kinds
+from bigain.experiments.configuration import Settings
 from bigain.experiments.schema import Config
+from bigain.experiments.scoring_settings import metric_kinds
 from bigain.profiling.flops import Flops, UncountableError, count
 from bigain.store.identity import fingerprint, plain
 from bigain.store.runs import Run
@@ -29,9 +30,12 @@ class Job:
     """A configuration's objects, and the run it belongs to; no weights are loaded.
 
     Attributes:
+        settings: what it was made from; ``task``, ``setup``, ``dataset``, ``backbone`` and
+            ``scoring`` are parts of it.
         ids: the images asked for.
         skeleton: the denoiser on the meta device.
         blocks: the places compressed, sorted; empty without a compressor.
+        decide_on: the tokens that the compressor looks at, "block_input" or "attention_input".
 
     Raises:
         BiGainError: if the configuration or the data cannot be used.
@@ -90,6 +94,7 @@ class Job:
 
     @cached_property
     def _model(self) -> dict[str, Any]:
+        """The model's identity, which takes a look at all of its weights."""
         return self.backbone.identity()
 
     @property
@@ -115,6 +120,7 @@ class Job:
         return self._flops(run.rows())
 
     def _flops(self, frame: pd.DataFrame | None) -> Flops | None:
+        """FLOPs of one evaluation, with anchors at their share in ``frame``, or as expected."""
         compressor = self.setup.compressor  # its costs depend on no noise schedule
         where = {"blocks": self.setup.blocks, "sites": self.setup.sites}
         classes = len(self.dataset.classes)
@@ -139,6 +145,7 @@ class Job:
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
+        """Turn a ValueError into an error that names the model or the compressor."""
         try:
             yield
         except UncountableError as error:
@@ -222,11 +229,11 @@ class Job:
         return Results.of(run, frame, scores, metric_kinds())
 
     def uncompressed(self) -> "Job":
-        """The same without a compressor."""
+        """The same job without a compressor."""
         return Job(self.settings.uncompressed())
 
 
 def _chosen(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``settings`` that differ from their defaults in `schema.Config`."""
+    """The settings that differ from their defaults in `schema.Config`."""
     usual = Config()
     return {key: value for key, value in settings.items() if value != getattr(usual, key)}

@@ -42,7 +42,7 @@ def log(logger: Logger | None, job: "Job", run: Run) -> None:
     """Log a finished run, with its scores, and say where, or in a line on stderr why not.
 
     Args:
-        logger: as `usable` returned it; None logs nothing.
+        logger: what `usable` returned; None logs nothing.
     """
     if logger is None:
         return

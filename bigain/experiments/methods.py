@@ -34,11 +34,11 @@ class Method:
 
     Attributes:
         reference: what names it, such as ``tome@0.5``.
-        title: as tables print it.
+        title: its name as tables print it.
         series: what a figure joins by a line, a method at several strengths.
         overrides: what chooses it on the command line.
-        values: what a title, a series or an override may name: "strength", and what that strength
-            has beside.
+        values: what a title, a series or an override may name: "strength", and the named values
+            of that strength.
     """
 
     reference: str
@@ -137,7 +137,10 @@ def _fill(reference: str, template: str, values: Mapping[str, Any]) -> str:
             f"{known}, and braces of an override's own are doubled"
         ) from None
     if len(text) > LONGEST:
-        raise BiGainError(f"{reference}: {shown(template)} becomes {len(text)} characters long")
+        raise BiGainError(
+            f"{reference}: {shown(template)} becomes {len(text):,} characters long; shorten it to "
+            f"{LONGEST:,} at most"
+        )
     return text
 
 

@@ -24,7 +24,10 @@ def published_values(
     """
     mine = [row for row in _rows(path) if wanted.items() <= row.items()]
     if not mine:
-        raise BiGainError(f"{path.parent.name}/{path.name} holds no {shown(dict(wanted))}")
+        raise BiGainError(
+            f"{path.parent.name}/{path.name} holds no {shown(dict(wanted))}; name what a line "
+            "of it holds, or remove published"
+        )
     if here is None:
         return {}
     return {row["metric"]: float(row["value"]) for row in mine if here.items() <= row.items()}

@@ -2,13 +2,10 @@
 
 import shlex
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pandas as pd
 import torch
@@ -20,22 +17,24 @@ from bigain.backbones import Backbone
 from bigain.compression import attached
 from bigain.compression.compilation import compile_denoiser
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
-from bigain.experiments.configuration import Settings, settings_of
+from bigain.experiments.configuration import Settings, settings_of, shard_of
 from bigain.experiments.job import Job
 from bigain.experiments.logging import log, usable
-from bigain.experiments.schema import explain
+from bigain.experiments.run_records import (
+    failure_recorded,
+    record_cost,
+    record_unlabelled,
+    session_recorded,
+)
 from bigain.profiling.memory import PeakMemory
-from bigain.profiling.timing import conditions
-from bigain.store.runs import LockedError, MissingImagesError, Run
-from bigain.store.shards import Shard
+from bigain.store.locks import LockedError
+from bigain.store.runs import MissingImagesError, Run
 from bigain.tasks.base import Work
-from bigain.tasks.columns import UNLABELLED
 from bigain.tasks.evaluate import TooFewImagesError
 from bigain.tasks.generate_columns import fid_difference
 from bigain.tasks.scoring import summary
 from bigain.utils.devices import device_of, keep_freed_memory
-from bigain.utils.paths import REPOSITORY, without_home
+from bigain.utils.paths import without_home, without_repository
 
 Finished = Callable[[Job, Run], None]
 
@@ -57,7 +56,7 @@ def execute(
     Raises:
         BiGainError: if the configuration, the data or the model cannot be used.
     """
-    settings = settings_of(cfg, configuration.shard(cfg))
+    settings = settings_of(cfg, shard_of(cfg))
     if settings.task.searches:
         _search(settings, finished)
         return None
@@ -67,12 +66,12 @@ def execute(
     name, command = title_of(job), portable(command or _command())
     logger = usable(settings.logger)  # before computing, to say at once if nothing can be logged
     run = job.run()
-    with run.lock(shard, _sweep()), _failure_recorded(run, shard, command):
+    with run.lock(shard, _sweep()), failure_recorded(run, shard, command):
         # before the first image, so that no kill can lose them
-        _record_cost(job, run, None)
+        record_cost(job, run, None)
         if (listing := job.dataset.listing()) is not None:
             run.record("files", {"files": listing})
-        _record_unlabelled(job, run)
+        record_unlabelled(job, run)
         ids = shard.of(job.ids, job.setup.start)
         todo = job.task.unfinished(run, ids)
         if todo:
@@ -113,36 +112,6 @@ def _search(settings: Settings, finished: Finished | None) -> None:
             "results of those before; remove -m"
         )
     Tuning(settings, HydraConfig.get().overrides.task, finished).run()
-
-
-def _record_unlabelled(job: Job, run: Run) -> None:
-    """How many images a classification leaves out because they have no right answer, if any."""
-    if not job.task.compares_classes:
-        return
-    labelled = len(job.task.ids(job.dataset, None))
-    if unlabelled := len(job.dataset.ids()) - labelled:
-        run.record(UNLABELLED, {"labelled": labelled, "unlabelled": unlabelled})
-
-
-@contextmanager
-def _failure_recorded(run: Run, shard: Shard, command: str) -> Iterator[None]:
-    """Record why a shard of the run failed, until it succeeds."""
-    name = "failed" if shard.whole else f"failed-{shard.index}-of-{shard.count}"
-    try:
-        yield
-    except Exception as error:
-        known = isinstance(error, BiGainError)
-        about = {
-            "error": explain(error) if known else f"{type(error).__name__}: {error}",
-            "traceback": None if known else traceback.format_exc().splitlines(),
-            "command": command,
-            "shard": None if shard.whole else str(shard),
-            "time": _now(),
-        }
-        with suppress(BiGainError):  # of a full disk, say, whose first word is the one to hear
-            run.record(name, about)
-        raise
-    run.forget(name)
 
 
 def _score(job: Job, run: Run) -> list[str]:
@@ -241,66 +210,13 @@ def working(
 
 def _compute(job: Job, run: Run, ids: list[str], todo: list[str], command: str) -> None:
     name, shard = title_of(job), job.settings.shard
-    device = device_of(job.setup.device)
-    memory = PeakMemory(device)
-    with _session_recorded(job, run, shard, device, todo, command):
+    memory = PeakMemory(device_of(job.setup.device))
+    with session_recorded(job, run, todo, command):
         backbone = load(job)
         title = name if shard.whole else f"{name}, {shard}"
         with working(job, backbone, run, ids, todo, title) as work:
             job.task.compute(work)
-    _record_cost(job, run, memory.mib())
-
-
-def _record_cost(job: Job, run: Run, peak: float | None) -> None:
-    """FLOPs of one evaluation, and the highest peak of all sessions."""
-
-    def cost(before: dict[str, Any] | None) -> dict[str, Any]:
-        peaks = [p for p in ((before or {}).get("peak_memory_mib"), peak) if p is not None]
-        flops = job.flops_spent(run)
-        return {
-            "gflops": flops.total / 1e9 if flops else None,
-            "gflops_matching": flops.matching / 1e9 if flops else None,
-            "peak_memory_mib": max(peaks, default=None),
-        }
-
-    run.update("cost", cost)
-
-
-@contextmanager
-def _session_recorded(
-    job: Job, run: Run, shard: Shard, device: torch.device, todo: Sequence[str], command: str
-) -> Iterator[None]:
-    """Record how some of the run's images are computed: what changes no result, but its time.
-
-    That is done before the first image, so that no kill can lose it. How many images there were,
-    and when the last one was finished, is added at the end.
-    """
-    session: dict[str, Any] = {
-        "id": uuid4().hex,
-        "started": _now(),
-        "shard": None if shard.whole else str(shard),
-        "batch_size": job.setup.batch_size,
-        "compile": job.setup.compile,
-        **conditions(device),
-        "command": command,
-    }
-
-    def added(found: dict[str, Any] | None) -> dict[str, Any]:
-        sessions = (found or {"sessions": []})["sessions"]
-        return {"sessions": [*(s for s in sessions if s.get("id") != session["id"]), session]}
-
-    run.update("sessions", added)
-    try:
-        yield
-    finally:
-        with suppress(BiGainError):  # as on a full disk, whose first error is the one to hear
-            session["images"] = len(todo) - len(job.task.unfinished(run, todo))
-            session["finished"] = _now()
-            run.update("sessions", added)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    record_cost(job, run, memory.mib())
 
 
 def title_of(job: Job) -> str:
@@ -331,6 +247,6 @@ def _command() -> str:
 
 
 def portable(command: str) -> str:
-    """A command as typed in the repository; both folders lie elsewhere on other machines."""
-    made: str = without_home(command.replace(f"{REPOSITORY}/", ""))
+    """A command as typed in the repository of any machine, with ``~`` for the home directory."""
+    made: str = without_home(without_repository(command))
     return made

@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from bigain.errors import BiGainError, one_line
+from bigain.errors import BiGainError, one_line, shortened
 from bigain.utils.paths import REPOSITORY, given_path
 
 GROUPS = ("model", "compressor", "dataset", "task", "features", "logger")
@@ -51,7 +51,6 @@ EVALUATION: dict[str, Any] = {
     "allow_few": bool,
     "metrics": dict[str, Any],
 }
-NAME = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*")  # as they become names of folders
 # Keys of the configuration that cannot change a row: where, how and for what a command ran.
 PASSING = {
     "results", "device", "batch_size", "compile", "start", "limit", "features", "evaluation",
@@ -147,18 +146,12 @@ def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _texts(inner, f"{key}.{name}" if key else str(name))
 
 
-def shorten(text: str) -> str:
-    """A text in one line of at most 400 characters."""
-    line = one_line(text)
-    return line if len(line) <= 400 else f"{line[:399]}…"
-
-
 def explain(error: BaseException) -> str:
     """An error in one line; for a misspelt option or key, with what may have been meant."""
     if isinstance(error, OverrideParseException):
-        reason = shorten(one_line(error).partition(" See http")[0])
+        reason = shortened(one_line(error).partition(" See http")[0])
         return (
-            f"{shorten(str(error.override))} cannot be read: {reason}; write it as "
+            f"{shortened(error.override)} cannot be read: {reason}; write it as "
             "key=value, and quote special characters twice, as in 'key=\"a, b\"'"
         )
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:

@@ -130,12 +130,12 @@ class _Tally(Launcher):
 
     Args:
         launcher: what it passes the jobs to.
-        name: of that launcher.
+        name: the launcher's name.
 
     Attributes:
-        jobs: that ran.
-        runs: the folders of the runs they belong to.
-        failures: one line per failure.
+        jobs: number of jobs that have run.
+        runs: the folders of the runs that they belong to.
+        failures: one line for each job that failed.
     """
 
     def __init__(self, launcher: Launcher, name: str = "basic") -> None:

@@ -5,7 +5,6 @@ the same candidates again and finds those that are finished.
 """
 
 import math
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import OmegaConf
 
 from bigain.errors import BiGainError
@@ -24,22 +22,20 @@ from bigain.experiments.composition import CONFIGS, composed
 from bigain.experiments.configuration import Settings
 from bigain.experiments.experiment_files import Entry
 from bigain.experiments.job import Job
-from bigain.experiments.methods import method, methods
 from bigain.experiments.runner import Finished, execute, portable
 from bigain.experiments.search import Point, search
+from bigain.experiments.tuning_space import Axis, override_text
 from bigain.profiling.flops import Flops
 from bigain.store.identity import fingerprint
 from bigain.tasks import TASKS
 from bigain.tasks.columns import Results, Row
 from bigain.tasks.tune import COMPRESSION, Tune
 from bigain.utils import files
-from bigain.utils.setting_types import shown
-from bigain.utils.tables import one_line
+from bigain.utils.tables import printable
 
 MOST = 1_000  # combinations, as the FLOPs of each are counted
-FOLDER = "tuned"  # below the results, and the group that its files are options of
+FOLDER = "tuned"  # a folder in the results, and the group whose options its files are
 CAUTION = "Chosen on these images, it looks better on them than it is; report it on others:"
-PLAIN = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_][\w.@+-]*", re.I)
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Candidate:
     """Settings to try.
 
     Attributes:
-        title: the values that tell it from others.
+        title: the values that tell it from the others.
         entries: its jobs, by task.
     """
 
@@ -60,71 +56,13 @@ class Candidate:
         return " ".join(entry.run_path.name for entry in self.entries.values())
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A key of the space and its values, in an order that does not depend on how they were given.
-
-    Attributes:
-        ordered: whether the values are numbers.
-    """
-
-    key: str
-    values: Sequence[Any]
-    ordered: bool
-
-    @classmethod
-    def of(cls, key: str, given: Sequence[Any]) -> "Axis":
-        values = _references(given) if key == "method" else list(given)
-        distinct = {override_text(value): value for value in values}
-        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        order = sorted(distinct, key=lambda text: distinct[text] if numbers else text)
-        return cls(key, [distinct[text] for text in order], numbers)
-
-    def overrides(self, place: int) -> list[str]:
-        value = self.values[place]
-        if self.key == "method":
-            return list(method(value).overrides)
-        return [f"{self.key}={override_text(value)}"]
-
-    def title(self, place: int) -> str:
-        value = self.values[place]
-        return value if self.key == "method" else f"{self.key}={override_text(value)}"
-
-
-def override_text(value: Any) -> str:
-    """A plain value as the right side of an override, such as ``[0,1]`` or ``{noise:0.8}``."""
-    if isinstance(value, Mapping):
-        pairs = (f"{override_text(k)}:{override_text(v)}" for k, v in value.items())
-        return "{" + ",".join(pairs) + "}"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(override_text, value))}]"
-    if isinstance(value, str):
-        return value if PLAIN.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value)
-
-
-def _references(given: Sequence[Any]) -> list[str]:
-    """Methods by reference; a name alone stands for all of its strengths."""
-    found: list[str] = []
-    for reference in given:
-        if not isinstance(reference, str):
-            raise BiGainError(
-                f"task.space.method takes references such as tome@0.5; got {shown(reference)}"
-            )
-        every = [known for known in methods() if known.split("@")[0] == reference]
-        found += every or [method(reference).reference]
-    return found
-
-
 class Tuning:
     """A search under way.
 
     Args:
-        settings: of the search.
+        settings: the settings of the search.
         given: the command line's overrides.
-        finished: as of `bigain.experiments.runner.execute`.
+        finished: as `bigain.experiments.runner.execute` takes it.
     """
 
     def __init__(
@@ -149,6 +87,7 @@ class Tuning:
         self._counted: dict[Any, Flops | None] = {}
 
     def candidate(self, point: Point) -> Candidate:
+        """The candidate at a point, which holds a place on each axis."""
         places = list(zip(self.axes, point, strict=True))
         own = [override for axis, place in places for override in axis.overrides(place)]
         entries = {
@@ -288,6 +227,7 @@ class Tuning:
     def _row(
         self, candidate: Candidate, found: Mapping[str, Results], baseline: Mapping[str, Results]
     ) -> Row:
+        """The candidate's row of the table, with its FLOPs and its loss."""
         row: Row = {}
         for task, results in found.items():
             made = TASKS[task].row(candidate.title, results, baseline[task])
@@ -324,7 +264,7 @@ class Tuning:
         """Write the config of the best candidate.
 
         Args:
-            rows: of all candidates, that of the best first.
+            rows: the rows of all candidates, the best one first.
             by_config: a command that uses the config.
         """
         words = {"n": "classified", "generated": "generated"}
@@ -339,7 +279,7 @@ class Tuning:
         ]
         body = yaml.safe_dump(_config(best), sort_keys=False, allow_unicode=True)
         files.make_folder(path.parent)
-        files.write_text(path, "".join([*(f"# {one_line(line)}\n" for line in head), body]))
+        files.write_text(path, "".join([*(f"# {printable(line)}\n" for line in head), body]))
 
 
 def _config(candidate: Candidate) -> dict[str, Any]:
@@ -383,7 +323,7 @@ def _overrides(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _without(overrides: Sequence[str], *keys: str) -> list[str]:
-    """Those that change none of these keys, nor any below them."""
+    """The overrides that change none of these keys, nor any below them."""
     return [o for o in overrides if _key(o).lstrip("+~").split(".")[0] not in keys]
 
 

@@ -71,7 +71,7 @@ def read_mapping(
     except yaml.YAMLError as error:
         raise BiGainError(f"{where}: {one_line(error)}; mend its YAML") from None
     except RecursionError:
-        raise BiGainError(f"{where} nests deeper than {MAX_DEPTH} levels") from None
+        raise BiGainError(f"{where} nests deeper than {MAX_DEPTH} levels; flatten it") from None
     except OSError as error:
         raise BiGainError(f"{where} cannot be read: {error.strerror or error}") from None
     except (BiGainError, ValueError) as error:  # such as a number of 10,000 digits
@@ -104,7 +104,7 @@ def check_keys(
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        raise BiGainError("it is no file; move it away")
+        raise BiGainError("it is not a file; move it away")
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
@@ -128,16 +128,16 @@ def _constructed(text: str) -> Any:
 
 
 def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
-    """How many values a node stands for, aliases written out.
+    """How many values a node stands for, with aliases written out.
 
     Args:
-        sizes: of the nodes met before; 0 while their own values are counted.
+        sizes: the sizes of the nodes met before; 0 while their own values are counted.
     """
     if depth > MAX_DEPTH:
-        raise BiGainError(f"it nests deeper than {MAX_DEPTH} levels")
+        raise BiGainError(f"it nests deeper than {MAX_DEPTH} levels; flatten it")
     if (known := sizes.get(id(node))) is not None:
         if not known:
-            raise BiGainError(f"line {node.start_mark.line + 1} refers to itself")
+            raise BiGainError(f"line {node.start_mark.line + 1} refers to itself; remove the alias")
         return known
     sizes[id(node)] = 0
     children: list[yaml.Node] = []
@@ -153,12 +153,16 @@ def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
         children = list(node.value)
     elif len(node.value) > MAX_TEXT:
         line = node.start_mark.line + 1
-        raise BiGainError(f"line {line} holds a text of more than {MAX_TEXT:,} characters")
+        raise BiGainError(
+            f"line {line} holds a text of more than {MAX_TEXT:,} characters; shorten it"
+        )
     size = 1
     for child in children:
         size += _check(child, sizes, depth + 1)
         if size > MAX_VALUES:
-            raise BiGainError(f"it holds more than {MAX_VALUES:,} values, with aliases written out")
+            raise BiGainError(
+                f"it holds more than {MAX_VALUES:,} values, with aliases written out; shorten it"
+            )
     sizes[id(node)] = size
     return size
 

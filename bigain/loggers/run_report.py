@@ -1,9 +1,7 @@
 """What a service can show of a finished run, in plain values."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,20 +115,11 @@ def figures(job: Job, run: Run) -> dict[str, Path]:
     The sheet shows the run's first images, so a job that leaves those out has none.
     """
     found = [] if job.setup.start else sorted(run.path.glob("*.png"))
-    if sweep := job.settings.sweep:
-        finished = _finished(run)
+    sweep, ended = job.settings.sweep, run.ended()
+    if sweep and ended is not None:
         here = job.setup.results
         folders = [here.parent, here] if here.name in SCALES else [here]
         drawn = [path for folder in folders for path in sorted(folder.glob("*.png"))]
         named = [p for p in drawn if p.stem == sweep or p.stem.startswith(f"{sweep}-")]
-        found += [path for path in named if path.stat().st_mtime >= finished]
+        found += [path for path in named if path.stat().st_mtime >= ended]
     return {path.stem: path for path in found}
-
-
-def _finished(run: Run) -> float:
-    """When the last session ended, in seconds since the epoch; infinity if none is recorded.
-
-    The parts' own times do not tell, because compacting rewrites the parts.
-    """
-    ends = [datetime.fromisoformat(s["finished"]) for s in run.sessions() if "finished" in s]
-    return max((end.timestamp() for end in ends), default=math.inf)

@@ -6,7 +6,7 @@ from multiprocessing.pool import ThreadPool
 from tqdm import tqdm
 
 from bigain.datasets.image_files import ImageFile, ImageFiles
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, some
 
 SHOWN = 5  # number of files that an error names
 
@@ -36,10 +36,9 @@ def check(build: Callable[[], ImageFiles], count: int, mend: str) -> ImageFiles:
             f"{dataset.folder} holds {found} {dataset.split} images instead of {count}; {mend}"
         )
     if damaged := _damaged(dataset):
-        names = ", ".join(damaged[:SHOWN]) + (", …" if len(damaged) > SHOWN else "")
         raise BiGainError(
-            f"{len(damaged)} of {count} images in {dataset.folder} cannot be decoded: {names}; "
-            f"{mend}"
+            f"{len(damaged)} of {count} images in {dataset.folder} cannot be decoded: "
+            f"{some(damaged, SHOWN)}; {mend}"
         )
     return dataset
 

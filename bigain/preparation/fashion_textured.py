@@ -15,8 +15,8 @@ from bigain.datasets.fashion_textured import FashionTextured
 from bigain.errors import BiGainError
 from bigain.preparation.texture_kinds import AMPLITUDE, KINDS
 from bigain.preparation.textures import BAND, SOFT, Texture, compose, texture
+from bigain.utils.contact_sheets import write_sheet
 from bigain.utils.files import atomic, explained, is_stray, remove_stray, write_text
-from bigain.utils.images import write_sheet
 from bigain.utils.paths import REPOSITORY
 
 RECIPE = "recipe.json"
@@ -34,7 +34,7 @@ def prepare(
     """Write idx files, a list of the textures and a contact sheet to look at into ``root``.
 
     Args:
-        seed: of all textures.
+        seed: the seed of all textures.
         amplitude: brightness of a texture's brightest pixel, as a share of white.
         kinds: the kinds of texture; each image gets one of them.
         count: number of images, the first of the test split; all of them by default.

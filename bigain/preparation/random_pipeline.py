@@ -27,13 +27,14 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from bigain.backbones.architectures import ARCHITECTURES
 from bigain.errors import BiGainError
 from bigain.preparation import random_images
+from bigain.utils.byte_symbols import byte_symbols
 from bigain.utils.files import explained
 
 TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 VOCABULARIES = ("clip", "bytes")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LENGTH = 77  # tokens of a prompt
-MERGES = 49152 - 256 - 2  # of CLIP's published list, which is longer
+MERGES = 49152 - 256 - 2  # as many as CLIP takes from its published list
 START, END = "<|startoftext|>", "<|endoftext|>"
 # the autoencoder of Rombach et al. 2022, the same in all of these pipelines
 VAE: dict[str, Any] = {
@@ -271,10 +272,8 @@ def clip_vocabulary() -> tuple[list[str], list[str]]:
 
 
 def _symbols() -> list[str]:
-    """The characters for each of 256 bytes in CLIP's order, and the same at the end of a word."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    symbols = [chr(byte) for byte in printable]
-    symbols += [chr(0x100 + i) for i in range(256 - len(printable))]
+    """The characters of the 256 bytes in CLIP's order, and the same at the end of a word."""
+    symbols = sorted(byte_symbols())
     return [*symbols, *(f"{symbol}</w>" for symbol in symbols)]
 
 

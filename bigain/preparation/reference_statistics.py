@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from bigain.datasets import Dataset
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
+from bigain.experiments.targets import build
 from bigain.features import FeatureNetwork, extract
 from bigain.store.reference_statistics import ReferenceStatistics
 from bigain.utils.devices import device_of
@@ -26,7 +26,7 @@ def make(cfg: DictConfig) -> Path:
     Raises:
         BiGainError: if the images, the network or a setting cannot be used.
     """
-    network: FeatureNetwork | None = configuration.build(cfg, "features")
+    network: FeatureNetwork | None = build(cfg, "features")
     if network is None:
         raise BiGainError("choose the feature network: features=fashion, inception or dinov2")
     name, data, count, images = _folder(cfg) if cfg.folder else _dataset(cfg)
@@ -56,7 +56,7 @@ def _dataset(cfg: DictConfig) -> Source:
         raise BiGainError(
             f"a subset is scored against its whole split; got dataset.subset={subset}, remove it"
         )
-    dataset: Dataset = configuration.build(cfg, "dataset")
+    dataset: Dataset = build(cfg, "dataset")
     data = dataset.identity()
     # rounded as generated images are when they are written
     images = (pixels(dataset[i].image) for i in range(len(dataset)))

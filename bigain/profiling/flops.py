@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bigain.compression import SITES, Architecture, Attachment, architecture_of, attached
 from bigain.compressors import Compressor, Plan
 from bigain.compressors.tokens import DataDependentSizeError
+from bigain.errors import reason_of
 from bigain.profiling.alike import alike
 
 # What operations are spent on: the sites of transformer blocks, convolutions, all other matrix
@@ -56,10 +57,9 @@ class UncountableError(ValueError):
     """The model itself cannot be run on the meta device, with or without a compressor."""
 
     def __init__(self, error: Exception) -> None:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         super().__init__(
-            f"FLOPs cannot be counted, because the model itself does not run ({reason}); check its "
-            "config.json"
+            "FLOPs cannot be counted, because the model itself does not run "
+            f"({reason_of(error)}); check its config.json"
         )
 
 
@@ -77,8 +77,8 @@ def count(
     Args:
         model: a denoiser, of which only the config is used.
         compressor: the compressor to put on the model, or None.
-        anchor_share: that of anchors among all forwards, for :class:`bigain.Anchored` alone; None
-            is that of a long sampling run.
+        anchor_share: the share of anchors among all forwards, for :class:`bigain.Anchored` alone;
+            None is the share in a long sampling run.
         where: ``blocks`` and ``sites`` of :func:`bigain.compress`.
 
     Returns:

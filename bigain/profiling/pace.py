@@ -6,8 +6,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from bigain.compression import architecture_of
 from bigain.errors import BiGainError
 from bigain.profiling.alike import alike
-from bigain.profiling.timing import device_name, fused_attention
+from bigain.profiling.timing import device_name, fused_attention, seeded
 from bigain.utils import files, user_cache
 
 
@@ -32,7 +32,7 @@ class Pace:
 
     Attributes:
         seconds: per evaluation, in batches of ``batch_size``.
-        device: in words.
+        device: the device in words.
         budget: seconds that the measurement was given.
         measured: the day, as 2026-01-31.
     """
@@ -65,8 +65,8 @@ def measure_pace(
 
     Args:
         skeleton: a denoiser, of which only the config is used.
-        batch_size: of the runs. A device on which two such batches would take too long is measured
-            with smaller ones.
+        batch_size: that of the runs. A device on which two such batches would take too long is
+            measured with smaller ones.
         budget: seconds that all of it may take.
 
     Returns:
@@ -91,7 +91,7 @@ def measure_pace(
         return clock() - start
 
     try:
-        with fused_attention(device, dtype), torch.inference_mode(), _same_draws(device):
+        with fused_attention(device, dtype), torch.inference_mode(), seeded(device, 0):
             model = _random(skeleton, device, dtype, in_time)
             for module in model.modules():
                 module.register_forward_pre_hook(in_time)
@@ -112,13 +112,6 @@ def measure_pace(
     found = Pace(seconds, device_name(device), batch, budget, day)
     _keep(_key(skeleton, device, dtype, batch_size), found)
     return found
-
-
-@contextmanager
-def _same_draws(device: torch.device) -> Iterator[None]:
-    """Leave the global generators as they are."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
 
 
 def _random(

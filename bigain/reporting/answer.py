@@ -9,10 +9,11 @@ from bigain.experiments.experiment_files import Row as ExperimentRow
 from bigain.reporting.verdict import ACCURACY, FID, Effect, Measure
 from bigain.tasks import TASKS
 from bigain.tasks.columns import Row, number
+from bigain.utils.tables import DASH, formatted
 
 STRENGTHS = ("ratio", "factor")  # written even if they stand at their defaults
 GENERATE, BOTH = "Generate", "Both with one setting"
-PHRASES = {  # of each job, as a sentence says it
+PHRASES = {  # each job, as a sentence says it
     "Classify": "to classify",
     GENERATE: "to generate",
     BOTH: "to do both with one setting",
@@ -38,7 +39,8 @@ class Choice:
         jobs: what it is chosen for; empty for the uncompressed model.
         method: its title.
         accuracy, fid: the value, and its difference from the uncompressed model with its interval.
-        gflops, time: of a forward pass; GFLOPs come with the change from the uncompressed model.
+        gflops, time: those of a forward pass; GFLOPs come with the change from the uncompressed
+            model.
         verdict: what is kept.
         code: the call that compresses a pipeline in this way; empty for the uncompressed model.
     """
@@ -58,7 +60,7 @@ class Answer:
     """What to use with one model.
 
     Attributes:
-        title: of the model and its data.
+        title: the model and its data.
         sentence: the answer in words.
         images: how many were classified and generated.
         choices: the uncompressed model first.
@@ -81,7 +83,7 @@ def answer(
     """The answer from a table's rows; None unless accuracy and FID of some method are known.
 
     Args:
-        methods: of each row; the order settles between equal costs.
+        methods: the method of each row; their order settles between equal costs.
         baseline: the name of the uncompressed model's row.
     """
     both = list(zip(methods, rows, strict=True))
@@ -171,16 +173,16 @@ def _choice(jobs: Sequence[str], row: Row, plain: Row, method: ExperimentRow | N
         }[kept[0], kept[1]]
     saved = ""
     if method is not None and plain.get("gflops"):
-        saved = f"{100 * (row['gflops'] / plain['gflops'] - 1):+.0f}%".replace("-", "−")
+        saved = formatted(100 * (row["gflops"] / plain["gflops"] - 1), "+.0f") + "%"
     return Choice(
-        jobs,
-        str(row["method"]),
-        (f"{row['acc1']:.1f}%" if row.get("acc1") is not None else "–", differences[0]),
-        (f"{row['fid']:.2f}" if row.get("fid") is not None else "–", differences[1]),
-        (number(row.get("gflops")) or "–", saved),
-        f"{row['time']:.2f}" if row.get("time") is not None else "–",
-        verdict,
-        _called(jobs, method) if method is not None else "",
+        jobs=jobs,
+        method=str(row["method"]),
+        accuracy=(f"{row['acc1']:.1f}%" if row.get("acc1") is not None else DASH, differences[0]),
+        fid=(f"{row['fid']:.2f}" if row.get("fid") is not None else DASH, differences[1]),
+        gflops=(number(row.get("gflops")) or DASH, saved),
+        time=f"{row['time']:.2f}" if row.get("time") is not None else DASH,
+        verdict=verdict,
+        code=_called(jobs, method) if method is not None else "",
     )
 
 
@@ -233,7 +235,7 @@ def _sentence(choices: Sequence[Choice]) -> str:
     for choice in choices:
         jobs = " and ".join(PHRASES[job] for job in choice.jobs if job != BOTH) or PHRASES[BOTH]
         cost = f"{choice.gflops[1]} GFLOPs" if choice.gflops[1] else ""
-        time = f"{choice.time} times the time" if choice.time != "–" else ""
+        time = f"{choice.time} times the time" if choice.time != DASH else ""
         price = ", ".join(text for text in (cost, time, choice.verdict) if text)
         parts.append(f"{jobs}, use {choice.method} ({price})")
     text = "; ".join(parts)

@@ -11,10 +11,10 @@ import pandas as pd
 
 from bigain.compressors import Anchored
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import metric_kinds
 from bigain.experiments.experiment_files import Entry, Experiment, Group
 from bigain.experiments.experiment_files import Row as ExperimentRow
 from bigain.experiments.schema import suggestion
+from bigain.experiments.scoring_settings import metric_kinds
 from bigain.reporting import figures, overview, samples, tables
 from bigain.reporting.maps import draw_maps
 from bigain.reporting.published import add_published, published
@@ -25,6 +25,8 @@ from bigain.tasks import TASKS
 from bigain.tasks.columns import Results, Row, comparable
 from bigain.utils import files
 from bigain.utils.paths import REPOSITORY
+
+BENCHMARKS = REPOSITORY / "results" / "benchmarks"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,6 @@ class Found:
         return Results.of(self.run, self.frame, self.scores, metric_kinds())
 
 
-BENCHMARKS = REPOSITORY / "results" / "benchmarks"
 Entries = Mapping[str, Mapping[str, Found]]  # by row, then by task
 
 
@@ -69,8 +70,8 @@ class Collected:
         return self.section.rows if self.section else []
 
 
-def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Collected]:
-    """The experiment's groups with their rows, from their runs and ``benchmarks`` alone.
+def collect(experiment: Experiment) -> list[Collected]:
+    """The experiment's groups with their rows, from their runs and the benchmarks' times alone.
 
     Raises:
         BiGainError: if the baseline is no row, a figure is none, a run is damaged, or a row and
@@ -92,7 +93,7 @@ def collect(experiment: Experiment, benchmarks: Path = BENCHMARKS) -> list[Colle
     for group in experiment.groups:
         found = _read_group(group)
         section = None
-        rows = [_row(row, found, experiment.baseline, benchmarks) for row in group.rows]
+        rows = [_row(row, found, experiment.baseline) for row in group.rows]
         columns = [
             TASKS[task].columns(rows, metric_kinds(), experiment.spent) for task in experiment.tasks
         ]
@@ -139,7 +140,7 @@ def draw_overview(
     """Draw `bigain.reporting.overview` of an experiment; return whether there was anything to draw.
 
     Args:
-        path: of the PNG file.
+        path: the PNG file.
         collected: the experiment's groups, if they have been read already.
 
     Raises:
@@ -169,12 +170,12 @@ def figures_of(experiment: Experiment) -> list[str]:
     return list(experiment.figures) or ["tradeoff", *usual]
 
 
-def _row(row: ExperimentRow, found: Entries, baseline: str, benchmarks: Path) -> Row:
-    line: Row = {}
+def _row(row: ExperimentRow, found: Entries, baseline: str) -> Row:
+    """The row of a table: what each task gives, the time of a forward and the paper's values."""
     runs = [entry.run for entry in found[row.name].values() if entry.run is not None]
-    times = [time for run in runs if (time := time_of(run, benchmarks)) is not None]
+    times = [time for run in runs if (time := time_of(run, BENCHMARKS)) is not None]
     anchored = all(_compressor(run) == Anchored.__name__ for run in runs)
-    line |= dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
+    line: Row = dict(zip(tables.TIMES, times[0] if times else [None] * 3, strict=True))
     for task, entry in found[row.name].items():
         other = found[baseline][task] if row.name != baseline else None
         baseline_results = other.results if other else None

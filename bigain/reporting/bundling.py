@@ -27,9 +27,9 @@ class Reads:
     """What tables, figures and findings read of runs beside predictions, by the runs' folders.
 
     Attributes:
-        trials: by run, the images of which a finding reads the trials.
-        slots: traces of which a figure shows the tokens' slots.
-        timesteps: of traces.
+        trials: the images whose trials a finding reads, by run.
+        slots: the traces of which a figure shows the tokens' slots.
+        timesteps: the timesteps of traces.
         everything: keep all of it of all runs, as an experiment that cannot be read may need it.
     """
 
@@ -124,7 +124,7 @@ def drop_unused(entries: Iterable[Entry]) -> list[str]:
 
 
 def _move(runs: Sequence[Run], reads: Reads) -> None:
-    """Into the bundles beside them, and then away."""
+    """Add runs to the bundles beside them, and remove their folders."""
     for root in {run.path.parent for run in runs}:
         here = [run for run in runs if run.path.parent == root]
         with ExitStack() as held:

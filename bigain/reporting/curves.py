@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -22,6 +24,64 @@ NOTE = (
     "other are moved apart sideways a little."
 )
 Series = Mapping[str, Sequence[Row]]  # the rows of each method, one per strength
+
+
+class Curves(NamedTuple):
+    """What is drawn, and where.
+
+    Attributes:
+        baseline: the uncompressed model's row; without the panel's value it is left out.
+        panel: the value that is drawn.
+        x: the key of the rows' place on the horizontal axis.
+        x_label: the label of that axis.
+    """
+
+    axes: Axes
+    series: Series
+    baseline: Row
+    panel: Panel
+    x: str
+    x_label: str
+
+
+def frame(curves: Curves) -> None:
+    """Label the axes and choose their ends, before the figure is laid out."""
+    axes, series, baseline, panel, x, x_label = curves
+    axes.set_xlabel(x_label, fontsize=LETTERS + 1)
+    axes.set_ylabel(panel.label, fontsize=LETTERS + 1)
+    plain(axes)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    found = there(series, panel, x)
+    every = [row for rows in found.values() for row in rows]
+    whole = baseline.get(panel.value) is not None
+    if not every:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=SOFT)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    points = [float(row[x]) for row in every]
+    if whole and baseline.get(x) is not None:
+        points.append(float(baseline[x]))
+    left, right = limits(min(points), max(points))
+    labels = [label_of(name, rows) for name, rows in found.items()]
+    widest = max(_width(axes, text) for text in [*labels, str(baseline.get("method", ""))])
+    share = (widest + 3 * LEAD) / (72 * axes.bbox.width / axes.figure.dpi)
+    left = min(left, min(points) - share / (1 - share) * (right - min(points)))  # room for names
+    axes.set_xlim(left, right)
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(max(left, 0), right)
+    axes.set_xticks([t for t in ticks if max(left, 0) <= t <= right])
+    shown = [*every, baseline] if whole else every
+    lows, highs = ([float(row[key]) for row in shown] for key in (panel.low, panel.high))
+    axes.set_ylim(*limits(min(lows), max(highs)))
+
+
+def fill(figure: Figure, every: Sequence[Curves], looks: Mapping[str, Style]) -> None:
+    """Lay the figure out for good, and draw values with their 95% intervals, and names."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # all stays where it is now, so that values and names fit
+    for curves in every:
+        frame(curves)  # for the size that the axes have now
+        _draw(curves, looks)
 
 
 def label_of(name: str, rows: Sequence[Row]) -> str:
@@ -48,53 +108,8 @@ def there(series: Series, panel: Panel, x: str) -> dict[str, list[Row]]:
     return {name: rows for name, rows in found.items() if rows}
 
 
-def frame(
-    axes: Axes, series: Series, baseline: Row, panel: Panel, x: str, named: bool = True
-) -> None:
-    """Choose the ends of the axes; `fill` draws the values once the figure is laid out.
-
-    Args:
-        baseline: the uncompressed model's row; without the panel's value it is left out.
-        x: the key of the rows' place on the horizontal axis.
-        named: whether there is to be room for names left of the values.
-    """
-    plain(axes)
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    found = there(series, panel, x)
-    every = [row for rows in found.values() for row in rows]
-    whole = baseline.get(panel.value) is not None
-    if not every:
-        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=SOFT)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
-    points = [float(row[x]) for row in every]
-    if whole and baseline.get(x) is not None:
-        points.append(float(baseline[x]))
-    left, right = limits(min(points), max(points))
-    if named:
-        labels = [label_of(name, rows) for name, rows in found.items()]
-        widest = max(_width(axes, text) for text in [*labels, str(baseline.get("method", ""))])
-        share = (widest + 3 * LEAD) / (72 * axes.bbox.width / axes.figure.dpi)
-        left = min(left, min(points) - share / (1 - share) * (right - min(points)))
-    axes.set_xlim(left, right)
-    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(max(left, 0), right)
-    axes.set_xticks([t for t in ticks if max(left, 0) <= t <= right])
-    shown = [*every, baseline] if whole else every
-    lows, highs = ([float(row[key]) for row in shown] for key in (panel.low, panel.high))
-    axes.set_ylim(*limits(min(lows), max(highs)))
-
-
-def fill(
-    axes: Axes,
-    series: Series,
-    baseline: Row,
-    panel: Panel,
-    x: str,
-    looks: Mapping[str, Style],
-    named: bool = True,
-) -> None:
-    """Draw values with their 95% intervals, and names; the layout must not change afterwards."""
+def _draw(curves: Curves, looks: Mapping[str, Style]) -> None:
+    axes, series, baseline, panel, x, _ = curves
     found = there(series, panel, x)
     if not found:
         return
@@ -118,14 +133,13 @@ def fill(
             label=name,
             zorder=3,
         )
-    if named:
-        ends = {
-            label_of(name, rows): (places[name][0], float(rows[0][panel.value]), looks[name])
-            for name, rows in found.items()
-        }
-        if baseline.get(panel.value) is not None:
-            ends[str(baseline["method"])] = (first, float(baseline[panel.value]), BASELINE)
-        _name(axes, ends)
+    ends = {
+        label_of(name, rows): (places[name][0], float(rows[0][panel.value]), looks[name])
+        for name, rows in found.items()
+    }
+    if baseline.get(panel.value) is not None:
+        ends[str(baseline["method"])] = (first, float(baseline[panel.value]), BASELINE)
+    _name(axes, ends)
 
 
 def _baseline(axes: Axes, row: Row, panel: Panel, x: str, first: float) -> None:

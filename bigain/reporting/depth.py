@@ -27,12 +27,12 @@ from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.methods import method
 from bigain.experiments.runner import load
+from bigain.reporting.all_trials import MODELS
 from bigain.tasks.trials import denoising_errors
 from bigain.utils import files
 from bigain.utils.randomness import KeyedStream
 from bigain.utils.tables import interval, markdown
 
-MODELS = {"DiT": "dit_fashion", "U-Net": "sd_fashion"}
 METHODS = (
     *("tome_unpaired@0.7", "tome@0.7", "tome_first@0.7", "tome_cycle@0.7"),
     *("lgtm@0.7", "lgtm_cycle@0.7", "iekvd@2", "iekvd_cycle@2"),
@@ -64,30 +64,31 @@ class Shifts(NamedTuple):
     together: NDArray[np.float64]
 
 
-@contextmanager
-def compressing(attachment: Attachment, chosen: set[int]) -> Iterator[None]:
-    """Inside the ``with`` block, only the self-attention at these positions is compressed."""
-    inputs: dict[int, tuple[tuple, dict]] = {}
+def depth(out: Path, overrides: Sequence[str]) -> str:
+    """Measure `METHODS` on the embedded models; write and return ``<out>/depth.md``.
 
-    def before(number: int, module: Any, args: tuple, kwargs: dict) -> None:
-        inputs[number] = (args, kwargs)
-
-    def after(number: int, module: Any, args: tuple, output: Any) -> Any:
-        args, kwargs = inputs.pop(number)
-        # without the hooks, which compress
-        return output if number in chosen else module.forward(*args, **kwargs)
-
-    handles = []
-    for number, block in enumerate(attachment.blocks):
-        module = block.parts("self_attention")[0].module
-        first = {"with_kwargs": True, "prepend": True}  # before the tokens are merged
-        handles.append(module.register_forward_pre_hook(partial(before, number), **first))
-        handles.append(module.register_forward_hook(partial(after, number)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    Args:
+        overrides: the images, such as start=0 and limit=128.
+    """
+    header = ["Model", "Method", "Correlation of two blocks", "Added by one block"]
+    lines = [[*header, "Added by all blocks", "All over sum"]]
+    for name, model in MODELS.items():
+        backbone, exact = None, None
+        for reference in METHODS:
+            chosen = method(reference)
+            asked = [f"model={model}", "task=classify", "blocks=all"]
+            job = Job(settings_of(composed([*asked, *chosen.overrides, *overrides])))
+            backbone = backbone or load(job)
+            shifts = measure(job, backbone, TIMESTEPS, exact)
+            exact, values = shifts.exact, row(shifts)
+            specs = ("+.2f", ".3f", ".2f", ".2f")
+            texts = [interval(value, spec) for value, spec in zip(values, specs, strict=True)]
+            lines.append([name, chosen.title, *texts])
+    text = f"# Errors over depth\n\nOn the images {' '.join(overrides)}.\n\n{markdown(lines)}\n"
+    text += f"\n{LEGEND}\n"
+    files.make_folder(out)
+    files.write_text(out / "depth.md", text)
+    return text
 
 
 @torch.inference_mode()
@@ -138,13 +139,39 @@ def measure(
     return Shifts(exact, np.stack([one - exact for one in alone], -1), together - exact)
 
 
+@contextmanager
+def compressing(attachment: Attachment, chosen: set[int]) -> Iterator[None]:
+    """Inside the ``with`` block, only the self-attention at these positions is compressed."""
+    inputs: dict[int, tuple[tuple, dict]] = {}
+
+    def before(number: int, module: Any, args: tuple, kwargs: dict) -> None:
+        inputs[number] = (args, kwargs)
+
+    def after(number: int, module: Any, args: tuple, output: Any) -> Any:
+        args, kwargs = inputs.pop(number)
+        # without the hooks, which compress
+        return output if number in chosen else module.forward(*args, **kwargs)
+
+    handles = []
+    for number, block in enumerate(attachment.blocks):
+        module = block.parts("self_attention")[0].module
+        first = {"with_kwargs": True, "prepend": True}  # before the tokens are merged
+        handles.append(module.register_forward_pre_hook(partial(before, number), **first))
+        handles.append(module.register_forward_hook(partial(after, number)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 class Batch(NamedTuple):
     """B images, each twice: with its first label, and then with the class after it.
 
     Attributes:
         latents: [2B, c, h, w].
         classes, keys: int64 [2B].
-        noises: for each timestep the noise, [2B, c, h, w], and the timestep of each, [2B].
+        noises: the noise [2B, c, h, w] of each timestep, and the timestep itself, [2B].
     """
 
     latents: Tensor
@@ -181,6 +208,30 @@ def _differences(backbone: Backbone, sharing: Sharing, batch: Batch) -> Tensor:
     return torch.stack(columns, 1).cpu()
 
 
+def row(shifts: Shifts) -> list[tuple[float, float, float]]:
+    """Correlation and the three values of `added`, with 95% bootstrap intervals over images."""
+    rng = np.random.default_rng(0)
+    count = len(shifts.exact)
+    draws = []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(count, size=count)
+        resampled = Shifts(*(part[chosen] for part in shifts))
+        draws.append((correlation(resampled), *added(resampled)))
+    low, high = np.percentile(draws, (2.5, 97.5), axis=0)
+    return list(zip((correlation(shifts), *added(shifts)), low, high, strict=True))
+
+
+def correlation(shifts: Shifts) -> float:
+    """The correlation of two blocks' shifts over images, averaged over timesteps and pairs.
+
+    Shifts are not centred, because the part that all images share adds up as well.
+    """
+    alone = shifts.alone / np.sqrt((shifts.alone**2).mean(0))
+    matrices = np.einsum("itl,itm->tlm", alone, alone) / len(alone)
+    blocks = alone.shape[2]
+    return float(((matrices.sum((1, 2)) - blocks) / (blocks * (blocks - 1))).mean())
+
+
 def added(shifts: Shifts) -> tuple[float, float, float]:
     """What compression adds to the variance between two classes, relative to the exact one.
 
@@ -195,54 +246,3 @@ def added(shifts: Shifts) -> tuple[float, float, float]:
     each = (shifts.alone**2).mean(0).sum(0)
     together = (shifts.together**2).mean(0).sum()
     return float(each.mean() / usual), float(together / usual), float(together / each.sum())
-
-
-def correlation(shifts: Shifts) -> float:
-    """Between the shifts of two blocks over images, averaged over timesteps and pairs of blocks.
-
-    Shifts are not centred, because the part that all images share adds up as well.
-    """
-    alone = shifts.alone / np.sqrt((shifts.alone**2).mean(0))
-    matrices = np.einsum("itl,itm->tlm", alone, alone) / len(alone)
-    blocks = alone.shape[2]
-    return float(((matrices.sum((1, 2)) - blocks) / (blocks * (blocks - 1))).mean())
-
-
-def row(shifts: Shifts) -> list[tuple[float, float, float]]:
-    """Correlation and the three values of `added`, with 95% bootstrap intervals over images."""
-    rng = np.random.default_rng(0)
-    count = len(shifts.exact)
-    draws = []
-    for _ in range(RESAMPLES):
-        chosen = rng.integers(count, size=count)
-        resampled = Shifts(*(part[chosen] for part in shifts))
-        draws.append((correlation(resampled), *added(resampled)))
-    low, high = np.percentile(draws, (2.5, 97.5), axis=0)
-    return list(zip((correlation(shifts), *added(shifts)), low, high, strict=True))
-
-
-def depth(out: Path, overrides: Sequence[str]) -> str:
-    """Measure `METHODS` on the embedded models; write and return ``<out>/depth.md``.
-
-    Args:
-        overrides: the images, such as start=0 and limit=128.
-    """
-    header = ["Model", "Method", "Correlation of two blocks", "Added by one block"]
-    lines = [[*header, "Added by all blocks", "All over sum"]]
-    for name, model in MODELS.items():
-        backbone, exact = None, None
-        for reference in METHODS:
-            chosen = method(reference)
-            asked = [f"model={model}", "task=classify", "blocks=all"]
-            job = Job(settings_of(composed([*asked, *chosen.overrides, *overrides])))
-            backbone = backbone or load(job)
-            shifts = measure(job, backbone, TIMESTEPS, exact)
-            exact, values = shifts.exact, row(shifts)
-            specs = ("+.2f", ".3f", ".2f", ".2f")
-            texts = [interval(value, spec) for value, spec in zip(values, specs, strict=True)]
-            lines.append([name, chosen.title, *texts])
-    text = f"# Errors over depth\n\nOn the images {' '.join(overrides)}.\n\n{markdown(lines)}\n"
-    text += f"\n{LEGEND}\n"
-    files.make_folder(out)
-    files.write_text(out / "depth.md", text)
-    return text

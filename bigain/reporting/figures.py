@@ -16,6 +16,7 @@ from bigain.tasks.columns import Panel, Row
 from bigain.utils import files
 
 SIZE = (4.4, 3.4)  # inches a panel spans
+SETTING = "setting"  # the key of a row's value of what an experiment varies
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,6 @@ class Drawn:
     panel: Panel
     x: str
     x_label: str
-
-
-SETTING = "setting"  # the key of a row's value of what an experiment varies
 
 
 def panels_of(panels: Sequence[Panel], axis: str = "", timed: bool = False) -> list[Drawn]:
@@ -62,9 +60,9 @@ def tradeoff(
     with one line per row, and `bigain.reporting.overview` has the curves of a few methods.
 
     Args:
-        rows: of a table. A value or x that a row lacks is left out there; colours stay as rows come
-            in. Without any value there is no figure, and a line on stderr says so.
-        series: of each row; those of one share a colour and a marker.
+        rows: the rows of a table. A value or x that a row lacks is left out. Without any value
+            there is no figure, and a line on stderr says so.
+        series: the series of each row; rows of one series share a colour and a marker.
         panels: all against costs, or all against `SETTING`.
         stem: path without a suffix; its folder is made.
         title: one line.
@@ -99,28 +97,24 @@ def _curves(
         figsize=(width, 0.8 + SIZE[1]), layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
     )
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    places = []
-    for axes, drawn in zip(grid, panels, strict=True):
-        axes.set_xlabel(drawn.x_label, fontsize=LETTERS + 1)
-        axes.set_ylabel(drawn.panel.label, fontsize=LETTERS + 1)
-        places.append((axes, members, plain, drawn.panel, drawn.x))
-        curves.frame(*places[-1])
+    every = [
+        curves.Curves(axes, members, plain, drawn.panel, drawn.x, drawn.x_label)
+        for axes, drawn in zip(grid, panels, strict=True)
+    ]
+    for each in every:
+        curves.frame(each)
     figure.suptitle(wrapped(title, width), fontsize=HEADING)
     if len(members) > 1:
         note = wrapped(curves.NOTE, width, LETTERS)
         figure.supxlabel(note, fontsize=LETTERS, color=SOFT)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # all stays where it is now, so that values and names fit
-    looks = styles(members)
-    for place in places:
-        curves.frame(*place)
-        curves.fill(*place, looks)
+    curves.fill(figure, every, styles(members))
     return figure
 
 
 def _rows(
     rows: Sequence[Row], series: Sequence[str], panels: Sequence[Drawn], title: str, plain: Row
 ) -> Figure:
+    """One line for each row."""
     found = styles(series)
     looks = [
         BASELINE if row is plain else found[name] for row, name in zip(rows, series, strict=True)

@@ -26,9 +26,9 @@ from bigain.tasks.trace_rows import spectra_at
 from bigain.utils import files
 from bigain.utils.tables import DASH, interval, markdown
 
-TIMESTEP = 525  # of the traces
+TIMESTEP = 525  # the timestep of traces
 RATIOS = ("0.3", "0.5", "0.7")
-MIN_POINTS = 5  # of a correlation
+MIN_POINTS = 5  # that a correlation takes
 
 
 class Row(NamedTuple):
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
     @property
     def scores(self) -> Mapping[str, Any] | None:
-        """Of its generated images; None also if they lack FID."""
+        """The scores of its generated images; None also if they lack FID."""
         found = self.entries.get(Generate.name)
         return found.scores if found and found.scores and found.scores["fid"] is not None else None
 
@@ -321,7 +321,7 @@ def _order(groups: Groups) -> Iterator[Line]:
 
 
 def _each(lines: Callable[[Rows], Iterator[Line]]) -> Callable[[Groups], Iterator[Line]]:
-    """Those lines for every model and data."""
+    """The lines of a table for every model and data."""
 
     def table(groups: Groups) -> Iterator[Line]:
         return ([title, *line] for title, rows in groups.items() for line in lines(rows))

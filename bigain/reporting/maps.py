@@ -1,6 +1,6 @@
 """Which tokens each method joins, over the images (the paper's Figure 6)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ def draw_maps(
     *,
     block: int = 0,
     timestep: int | None = None,
-    image_ids: Sequence[str] | None = None,
 ) -> None:
-    """Draw ``<stem>-maps.png``: one line per image, one column per method.
+    """Draw ``<stem>-maps.png``: one line per image of `shown`, one column per method.
 
     Tokens that a method leaves alone show the image. The tokens of a slot are outlined together and
     show what is left of them: blue over their mean colour if they are merged; if one of them is
@@ -44,11 +43,10 @@ def draw_maps(
     marks the token that others join.
 
     Args:
-        traces: by the methods' titles, rows of ``task=trace``. None, no figure.
+        traces: each method's rows of ``task=trace``, by its title. Without any there is no figure.
         stem: path without a suffix; its folder exists.
         block: position among the compressed blocks, in forward order.
         timestep: one of those traced; by default the first.
-        image_ids: those shown; by default the first of each label, at most four.
 
     Raises:
         BiGainError: if a method was not traced there, or the file cannot be written.
@@ -56,8 +54,7 @@ def draw_maps(
     if not traces:
         return
     first = next(iter(traces.values()))
-    if image_ids is None:
-        image_ids = shown(first)
+    image_ids = shown(first)
     columns = len(traces) + 1
     # and room for titles and legend
     size = (max(SIDE * columns, 5), SIDE * len(image_ids) + (0.8 if columns > 7 else 1.3))
@@ -87,7 +84,7 @@ def draw_maps(
 
 
 def shown(frame: pd.DataFrame) -> list[str]:
-    """The images of a figure that names none: the first of each label, at most four."""
+    """The images of the figure: the first of each label, at most four."""
     labels = frame["labels"].map(lambda values: values[0])
     return list(frame.loc[~labels.duplicated(), "image_id"][:4])
 
@@ -97,7 +94,7 @@ def _row(name: str, frame: pd.DataFrame, image_id: str) -> pd.Series:
     if found.empty:
         raise BiGainError(
             f"{name}: image {image_id} was not traced; trace the same images with every method "
-            "(limit=...), or name others"
+            "(limit=...)"
         )
     return found.iloc[0]
 

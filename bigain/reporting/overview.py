@@ -27,7 +27,7 @@ class Model:
     """A column of the figure.
 
     Attributes:
-        title: of the model and its data.
+        title: the model and its data.
         baseline: the row of the uncompressed model.
         series: the rows of each method, one per strength.
     """
@@ -51,8 +51,8 @@ def draw(
     value has its 95% interval. The uncompressed model is a dashed line with its interval as a band.
 
     Args:
-        models: a row without a panel's value or its cost is left out there.
-        path: of the PNG file; its folder exists.
+        models: the columns. A row without a panel's value or its cost is left out there.
+        path: the PNG file, whose folder exists.
         title: one line.
 
     Returns:
@@ -75,11 +75,12 @@ def draw(
     )
     grid = figure.subplots(lines, columns, squeeze=False)
     each = [(model, panel) for panel in shown for model in models]
-    places = [(axes, *pair) for axes, pair in zip(grid.flat, each, strict=True)]
-    for axes, model, panel in places:
-        curves.frame(axes, model.series, model.baseline, panel, X)
-        axes.set_xlabel(X_LABEL, fontsize=LETTERS + 1)
-        axes.set_ylabel(panel.label, fontsize=LETTERS + 1)
+    every = [
+        curves.Curves(axes, model.series, model.baseline, panel, X, X_LABEL)
+        for axes, (model, panel) in zip(grid.flat, each, strict=True)
+    ]
+    for one in every:
+        curves.frame(one)
     if not alone:
         for axes, model in zip(grid[0], models, strict=True):
             axes.set_title(model.title, fontsize=HEADING, fontweight="bold")
@@ -87,10 +88,6 @@ def draw(
     figure.suptitle(wrapped(heading, figure.get_figwidth()), fontsize=HEADING + 1)
     note = "\n".join(wrapped(n, figure.get_figwidth(), LETTERS) for n in NOTE.split("\n"))
     figure.supxlabel(note, fontsize=LETTERS, color=SOFT)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # all stays where it is now, so that values and names fit
-    for axes, model, panel in places:
-        curves.frame(axes, model.series, model.baseline, panel, X)  # of the size it now has
-        curves.fill(axes, model.series, model.baseline, panel, X, looks)
+    curves.fill(figure, every, looks)
     save_figure(figure, path, DPI)
     return True

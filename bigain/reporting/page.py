@@ -16,7 +16,7 @@ from bigain.utils.tables import DASH
 TEMPLATE = "report.html.j2"
 LARGEST = 5_000_000  # bytes that the page is meant to stay under; `report` says when it does not
 PICTURE = 24_000  # bytes of a picture, beyond which it is compressed with small losses
-QUALITY = 85  # of such a picture
+QUALITY = 85  # with which such a picture is compressed
 # the columns that stand first have headers that begin with these
 WANTED = ("Accuracy", "mAP", "Difference", "FID", "GFLOPs", "of which", "Time")
 
@@ -53,7 +53,7 @@ class Part:
         detail: the state in full.
         command: the command that makes it again.
         run: the name of its folder; None before it has begun.
-        cost: of the run; may be empty.
+        cost: what the run cost, in words; may be empty.
         sessions: what computed it, one line each.
         about: device and versions of each session, under the names that the page's header uses.
     """

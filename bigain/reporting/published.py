@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bigain.tasks.columns import Column, Columns, Row, valued
+from bigain.utils.tables import formatted
 
 # metric in experiments/published.csv -> (our key, header)
 METRICS = {"acc1": ("acc1", "accuracy"), "map": ("map", "mAP"), "fid": ("fid", "FID")}
@@ -43,4 +44,4 @@ def _columns(metric: str) -> tuple[Column, Column]:
 
 
 def _signed(value: float | None) -> str | None:
-    return None if value is None else f"{value:+.2f}".replace("-", "−")
+    return None if value is None else formatted(value, "+.2f")

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,11 @@ from bigain.reporting.status import look
 from bigain.store.forward_times import conditions_of
 from bigain.tasks.columns import number
 from bigain.utils import files
-from bigain.utils.paths import REPOSITORY
+from bigain.utils.paths import REPOSITORY, without_repository
 from bigain.utils.tables import DASH
 
 ABOUT = ("device", "torch", "diffusers", "python")  # keys of sessions that the page's header shows
-SECONDS = 60  # that a figure may be older than its runs: a clone writes files in any order
+SECONDS = 60  # by which a figure may be older than its runs: a clone writes in any order
 ALT_TEXTS = {  # what a picture shows, by what its file's name ends with
     "": "values with their 95% intervals",
     "samples": "generated images, the same seeds under every method",
@@ -61,16 +60,14 @@ def report(
     out: Path | None = None,
     names: Sequence[str] | None = None,
     folder: Path | None = None,
-    overrides: Sequence[str] = (),
 ) -> Path:
     """Write the page and return its path. Its numbers are read from the store, as `build`'s are.
 
     Args:
         scale: "paper" or "mini".
         out: the page; default ``results/<scale>/report.html``.
-        names: of experiments; all that have the scale by default.
+        names: the names of experiments; by default all that have the scale.
         folder: where their figures are; default ``results/<scale>``.
-        overrides: for every row, as given to run.py.
 
     Raises:
         BiGainError: if the page cannot be written. An experiment whose file cannot be read, or
@@ -85,17 +82,17 @@ def report(
     models: dict[str, None] = {}
     for name in sorted(names or experiment_files.names(scale), key=_place):
         try:
-            experiment = experiment_files.load(name, scale, overrides)
+            experiment = experiment_files.load(name, scale)
         except BiGainError as error:
             made = shlex.join(["python", "-m", "bigain.reporting", "table", name])
-            why = _portable(str(error))
+            why = without_repository(str(error))
             sections.append(Section(name, _label(name), "", [made], problem=why))
             print(f"left out: {error}", file=sys.stderr)
             continue
         _share(experiment, shared)
         models |= dict.fromkeys(group.title for group in experiment.groups)
         collected, problem = _collected(experiment)
-        section = _section(experiment, collected, problem, overrides, folder or usual, states)
+        section = _section(experiment, collected, problem, folder or usual, states)
         sections.append(section)
         if experiment.overview and not opening.answers:
             opening = _opening(experiment, collected, section)
@@ -117,7 +114,7 @@ def _collected(experiment: Experiment) -> tuple[list[Collected], str | None]:
     try:
         return collect(experiment), None
     except BiGainError as error:
-        return [], _portable(str(error))
+        return [], without_repository(str(error))
 
 
 def _opening(experiment: Experiment, collected: Sequence[Collected], section: Section) -> Opening:
@@ -157,19 +154,14 @@ def _section(
     experiment: Experiment,
     collected: Sequence[Collected],
     problem: str | None,
-    overrides: Sequence[str],
     folder: Path,
     states: States,
 ) -> Section:
     name = experiment.name
     label = _label(name)
-    given = [f"scale={experiment.scale}", *overrides]
     commands = [
-        f"python run.py -m experiment={name} {shlex.join(given)}",
-        shlex.join(
-            ["python", "-m", "bigain.reporting", "table", name, "--scale", str(experiment.scale)]
-            + list(overrides)
-        ),
+        f"python run.py -m experiment={name} scale={experiment.scale}",
+        f"python -m bigain.reporting table {name} --scale {experiment.scale}",
     ]
     if problem is not None:
         for entry in experiment.entries:
@@ -184,16 +176,16 @@ def _section(
     ]
     wanted = sum(1 if f in ACROSS else len(collected) for f in figures_of(experiment))
     return Section(
-        name,
-        label,
-        experiment.title,
-        commands,
-        experiment.note,
-        tables.legend(found, conditions_of(BENCHMARKS)) if found else [],
-        [_table(part, experiment.baseline, states) for part in collected],
-        pictures,
-        max(wanted - len(pictures), 0),
-        stale,
+        name=name,
+        label=label,
+        title=experiment.title,
+        commands=commands,
+        note=experiment.note,
+        legend=tables.legend(found, conditions_of(BENCHMARKS)) if found else [],
+        tables=[_table(part, experiment.baseline, states) for part in collected],
+        pictures=pictures,
+        missing=max(wanted - len(pictures), 0),
+        stale=stale,
     )
 
 
@@ -251,14 +243,14 @@ def _part(task: str, entry: Entry, found: Found, states: States) -> Part:
         detail += f", {len(found.frame):,} images"
     about = [{key: str(s[key]) for key in ABOUT if s.get(key) is not None} for s in sessions]
     return Part(
-        task,
-        word,
-        detail,
-        entry.command,
-        run.path.name,
-        _cost(found),
-        [_session(session) for session in sessions],
-        about,
+        task=task,
+        state=word,
+        detail=detail,
+        command=entry.command,
+        run=run.path.name,
+        cost=_cost(found),
+        sessions=[_session(session) for session in sessions],
+        about=about,
     )
 
 
@@ -288,7 +280,7 @@ def _state(entry: Entry, found: Found | None, states: States) -> tuple[str, str]
     if key not in states:
         whole = found and found.frame is not None and (found.run and entry.scored(found.run))
         state = None if whole else look(entry)
-        states[key] = (state.word, _portable(state.line)) if state else ("done", "done")
+        states[key] = (state.word, without_repository(state.line)) if state else ("done", "done")
     return states[key]
 
 
@@ -305,16 +297,11 @@ def _picture(path: Path, title: str, stale: bool, newest: float) -> Picture:
 
 
 def _finished(found: Found) -> float:
-    """When the run's last session or scoring ended, in seconds since the epoch; 0 if none has.
-
-    Its parts do not tell: compacting rewrites them.
-    """
+    """When the run's last session or scoring ended, in seconds since the epoch; 0 if none has."""
     if found.run is None:
         return 0.0
     if found.run.bundled:
-        done = [s["finished"] for s in found.run.sessions() if "finished" in s]
-        ends = map(datetime.fromisoformat, done)
-        return max((end.timestamp() for end in ends), default=0.0)
+        return found.run.ended() or 0.0
     records = [*found.run.path.glob("sessions.json"), *found.run.path.glob("scores-*.json")]
     return max((path.stat().st_mtime for path in records), default=0.0)
 
@@ -322,8 +309,3 @@ def _finished(found: Found) -> float:
 def _differs(path: Path, found: Sequence[tables.Section]) -> bool:
     """Whether the numbers in a table's CSV file differ from the store's; False without a file."""
     return path.exists() and path.read_text() != tables.csv_text(found)
-
-
-def _portable(text: str) -> str:
-    """The text with paths relative to the repository."""
-    return text.replace(f"{REPOSITORY}/", "")

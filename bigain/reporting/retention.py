@@ -49,11 +49,11 @@ def draw_retention(
     grid lacks is grey.
 
     Args:
-        traces: by the methods' titles, rows of ``task=trace``. None, no figure.
+        traces: each method's rows of ``task=trace``, by its title. Without any there is no figure.
         stem: path without a suffix; its folder exists.
         value: "coherence", which noise cannot fake, or "power", after over before.
         timestep: one of those traced; by default the first.
-        methods: the series of each title, whose colour its name has; by default the title.
+        methods: the series of each title, which gives its name a colour; by default the title.
 
     Raises:
         ValueError: if ``value`` is neither.

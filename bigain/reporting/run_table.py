@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import metric_kinds
+from bigain.experiments.scoring_settings import metric_kinds
 from bigain.reporting import tables
 from bigain.store.identity import fingerprint
 from bigain.store.runs import Run

@@ -17,7 +17,7 @@ COLUMNS = 10
 SMALLEST_SIDE, LARGEST = 64, 128  # pixels of an image's longer side, which is made to fit
 GAP = 2  # pixels between images
 MARGIN = 8  # pixels around the text
-LETTERS = 9  # of a prompt in one line
+LETTERS = 9  # in one line of a prompt
 GREYS = 32  # levels of grey images, which no eye tells from 256: half the file
 
 
@@ -37,8 +37,8 @@ def draw(
     the figure, unless images are large.
 
     Args:
-        methods: by title, rows with image_id, label and prompt, and the images of their run's
-            contact sheet. Without any there is no figure.
+        methods: each method's rows, with image_id, label and prompt, and the images of its run's
+            contact sheet, by its title. Without methods there is no figure.
         stem: path without a suffix; its folder exists.
 
     Raises:

@@ -163,7 +163,7 @@ def status(
     Args:
         overrides: those on top of every row's, for that command.
         known: the states of entries by their overrides, which it adds to.
-        memory: of entries; without one, each entry is built.
+        memory: the entries found earlier; without it, each entry is built.
         ahead: whether to say what is left to compute, for which some entries are built.
     """
     yield _title(experiment)

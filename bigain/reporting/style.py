@@ -12,6 +12,7 @@ SMALLEST = 7  # points, of any letter in a figure
 LETTERS = 8  # points, of labels
 HEADING = 11  # points, of a figure's title
 SOFT = "#555555"  # of notes
+ROOM = 0.06  # beyond the outermost values, as a share of what an axis shows
 MAGNIFIED = 3  # times, at most, that an axis stretches what one from 0 would show
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 # for the methods without a style of their own, each far from the colours below
@@ -79,7 +80,7 @@ def styles(series: Iterable[str]) -> dict[str, Style]:
     return {name: found[name] for name in names}
 
 
-def limits(low: float, high: float, room: float = 0.06) -> tuple[float, float]:
+def limits(low: float, high: float) -> tuple[float, float]:
     """The ends of an axis that holds both values and does not make small differences look large.
 
     It begins at 0 unless that would leave more than half of it empty, and never magnifies
@@ -91,12 +92,12 @@ def limits(low: float, high: float, room: float = 0.06) -> tuple[float, float]:
     (57.12, 85.68)
     """
     if 0 <= low <= high / 2:
-        return 0, high * (1 + room)
-    span = (high - low) * (1 + 2 * room)
-    least = (abs(high) or 1) * (1 + room / 3) / MAGNIFIED
+        return 0, high * (1 + ROOM)
+    span = (high - low) * (1 + 2 * ROOM)
+    least = (abs(high) or 1) * (1 + ROOM / 3) / MAGNIFIED
     if span >= least:
-        return low - room * (high - low), high + room * (high - low)
-    top = high + room / 3 * abs(high)
+        return low - ROOM * (high - low), high + ROOM * (high - low)
+    top = high + ROOM / 3 * abs(high)
     return round(top - least, 12), round(top, 12)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bigain.tasks.columns import Column, Columns, Row, ranged, valued
 from bigain.utils import files
-from bigain.utils.tables import DASH, latex, latex_text, markdown, one_line
+from bigain.utils.tables import DASH, latex, latex_text, markdown, printable
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Section:
     """Rows that are compared with each other.
 
     Attributes:
-        title: above them, such as the model and its data; empty for a table of one section.
+        title: what stands above them, such as the model and its data; empty for a table of one
+            section.
         rows: dicts of "method" and the parts' keys.
         parts: what each task and the published values contribute, in the order of the columns.
     """
@@ -62,7 +63,7 @@ def write(
         BiGainError: if a file cannot be written.
     """
     below = [*legend(sections, timed_on), *([note.strip()] if note.strip() else [])]
-    text = "\n\n".join([f"# {one_line(title)}", *map(_markdown, sections), *below]) + "\n"
+    text = "\n\n".join([f"# {printable(title)}", *map(_markdown, sections), *below]) + "\n"
     files.make_folder(stem.parent)
     for suffix, content in (
         (".csv", csv_text(sections)),
@@ -122,7 +123,7 @@ def csv_text(sections: Sequence[Section]) -> str:
 
 def _markdown(section: Section) -> str:
     table = markdown(section.texts)
-    return f"## {one_line(section.title)}\n\n{table}" if section.title else table
+    return f"## {printable(section.title)}\n\n{table}" if section.title else table
 
 
 def _latex(name: str, sections: Sequence[Section], title: str, below: Sequence[str]) -> str:

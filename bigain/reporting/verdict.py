@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bigain.reporting.tables import Row, Section
+from bigain.reporting.tables import Section
+from bigain.tasks.columns import Row
+from bigain.utils.tables import formatted
 
 NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
@@ -36,14 +38,14 @@ class Measure:
     """A value that a table compares, and how its changes are put into words.
 
     Attributes:
-        keys: of the difference and its interval in a table's rows.
+        keys: the keys of the difference and its interval in a table's rows.
         count: the key of the number of images.
-        digits: after the point.
+        digits: how many digits are printed after the point.
         unit: what follows a difference; may be empty.
         better: 1 if more is better, -1 if less is.
-        verbs: of a change for the worse, of none and of one for the better; each for one method
-            and for several, with places for {who} and {how} much.
-        nouns: of a change for the worse and for the better, each for one and for several.
+        verbs: the sentence for a change for the worse, for none and for one for the better; each
+            for one method and for several, with places for {who} and {how} much.
+        nouns: the noun for a change for the worse and for the better, each for one and for several.
     """
 
     keys: tuple[str, str, str]
@@ -68,11 +70,11 @@ class Measure:
     def shown(self, effect: Effect) -> str:
         """The difference with its interval, as a table prints it."""
         numbers = (effect.value, effect.low, effect.high)
-        value, low, high = (f"{n:+.{self.digits}f}".replace("-", "−") for n in numbers)
+        value, low, high = (formatted(n, f"+.{self.digits}f") for n in numbers)
         return f"{value}{self.unit} [{low}, {high}]"
 
     def clause(self, effects: Sequence[Effect], how: str) -> str:
-        """That these methods, which are equal, change the value so much."""
+        """The clause which says how much these methods, all equal, change the value."""
         verb = self.verbs[1 + self.change(effects[0])][len(effects) > 1]
         said = verb.format(who=_list([e.method for e in effects]), how=how)
         return f"{said}: {_list([self.shown(e) for e in effects])}"

@@ -16,44 +16,11 @@ from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.metrics.accuracy import hits, paired
-from bigain.reporting.racing import all_trials
+from bigain.reporting.all_trials import all_trials
 from bigain.tasks.classify import Classify
 from bigain.utils.tables import interval
 
-FOLDS = 5  # of the images, to try weights on others than those that they were found on
-
-
-def discriminant_weights(trials: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weight of each timestep, [S] with a mean of 1.
-
-    Args:
-        trials: errors [I, K, S] of every class at every timestep, of I >= 2 images and K >= 2
-            classes.
-
-    Raises:
-        BiGainError: if no timestep tells the first class from the second.
-    """
-    first, second = np.argsort(trials.mean(2), axis=1, kind="stable")[:, :2].T
-    images = np.arange(len(trials))
-    ahead = trials[images, second] - trials[images, first]
-    spread = ahead.var(0)
-    known = spread > 0
-    weights = np.zeros_like(spread)
-    weights[known] = np.clip(ahead.mean(0)[known], 0, None) / spread[known]
-    if not weights.any():
-        raise BiGainError("no timestep tells the best class from the second; give other images")
-    found: NDArray[np.float64] = weights / weights.mean()
-    return found
-
-
-def cross_validated(trials: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Each image's answer by the weights of the other folds, int64 [I]."""
-    answers = np.empty(len(trials), dtype=np.int64)
-    fold = np.arange(len(trials)) % FOLDS
-    for i in range(FOLDS):
-        found = discriminant_weights(trials[fold != i])
-        answers[fold == i] = (trials[fold == i] * found).mean(2).argmin(1)
-    return answers
+FOLDS = 5  # into which images are split, to try weights on others than they were found on
 
 
 def weights(overrides: Sequence[str]) -> str:
@@ -93,3 +60,36 @@ def weights(overrides: Sequence[str]) -> str:
         f"With every class at every timestep, top-1 changes by {change} points on these "
         f"{len(errors.labels)} images, if the weights for each fifth come from the others.\n"
     )
+
+
+def cross_validated(trials: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Each image's answer by the weights of the other folds, int64 [I]."""
+    answers = np.empty(len(trials), dtype=np.int64)
+    fold = np.arange(len(trials)) % FOLDS
+    for i in range(FOLDS):
+        found = discriminant_weights(trials[fold != i])
+        answers[fold == i] = (trials[fold == i] * found).mean(2).argmin(1)
+    return answers
+
+
+def discriminant_weights(trials: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weight of each timestep, [S] with a mean of 1.
+
+    Args:
+        trials: errors [I, K, S] of every class at every timestep, of I >= 2 images and K >= 2
+            classes.
+
+    Raises:
+        BiGainError: if no timestep tells the first class from the second.
+    """
+    first, second = np.argsort(trials.mean(2), axis=1, kind="stable")[:, :2].T
+    images = np.arange(len(trials))
+    ahead = trials[images, second] - trials[images, first]
+    spread = ahead.var(0)
+    known = spread > 0
+    weights = np.zeros_like(spread)
+    weights[known] = np.clip(ahead.mean(0)[known], 0, None) / spread[known]
+    if not weights.any():
+        raise BiGainError("no timestep tells the best class from the second; give other images")
+    found: NDArray[np.float64] = weights / weights.mean()
+    return found

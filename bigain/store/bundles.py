@@ -34,7 +34,7 @@ class Bundled:
     """A run as bundles keep it.
 
     Attributes:
-        name: of its folder.
+        name: its folder's name.
         about: what its ``run.json`` holds.
         records: its other ``*.json`` by name.
         rows: its finished images, of the types that `Run` stores.
@@ -57,7 +57,7 @@ class Bundles:
 
     @classmethod
     def beside(cls, root: Path) -> "Bundles":
-        """Those of the runs whose folders lie in ``root``."""
+        """The bundles of the runs whose folders lie in ``root``."""
         return cls(root.parent / "bundles")
 
     def names(self) -> list[str]:
@@ -253,18 +253,13 @@ def _joined(tables: Mapping[str, pa.Table]) -> pa.Table:
             for name, table in sorted(tables.items())
         ],
         promote_options="default",
-    ).combine_chunks()
-    columns = {
-        name: _narrow(whole[name].combine_chunks() if whole.num_rows else whole[name])
-        for name in sorted(whole.column_names)
-    }
-    return pa.table(columns)
+    )
+    names = sorted(whole.column_names)
+    return pa.table({name: _narrow(whole[name].combine_chunks()) for name in names})
 
 
 def _narrow(column: pa.Array) -> pa.Array:
     """The same values in the narrowest type that holds them exactly."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
     if pa.types.is_list(column.type):
         values = _narrow(column.values)
         return pa.ListArray.from_arrays(

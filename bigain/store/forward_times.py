@@ -11,7 +11,7 @@ from bigain.metrics.ratio import Ratio, ratio
 from bigain.store.runs import Run
 from bigain.utils.hardware import HARDWARE
 
-FILE = "tables.json"  # of the suite of that name, in a folder of its hardware
+FILE = "tables.json"  # written by the suite "tables" into a folder per hardware
 
 
 def key(model: str, compression: Mapping[str, Any] | None) -> str:

@@ -30,7 +30,7 @@ class _Part:
 
     Attributes:
         rows: the columns that were asked for.
-        schema: of the whole file, without metadata.
+        schema: the schema of the whole file, without metadata.
         replaces: the names of the parts that this one was compacted from.
     """
 
@@ -114,7 +114,7 @@ class Parts:
         return self.folder / f"part-{uuid4().hex}.parquet"
 
     def _marked(self, table: pa.Table, replaces: Sequence[str] = ()) -> pa.Table:
-        """With what `_read_part` checks, as the file's footer has no checksum."""
+        """The table with the marks that `_read_part` checks, as a footer has no checksum."""
         marks = {_FINGERPRINT: self.fingerprint, _COLUMNS: describe(table.schema)}
         if replaces:
             marks[_REPLACES] = json.dumps(sorted(replaces))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigain.errors import BiGainError, one_line
+from bigain.errors import BiGainError, one_line, some
 from bigain.features.base import FeatureNetwork, Features
 from bigain.metrics.frechet import Moments
 from bigain.store.identity import fingerprint
@@ -36,7 +36,7 @@ class ReferenceStatistics:
     """Features of all real images, condensed.
 
     Attributes:
-        name: of the data, its split and the network, as in a file name.
+        name: names the data, its split and the network, as a file name does.
         network: identity of the feature network.
         data: identity of the images.
         pooled: moments over all images.
@@ -74,6 +74,41 @@ class ReferenceStatistics:
             features.pooled[kept].clone(),
         )
 
+    @classmethod
+    def load(cls, path: Path | str, command: str | None = None) -> "ReferenceStatistics":
+        """Read what `save` wrote.
+
+        Args:
+            command: makes the file.
+
+        Raises:
+            BiGainError: if the file is missing, damaged or another kind of file.
+        """
+        path = Path(path)
+        command = command or _command(path.name)
+        if not path.is_file():
+            raise BiGainError(f"{path} not found; make it: {command}")
+        try:
+            return _read(path, sha256(path))
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+                zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+            reason = one_line(error)
+            raise BiGainError(
+                f"{path} is damaged or holds no reference statistics ({reason}); remove it and "
+                f"make it again: {command}"
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Write a compressed npz, all or nothing, the same bytes for the same statistics.
+
+        Raises:
+            BiGainError: if it cannot be written.
+        """
+        about = {**self._about, "name": self.name, "fingerprint": self.fingerprint}
+        text = np.array(json.dumps(about, sort_keys=True))
+        with atomic(path) as file:
+            np.savez_compressed(file, about=text, **self._arrays)  # type: ignore[arg-type]
+
     @property
     def n(self) -> int:
         """Images the moments are over."""
@@ -87,38 +122,6 @@ class ReferenceStatistics:
             digest.update(f"{name} {array.dtype} {array.shape} ".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return fingerprint({**self._about, "n": self.n, "numbers": digest.hexdigest()})
-
-    @property
-    def _about(self) -> dict[str, Any]:
-        return {"format": FORMAT, "network": dict(self.network), "data": dict(self.data)}
-
-    def _check_arrays(self) -> None:
-        """Refuse, with a ValueError, numbers that no images have."""
-        for name, array in self._arrays.items():
-            if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
-                raise ValueError(f"{name} holds something other than finite numbers")
-        for name, moments in (("pooled", self.pooled), ("spatial", self.spatial)):
-            if moments is None:
-                continue
-            width = moments.mean.shape[-1] if moments.mean.ndim else 0
-            if moments.mean.shape != (width,) or moments.covariance.shape != (width, width):
-                raise ValueError(f"{name} has a mean and a covariance of different sizes")
-            if moments.n < 2:
-                raise ValueError(f"{name} is of {moments.n} images")
-        most, width = min(self.n, KEPT), len(self.pooled.mean)
-        shape = tuple(self.features.shape)
-        if len(shape) != 2 or not 1 <= shape[0] <= most or shape[1] != width:
-            raise ValueError(f"features are {shape}, and should be at most {most} rows of {width}")
-
-    @property
-    def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {"features": self.features.numpy()}
-        for key, moments in (("pooled", self.pooled), ("spatial", self.spatial)):
-            if moments is not None:
-                arrays[f"{key}_n"] = np.array(moments.n)
-                arrays[f"{key}_mean"] = moments.mean
-                arrays[f"{key}_covariance"] = moments.covariance
-        return arrays
 
     def check(self, network: FeatureNetwork, command: str | None = None) -> None:
         """Refuse a network other than the one the statistics were made with.
@@ -154,40 +157,37 @@ class ReferenceStatistics:
                 "without a subset, or leave out protocol=adm"
             )
 
-    def save(self, path: Path) -> None:
-        """Write a compressed npz, all or nothing, the same bytes for the same statistics.
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {"format": FORMAT, "network": dict(self.network), "data": dict(self.data)}
 
-        Raises:
-            BiGainError: if it cannot be written.
-        """
-        about = {**self._about, "name": self.name, "fingerprint": self.fingerprint}
-        text = np.array(json.dumps(about, sort_keys=True))
-        with atomic(path) as file:
-            np.savez_compressed(file, about=text, **self._arrays)  # type: ignore[arg-type]
+    def _check_arrays(self) -> None:
+        """Refuse, with a ValueError, numbers that no images have."""
+        for name, array in self._arrays.items():
+            if not np.issubdtype(array.dtype, np.number) or not np.isfinite(array).all():
+                raise ValueError(f"{name} holds something other than finite numbers")
+        for name, moments in (("pooled", self.pooled), ("spatial", self.spatial)):
+            if moments is None:
+                continue
+            width = moments.mean.shape[-1] if moments.mean.ndim else 0
+            if moments.mean.shape != (width,) or moments.covariance.shape != (width, width):
+                raise ValueError(f"{name} has a mean and a covariance of different sizes")
+            if moments.n < 2:
+                raise ValueError(f"{name} is of {moments.n} images")
+        most, width = min(self.n, KEPT), len(self.pooled.mean)
+        shape = tuple(self.features.shape)
+        if len(shape) != 2 or not 1 <= shape[0] <= most or shape[1] != width:
+            raise ValueError(f"features are {shape}, and should be at most {most} rows of {width}")
 
-    @classmethod
-    def load(cls, path: Path | str, command: str | None = None) -> "ReferenceStatistics":
-        """Read what `save` wrote.
-
-        Args:
-            command: makes the file.
-
-        Raises:
-            BiGainError: if the file is missing, damaged or another kind of file.
-        """
-        path = Path(path)
-        command = command or _command(path.name)
-        if not path.is_file():
-            raise BiGainError(f"{path} not found; make it: {command}")
-        try:
-            return _read(path, sha256(path))
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
-                zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
-            reason = one_line(error)
-            raise BiGainError(
-                f"{path} is damaged or holds no reference statistics ({reason}); remove it and "
-                f"make it again: {command}"
-            ) from error
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {"features": self.features.numpy()}
+        for key, moments in (("pooled", self.pooled), ("spatial", self.spatial)):
+            if moments is not None:
+                arrays[f"{key}_n"] = np.array(moments.n)
+                arrays[f"{key}_mean"] = moments.mean
+                arrays[f"{key}_covariance"] = moments.covariance
+        return arrays
 
 
 @lru_cache(maxsize=2)  # the jobs of a table share them
@@ -221,7 +221,7 @@ def _command(name: str) -> str:
 
 def _foreign(path: Path, names: Sequence[str]) -> BiGainError:
     """What is said of an npz that another program wrote, with arrays of these names."""
-    holds = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "no arrays"
+    holds = some(names, 5) or "no arrays"
     if {"mu", "sigma"} <= set(names):
         holds += ", a mean and a covariance as pytorch-fid, clean-fid and torch-fidelity save them"
     return BiGainError(

@@ -1,10 +1,10 @@
 """One folder per run, one row per image; a finished image is never lost nor computed twice."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ import pyarrow as pa
 
 from bigain.errors import BiGainError, shell, some
 from bigain.store.bundles import Bundled, Bundles
-from bigain.store.identity import canonical
-from bigain.store.identity import fingerprint as fingerprint
-from bigain.store.locks import LockedError as LockedError  # raised here, so caught from here
+from bigain.store.identity import canonical, fingerprint
 from bigain.store.locks import Locks
 from bigain.store.parts import Parts
 from bigain.store.shards import WHOLE, Shard
 from bigain.utils import files
-from bigain.utils.images import enlarged, read_sheet, reduced, write_sheet
+from bigain.utils.contact_sheets import enlarged, read_sheet, reduced, write_sheet
+from bigain.utils.paths import NAME
 
 _RUN = "run.json"
 _SHEET = "sheet.png"
@@ -50,7 +49,7 @@ class Run:
 
     Attributes:
         path: the folder.
-        fingerprint: of the identity.
+        fingerprint: the fingerprint of its identity.
         identity: all that can change a result.
         config: the whole configuration of the command that made the folder, for people to read.
     """
@@ -279,6 +278,14 @@ class Run:
         found: list[dict[str, Any]] = (self.read_record("sessions") or {"sessions": []})["sessions"]
         return found
 
+    def ended(self) -> float | None:
+        """When its last session ended, in seconds since the epoch; None if no end is recorded.
+
+        The times of its files do not tell, because compacting rewrites them.
+        """
+        ends = (datetime.fromisoformat(s["finished"]) for s in self.sessions() if "finished" in s)
+        return max((end.timestamp() for end in ends), default=None)
+
     def records(self, prefix: str) -> list[str]:
         """The names of the records that begin with ``prefix``."""
         if self.bundled:
@@ -395,24 +402,12 @@ class Run:
         return self._parts.read(columns)
 
 
-def runs(root: Path | str) -> Iterator[Run]:
-    """The runs under ``root`` in the order of their names; none if it does not exist.
-
-    Raises:
-        BiGainError: if one is damaged.
-    """
-    root = Path(root)
-    names = {about.parent.name for about in root.glob(f"*/{_RUN}")}
-    for name in sorted(names.union(Bundles.beside(root).names())):
-        yield Run.open(root / name)
-
-
 def _readable(data: dict[str, Any]) -> str:
     return canonical(data, indent=2) + "\n"
 
 
 def _check_name(what: str, name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*", name):
+    if not NAME.fullmatch(name):
         raise ValueError(
             f"a {what} takes letters, digits and _ . + = -, and no dot in front; got {name!r}"
         )

@@ -27,8 +27,9 @@ class Shard:
         """Its images: every ``count``-th, so that all shards look alike.
 
         Args:
-            start: of ``ids`` among all images, by whose places they are dealt out: shards of one
-                count never overlap, whatever part of the images each was asked for.
+            start: the place of the first of ``ids`` among all images. Images are dealt out by their
+                places among all, so that shards of one count never overlap, whatever part of the
+                images each was asked for.
         """
         return list(ids[(self.index - start) % self.count :: self.count])
 

@@ -13,8 +13,7 @@ from bigain.compression import architecture_of, select_blocks
 from bigain.errors import BiGainError
 from bigain.profiling.flops import KINDS, Flops, UncountableError, count
 from bigain.profiling.timing import measure
-from bigain.store.identity import plain
-from bigain.store.runs import fingerprint
+from bigain.store.identity import fingerprint, plain
 from bigain.tasks.base import Setup, Task
 from bigain.utils.devices import device_of
 from bigain.utils.files import make_folder, write_text

@@ -15,7 +15,7 @@ from bigain.store import run_images
 from bigain.store.identity import fingerprint, plain
 from bigain.store.reference_statistics import ReferenceStatistics
 from bigain.store.runs import Run
-from bigain.store.wanted import WantedScores
+from bigain.store.wanted_scores import WantedScores
 from bigain.tasks.evaluate import NETWORK, PROMPTS, Evaluate, PromptScorer
 from bigain.utils.images import ImageFolder, open_folder, open_images
 

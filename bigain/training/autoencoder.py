@@ -47,12 +47,7 @@ class KLAutoencoder:
         return model.to(device).to(memory_format=torch.channels_last)
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        hidden: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = []
-        for name, p in model.named_parameters():
-            inner = "_block" in name and p.ndim in (2, 4)
-            (hidden if inner else rest).append(p)
-        return muon_and_adam(self.cfg, hidden, rest)
+        return muon_and_adam(self.cfg, model, lambda name, p: "_block" in name and p.ndim in (2, 4))
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Images [B, 1, 32, 32], and noise [B, 4, 16, 16] for sampling the posterior."""

@@ -46,9 +46,7 @@ class Classifier:
         return model.to(device).to(memory_format=torch.channels_last)
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        kernels = [p for p in model.parameters() if p.ndim == 4]
-        rest = [p for p in model.parameters() if p.ndim != 4]
-        return muon_and_adam(self.cfg, kernels, rest)
+        return muon_and_adam(self.cfg, model, lambda _, p: p.ndim == 4)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Images [B, 1, 32, 32] and labels [B]."""

@@ -35,12 +35,10 @@ class DiffusionTransformer:
         return build_model(self.cfg.model, len(self.garments.data.classes)).to(device)
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        hidden: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = []
-        for name, p in model.named_parameters():
-            matrix = p.ndim == 2 and (".attn1." in name or ".ff." in name)
-            (hidden if matrix else rest).append(p)
-        return muon_and_adam(self.cfg, hidden, rest)
+        def is_hidden(name: str, p: nn.Parameter) -> bool:
+            return p.ndim == 2 and (".attn1." in name or ".ff." in name)
+
+        return muon_and_adam(self.cfg, model, is_hidden)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Images, stratified timesteps, noise and classes, as `MinSNR` takes them."""

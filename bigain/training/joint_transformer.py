@@ -38,7 +38,7 @@ class JointTransformer(TextToImage):
         encoders = [build_text_encoder(self.cfg, self.tokenizer) for _ in range(2)]
         return JointlyConditioned(build_transformer(self.cfg, latent), *encoders)
 
-    def _is_hidden(self, name: str) -> bool:
+    def _is_inner(self, name: str) -> bool:
         inner = "transformer_blocks" in name and ".linear." not in name
         return inner or ".layers." in name
 

@@ -17,6 +17,7 @@ from bigain.training.export import export
 from bigain.training.recipe import Recipe
 from bigain.utils.devices import device_of
 from bigain.utils.files import atomic, make_folder, write_text
+from bigain.utils.hardware import multiplies
 
 PRECISIONS = ("auto", "bf16", "fp32")
 PATHS = ("data", "output", "checkpoints", "autoencoder")
@@ -194,10 +195,10 @@ def rate(cfg: DictConfig, seen: int) -> float:
 
 
 def native_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself, rather than by way of float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and "avx512_bf16" in flags.read_text()
+    return multiplies("bfloat16", "cpu")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Muon (Jordan et al. 2024) in float32."""
 
+from collections.abc import Callable
+
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -42,8 +44,17 @@ def orthogonalise(g: Tensor) -> Tensor:
 
 
 def muon_and_adam(
-    cfg: DictConfig, hidden: list[nn.Parameter], rest: list[nn.Parameter]
+    cfg: DictConfig, model: nn.Module, is_hidden: Callable[[str, nn.Parameter], bool]
 ) -> list[torch.optim.Optimizer]:
-    """Muon for hidden matrices and kernels, AdamW for everything else."""
+    """Muon for hidden matrices and kernels, AdamW for everything else.
+
+    Args:
+        cfg: the settings of the reference model, for both learning rates.
+        is_hidden: whether a parameter is such a matrix or kernel, by its name and itself.
+    """
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, p in model.named_parameters():
+        (hidden if is_hidden(name, p) else rest).append(p)
     adam = torch.optim.AdamW(rest, lr=cfg.adam_learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     return [Muon(hidden, lr=cfg.learning_rate), adam]

@@ -62,11 +62,10 @@ class TextToImage(ABC):
         return self._model(self.latents.shape[1:], device).to(device)
 
     def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        hidden: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = []
-        for name, p in model.named_parameters():
-            (hidden if self._is_hidden(name) and p.ndim in (2, 4) else rest).append(p)
-        return muon_and_adam(self.cfg, hidden, rest)
+        def is_hidden(name: str, p: nn.Parameter) -> bool:
+            return self._is_inner(name) and p.ndim in (2, 4)
+
+        return muon_and_adam(self.cfg, model, is_hidden)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Latents, stratified timesteps, noise and captions, as the objective takes them."""
@@ -118,7 +117,7 @@ class TextToImage(ABC):
         """The denoiser with its text encoders, for latents of shape (c, h, w)."""
 
     @abstractmethod
-    def _is_hidden(self, name: str) -> bool:
+    def _is_inner(self, name: str) -> bool:
         """Whether a parameter of the model belongs to an inner layer, which Muon optimises."""
 
     @abstractmethod
@@ -173,7 +172,7 @@ class UNet(TextToImage):
             unet.set_attn_processor(AttnProcessor())
         return Conditioned(unet, build_text_encoder(self.cfg, self.tokenizer))
 
-    def _is_hidden(self, name: str) -> bool:
+    def _is_inner(self, name: str) -> bool:
         return "_block" in name or ".layers." in name
 
     def _parts(self, model: nn.Module) -> dict[str, Any]:
@@ -217,6 +216,7 @@ def _prefixed(name: str) -> str:
 
 
 def predict(model: nn.Module, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+    """What the model predicts at x [B, c, h, w] and t [B], given the captions' tokens [B, L]."""
     found: Tensor = model(x, t, tokens)
     return found
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
+from bigain.utils.byte_symbols import byte_symbols
+
 END = "</w>"
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 # CLIP's pattern, without the parts that only other scripts and digits need
@@ -64,10 +66,3 @@ def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
         else:
             merged.append(symbol)
     return merged
-
-
-def byte_symbols() -> list[str]:
-    """The printable character that byte-level BPE writes for each of the 256 bytes (GPT-2)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))
-    return [chr(b) if b in printable else chr(next(others)) for b in range(256)]

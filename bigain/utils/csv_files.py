@@ -4,7 +4,7 @@ import csv
 import re
 from pathlib import Path
 
-from bigain.errors import BiGainError
+from bigain.errors import BiGainError, shortened
 from bigain.utils.setting_types import shown
 
 MAX_BYTES = 2**24  # a hundred thousand long prompts
@@ -47,12 +47,12 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> dict[int, dict[str, str]]
     if absent := [column for column in columns if column not in header]:
         raise BiGainError(
             f"{path}, line {first}: the header lacks the column {absent[0]}; it is "
-            f"{_short(','.join(header))}, and must name {', '.join(columns)}"
+            f"{shortened(','.join(header), 200)}, and must name {', '.join(columns)}"
         )
     if repeated := [name for name in header if header.count(name) > 1]:
         raise BiGainError(
             f"{path}, line {first}: the header has more than one column "
-            f"{_short(repeated[0])}; keep one"
+            f"{shortened(repeated[0], 200)}; keep one"
         )
     found = {}
     for line in others:
@@ -60,7 +60,8 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> dict[int, dict[str, str]]
         if len(fields) != len(header):
             raise BiGainError(
                 f"{path}, line {line}: {len(fields)} fields, but the header has {len(header)} "
-                f"({_short(', '.join(header))}); put text that contains a comma in double quotes"
+                f"({shortened(', '.join(header), 200)}); put text that contains a comma in double "
+                "quotes"
             )
         if odd := [text for text in fields if CONTROL.search(text)]:
             raise BiGainError(
@@ -73,8 +74,3 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> dict[int, dict[str, str]]
                 f"{', '.join(columns)}"
             )
     return found
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else f"{line[:199]}…"

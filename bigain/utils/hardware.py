@@ -5,7 +5,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx2")  # of CPUs, the fastest first
+_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx2")  # that CPUs may have, the fastest first
 
 # what `hardware` may return, the fastest first
 HARDWARE = ("cuda", *(f"cpu-{name}" for name in _INSTRUCTIONS), "cpu")

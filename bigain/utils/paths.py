@@ -1,4 +1,4 @@
-"""The location of this repository, and paths that users give."""
+"""The location of this repository, paths that users give, and paths that other machines share."""
 
 import re
 from argparse import ArgumentTypeError
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+NAME = re.compile(r"[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*")  # what may become part of a path
 
 
 def without_home(node: Any) -> Any:
@@ -17,6 +18,11 @@ def without_home(node: Any) -> Any:
     if not isinstance(node, str):
         return node
     return re.sub(rf"(?<![\w./~-]){re.escape(str(Path.home()))}/", "~/", node)
+
+
+def without_repository(text: str) -> str:
+    """A text whose paths in this repository are relative to it."""
+    return text.replace(f"{REPOSITORY}/", "")
 
 
 def given_path(text: str) -> Path:

@@ -17,53 +17,6 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
-def _signed(value: int) -> int:
-    """The int64 with the same 64 bits as ``value``."""
-    value %= 1 << 64
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _hash(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser on int64."""
-    x = (x ^ _shift(x, 30)) * _signed(_MIX[0])
-    x = (x ^ _shift(x, 27)) * _signed(_MIX[1])
-    return x ^ _shift(x, 31)
-
-
-def key_of(*parts: object) -> int:
-    """An int64 key made from any printable parts, the same in every process."""
-    text = "\x1f".join(map(str, parts)).encode()
-    return _signed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
-
-
-def _bits(keys: Tensor, count: int) -> Tensor:
-    """The first 64-bit numbers of each key, int64 [B, count]."""
-    counter = torch.arange(1, count + 1, device=keys.device)
-    return _hash(keys.unsqueeze(1) + counter * _signed(_GOLDEN))
-
-
-def _uniform(keys: Tensor, count: int) -> Tensor:
-    """The same numbers as fractions, float64 [B, count]."""
-    u = (_shift(_bits(keys, count), 11).double() + 0.5) * 2.0**-53
-    return u.clamp(max=1 - 2.0**-53)  # the largest of the 2**53 values would round up to 1
-
-
-@torch.library.custom_op("bigain::uniform", mutates_args=())
-def _opaque_uniform(keys: Tensor, count: int) -> Tensor:
-    """`_uniform`, hidden from inductor, which fuses it wrongly on CPUs (torch 2.14.1)."""
-    return _uniform(keys, count)
-
-
-@_opaque_uniform.register_fake
-def _(keys: Tensor, count: int) -> Tensor:
-    return keys.new_empty(len(keys), count, dtype=torch.float64)
-
-
 class KeyedStream:
     """A stream of random numbers for each sample of a batch.
 
@@ -109,3 +62,50 @@ class KeyedStream:
         """Standard normal numbers, float32 [B, *shape] (Box and Muller 1958)."""
         u = self.uniform(2, *shape)
         return ((-2 * u[:, 0].log()).sqrt() * (2 * math.pi * u[:, 1]).cos()).float()
+
+
+def key_of(*parts: object) -> int:
+    """An int64 key made from any printable parts, the same in every process."""
+    text = "\x1f".join(map(str, parts)).encode()
+    return _signed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big"))
+
+
+@torch.library.custom_op("bigain::uniform", mutates_args=())
+def _opaque_uniform(keys: Tensor, count: int) -> Tensor:
+    """`_uniform`, hidden from inductor, which fuses it wrongly on CPUs (torch 2.14.1)."""
+    return _uniform(keys, count)
+
+
+@_opaque_uniform.register_fake
+def _(keys: Tensor, count: int) -> Tensor:
+    return keys.new_empty(len(keys), count, dtype=torch.float64)
+
+
+def _uniform(keys: Tensor, count: int) -> Tensor:
+    """The first numbers of each key as fractions in (0, 1), float64 [B, count]."""
+    u = (_shift(_bits(keys, count), 11).double() + 0.5) * 2.0**-53
+    return u.clamp(max=1 - 2.0**-53)  # the largest of the 2**53 values would round up to 1
+
+
+def _bits(keys: Tensor, count: int) -> Tensor:
+    """The first 64-bit numbers of each key, int64 [B, count]."""
+    counter = torch.arange(1, count + 1, device=keys.device)
+    return _hash(keys.unsqueeze(1) + counter * _signed(_GOLDEN))
+
+
+def _hash(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64."""
+    x = (x ^ _shift(x, 30)) * _signed(_MIX[0])
+    x = (x ^ _shift(x, 27)) * _signed(_MIX[1])
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same 64 bits as ``value``."""
+    value %= 1 << 64
+    return value - (1 << 64) if value >= 1 << 63 else value

@@ -15,17 +15,6 @@ _hooked = False
 _stat = os.stat
 
 
-def stamp(path: str, listed: bool = False) -> Stamp:
-    """What changes whenever a file does; for a folder that was not listed, only that it exists."""
-    try:
-        found = _stat(path)
-    except OSError:
-        return None
-    if S_ISDIR(found.st_mode) and not listed:
-        return []
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-
-
 @contextmanager
 def recorded(seen: dict[str, Stamp]) -> Iterator[None]:
     """Add to ``seen`` the stamp of each path that this process opens, lists or looks for.
@@ -45,6 +34,22 @@ def recorded(seen: dict[str, Stamp]) -> Iterator[None]:
     finally:
         os.stat = _stat
         _active = None
+
+
+def unchanged(seen: dict[str, Stamp]) -> bool:
+    """Whether every path still has the stamp that was recorded."""
+    return all(stamp(name, name.endswith("/")) == found for name, found in seen.items())
+
+
+def stamp(path: str, listed: bool = False) -> Stamp:
+    """What changes whenever a file does; for a folder that was not listed, only that it exists."""
+    try:
+        found = _stat(path)
+    except OSError:
+        return None
+    if S_ISDIR(found.st_mode) and not listed:
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def _recording_stat(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
@@ -67,8 +72,3 @@ def _note(path: Any, listed: bool) -> None:
     name = os.path.abspath(os.fsdecode(path)) + ("/" if listed else "")
     if name not in _active:
         _active[name] = stamp(name, listed)
-
-
-def unchanged(seen: dict[str, Stamp]) -> bool:
-    """Whether every path still has the stamp that was recorded."""
-    return all(stamp(name, name.endswith("/")) == found for name, found in seen.items())

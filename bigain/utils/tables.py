@@ -7,14 +7,14 @@ import pandas as pd
 DASH = "–"  # printed in tables where there is no value
 
 
-def one_line(text: str) -> str:
-    """A text without line breaks and characters that cannot be printed."""
+def printable(text: str) -> str:
+    """A text in one line, without characters that cannot be printed."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def markdown_text(text: str) -> str:
     """A text that stays in its entry of a Markdown table."""
-    return one_line(text).replace("\\", "\\\\").replace("|", "\\|")
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -53,7 +53,7 @@ _LATEX = str.maketrans(
 
 def latex_text(text: str) -> str:
     """One line in which every character is escaped that LaTeX would interpret."""
-    return one_line(text).translate(_LATEX)
+    return printable(text).translate(_LATEX)
 
 
 def latex(lines: Sequence[Sequence[str]]) -> str:
@@ -65,5 +65,10 @@ def latex(lines: Sequence[Sequence[str]]) -> str:
 
 def interval(found: tuple[float, float, float], spec: str) -> str:
     """A value with the ends of its interval, as tables print it."""
-    value, low, high = (format(number, spec).replace("-", "−") for number in found)
+    value, low, high = (formatted(number, spec) for number in found)
     return f"{value} [{low}, {high}]"
+
+
+def formatted(number: float, spec: str) -> str:
+    """A number in a format, with a minus sign instead of a hyphen."""
+    return format(number, spec).replace("-", "−")

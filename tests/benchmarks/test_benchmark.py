@@ -21,7 +21,7 @@ from bigain.benchmarks.report import Bar, Report, summary, text
 from bigain.benchmarks.suites import adapt_to_device, measured_hardware, run_suites
 from bigain.compression import architecture_of, select_blocks
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
+from bigain.experiments.targets import build
 from bigain.metrics.ratio import Ratio, ratio
 from bigain.profiling.flops import count
 from bigain.profiling.timing import alone, forward_side, in_turn, random_forward
@@ -131,7 +131,7 @@ def test_a_method_is_beside_the_baseline_of_its_rounds():
 @pytest.mark.parametrize("method", ["none", "lgtm_cached@0.5"])
 def test_all_but_the_blocks_repeats_itself(name, method):
     (chosen,) = methods([method])
-    skeleton = configuration.build(chosen.configured(f"model={name}"), "model").skeleton()
+    skeleton = build(chosen.configured(f"model={name}"), "model").skeleton()
     model, inputs = random_forward(skeleton, 2, CPU, torch.float32, 0)
     compressor = chosen.compressor(f"model={name}", "task=classify")
     blocks = [block.module for block in select_blocks(model, "default")]

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import DictConfig
 
 from bigain.experiments import configuration
+from bigain.experiments.targets import build
 from tests import tiny_data
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"
@@ -38,7 +39,7 @@ def test_a_config_builds_its_data_set(
     tiny_data.take_as_published(monkeypatch, name, root)
     cfg = configure([f"dataset={name}", f"dataset.root='{root}'", "model.image_size=16"])
     configuration.check(cfg)
-    data = configuration.build(cfg, "dataset")
+    data = build(cfg, "dataset")
     identity = data.identity()
     assert cfg.dataset.name == name == identity["name"]
     assert identity["size"] == 16

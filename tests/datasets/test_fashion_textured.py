@@ -11,6 +11,7 @@ import torch
 from bigain.datasets import FashionMNIST, FashionTextured
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
+from bigain.experiments.targets import build
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 
@@ -60,6 +61,6 @@ def test_a_model_takes_it(configure, job, tmp_path: Path, model: str) -> None:
     chosen = [f"model={model}", "dataset=fashion_textured"]
     cfg = configure([*chosen, f"dataset.root={tmp_path}"])
     configuration.check(cfg)
-    assert configuration.build(cfg, "dataset").identity()["name"] == cfg.dataset.name
+    assert build(cfg, "dataset").identity()["name"] == cfg.dataset.name
     with pytest.raises(BiGainError, match=r"prepare_fashion_textured\.py"):
         job([*chosen, f"dataset.root={tmp_path / 'absent'}"])

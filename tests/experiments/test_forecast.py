@@ -224,7 +224,7 @@ def test_a_sweep_of_no_experiment_says_nothing(entries, capsys, unmeasured):
     assert capsys.readouterr().out == "the first job starts\n"
 
 
-def test_status_says_it_without_measuring(tmp_path, monkeypatch, small_dit, capsys):
+def test_status_says_it_without_measuring(tmp_path, monkeypatch, small_dit):
     given = ["demo", "limit=2", f"results={tmp_path}", f"model.path={small_dit}"]
     with monkeypatch.context() as patched:
         patched.setattr(pace_module, "measure_pace", None)

@@ -18,6 +18,7 @@ from bigain.experiments.methods import read
 from bigain.experiments.yaml_files import read_mapping
 from bigain.reporting import __main__ as reporting
 from bigain.reporting import bundling, findings, report, status
+from bigain.reporting.build import collect
 
 FOLDER = experiment_files.FOLDER
 GOOD = "title: x\nnote: y\nbaseline: none\ntasks: {classify: [limit=1]}\nrows: [none]\n"
@@ -257,7 +258,7 @@ def test_the_report_has_a_section_for_it(one_bad, capsys):
     assert "left out: " in capsys.readouterr().err
 
 
-def test_findings_name_it(one_bad, monkeypatch):
+def test_findings_name_it(one_bad):
     (one_bad / "table8.yaml").write_text("title: [x\n")
     made = findings.findings(one_bad, "mini")
     assert sum("table8.yaml, line 2" in problem for problem in made.problems) == 1
@@ -277,13 +278,7 @@ def test_bundles_keep_what_it_may_read(one_bad, monkeypatch, capsys):
 def test_a_figure_there_is_not_is_refused(folder):
     (folder / "good.yaml").write_text(SCALED + "figures: [tradeof]\n")
     with pytest.raises(BiGainError, match="figure 'tradeof'; did you mean tradeoff"):
-        reporting_collect("good")
-
-
-def reporting_collect(name: str) -> None:
-    from bigain.reporting.build import collect
-
-    collect(experiment_files.load(name, "mini"))
+        collect(experiment_files.load("good", "mini"))
 
 
 # --- CSV files

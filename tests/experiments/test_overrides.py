@@ -11,9 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
 from bigain.experiments.composition import CONFIGS, composed
-from bigain.experiments.configuration import settings_of
+from bigain.experiments.configuration import settings_of, shard_of
 from bigain.experiments.job import Job
 from bigain.experiments.schema import GROUPS, explain
 from bigain.utils.devices import device_of
@@ -73,7 +72,7 @@ def given(chosen: tuple[str, ...], text: str) -> DictConfig:
 def problem(cfg: Any) -> str | None:
     """What is said of a configuration, in one line; None if it can run."""
     try:
-        found = settings_of(cfg(), configuration.shard(cfg()))
+        found = settings_of(cfg(), shard_of(cfg()))
         device_of(found.setup.device)
         if found.task.schema:
             job = Job(found)

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from bigain.backbones import build_sampler
 from bigain.errors import BiGainError
 from bigain.experiments import configuration
+from bigain.experiments.targets import build
 from bigain.tasks.generate import Generate
 from bigain.utils.paths import REPOSITORY
 
@@ -24,10 +25,10 @@ def plain(cfg: Any) -> Any:
 def test_adm_generates(configure):
     cfg = configure([*ADM, "dataset=imagenet1k"])
     configuration.check(cfg)
-    assert configuration.build(cfg, "task") == Generate("ddpm", 250, 1.5, "linspace")
+    assert build(cfg, "task") == Generate("ddpm", 250, 1.5, "linspace")
     assert cfg.limit == 50000
     assert cfg.evaluation.reference == "adm-imagenet256"
-    assert configuration.build(cfg, "features").name == "inception-legacy_pytorch"
+    assert build(cfg, "features").name == "inception-legacy_pytorch"
 
 
 @pytest.mark.parametrize(

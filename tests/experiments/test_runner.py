@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from bigain.errors import BiGainError
 from bigain.experiments import configuration, schema
+from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
-from bigain.experiments.experiment_files import composed
 from bigain.experiments.job import Job
+from bigain.experiments.targets import build
 from bigain.store.runs import Run
 from bigain.utils.paths import REPOSITORY
 from tests.runs import RUN, assert_same, assert_same_table, call, finish, start
@@ -28,7 +29,7 @@ def test_every_config_builds(group, configure):
         cfg = configure([f"{group}={file.stem}"])
         configuration.check(cfg)
         try:
-            built = configuration.build(cfg, group)
+            built = build(cfg, group)
         except BiGainError as error:  # data that is not on this machine
             mend = ("set dataset.root to", "run python scripts/prepare_")
             assert group == "dataset" and any(words in str(error) for words in mend)
@@ -214,7 +215,7 @@ def test_a_tilde_is_the_home_directory(overrides, tmp_path, monkeypatch, configu
     assert settings.resolved["evaluation"]["statistics"] == str(tmp_path / "home")
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(overrides, tmp_path, run):
+def test_a_full_disk_is_one_line_and_loses_nothing(overrides, run):
     path = run([*overrides, "limit=8"]).path
     # no file may grow beyond 1 KiB, which a part does: the system's error is a full disk's
     limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", sys.executable, RUN]

@@ -6,7 +6,7 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.experiments import runner
-from bigain.store.runs import LockedError
+from bigain.store.locks import LockedError
 from bigain.store.shards import Shard
 from tests.runs import assert_same_table
 

@@ -12,11 +12,12 @@ from omegaconf import OmegaConf
 from bigain.errors import BiGainError
 from bigain.experiments import tuning
 from bigain.experiments.composition import CONFIGS, composed
-from bigain.experiments.configuration import settings_of, shard
+from bigain.experiments.configuration import settings_of, shard_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.experiments.schema import explain
-from bigain.experiments.tuning import Tuning, override_text
+from bigain.experiments.tuning import Tuning
+from bigain.experiments.tuning_space import override_text
 from bigain.store.runs import Run
 from tests.runs import finish
 
@@ -135,7 +136,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_run(given, tmp_path):
     assert not runs(tmp_path)
 
 
-def test_methods_are_searched_by_reference(given, tuned, capsys):
+def test_methods_are_searched_by_reference(given, tuned):
     """The command line's compressor and its settings give way to those of each method."""
     space = "task.space={method: [todo, tome@0.7, tome_on@cross+0.5], blocks: [all]}"
     table, path = tuned([*given[:-1], space, "compressor.merge=keep", "task.candidates=3"])
@@ -184,7 +185,7 @@ def test_what_is_refused_names_what_is_accepted(given, changed, message, tmp_pat
     chosen = [*given[:-1], *([] if "space" in changed[-1] else [RATIOS]), *changed]
     with pytest.raises(Exception) as refused:
         cfg = composed(chosen)
-        Tuning(settings_of(cfg, shard(cfg)), chosen).run()
+        Tuning(settings_of(cfg, shard_of(cfg)), chosen).run()
     said = explain(refused.value)
     assert message in said and "\n" not in said
     assert not runs(tmp_path)

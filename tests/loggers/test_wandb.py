@@ -31,7 +31,8 @@ from bigain.reporting.bundling import Reads, bundle
 from bigain.store.runs import Run
 from bigain.tasks import Classify
 from bigain.tasks.classify_columns import accuracy_row
-from bigain.utils.images import read_image, read_sheet
+from bigain.utils.contact_sheets import read_sheet
+from bigain.utils.images import read_image
 from bigain.utils.paths import REPOSITORY
 
 
@@ -424,7 +425,7 @@ def test_the_command_line_never_asks(overrides, tmp_path):
     assert "\nwandb:" not in done.stderr and "top-1" in done.stdout
 
 
-def test_none_logs_nothing(configure, tmp_path):
+def test_none_logs_nothing(configure):
     assert usable(settings_of(configure([])).logger) is None
     log(None, None, None)
 

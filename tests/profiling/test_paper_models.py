@@ -142,7 +142,7 @@ def test_another_size_says_what_to_set(run):
         run("sd2", "pets", "model.image_size=32", *PROTOCOL)
 
 
-def test_missing_data_say_how_to_get_them(configure, models, tmp_path):
+def test_missing_data_say_how_to_get_them(configure, models):
     with pytest.raises(BiGainError, match=r"scripts/prepare_pets\.py"):
         execute(
             configure(

@@ -1,3 +1,5 @@
+"""An experiment's table and figures, from runs with known results."""
+
 import csv
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,13 +9,13 @@ import pytest
 from PIL import Image
 
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import metric_kinds
+from bigain.experiments.scoring_settings import metric_kinds
 from bigain.reporting.build import build
 from bigain.reporting.figures import panels_of, tradeoff
 from bigain.store.runs import Run
 from bigain.tasks.classify_columns import PANEL
 from bigain.tasks.generate_columns import score_keys
-from bigain.utils.images import write_sheet
+from bigain.utils.contact_sheets import write_sheet
 
 IDS = [f"{i:03d}" for i in range(20)]
 

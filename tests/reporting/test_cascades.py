@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bigain.reporting.all_trials import Errors
 from bigain.reporting.cascades import Measured, cascade, race_after_race, table
-from bigain.reporting.racing import Errors, race
+from bigain.reporting.race_replay import race
 from bigain.tasks.classify import Classify
-from tests.reporting.test_racing import errors_of
+from tests.reporting.test_race_replay import errors_of
 
 
 @pytest.fixture

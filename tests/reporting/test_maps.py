@@ -59,8 +59,6 @@ def test_a_line_an_image_a_column_a_method(traced, figures, tmp_path):
     assert figures[0].axes[1].images[0].get_extent() == [0, 3, 2, 0]
     with Image.open(tmp_path / "a-maps.png") as image:
         assert image.width > 500
-    draw_maps({"A": frame}, tmp_path / "b", "Model", image_ids=["4", "2"])
-    assert np.array_equal(figures[1].axes[0].images[0].get_array().flatten(), frame["image"][4])
 
 
 def test_images_of_one_label_are_shown_once(traced, figures, tmp_path):

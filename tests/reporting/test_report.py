@@ -105,7 +105,7 @@ def write(tmp_path, monkeypatch):
     def page(*given: Experiment) -> str:
         by_name = {e.name: e for e in given}
         monkeypatch.setattr(experiment_files, "names", lambda scale: list(by_name))
-        monkeypatch.setattr(experiment_files, "load", lambda name, scale, extra: by_name[name])
+        monkeypatch.setattr(experiment_files, "load", lambda name, scale: by_name[name])
         out = report("mini", tmp_path / "page" / "report.html", folder=tmp_path / "out")
         return out.read_text()
 
@@ -304,7 +304,7 @@ def test_columns_sort_by_the_values_that_they_print():
     assert [name.value(row) for row in rows] == [None, None]
 
 
-def test_command(monkeypatch, capsys, tmp_path):
+def test_command(monkeypatch, capsys):
     monkeypatch.setattr(
         "bigain.reporting.report.report", lambda scale, out: out or Path(f"{scale}.html")
     )

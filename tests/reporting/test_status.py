@@ -201,7 +201,7 @@ def test_one_bad_experiment_does_not_hide_the_others(tmp_path, monkeypatch):
         list(status_of(["a"]))
 
 
-def test_the_command(tmp_path):
+def test_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "bigain.reporting", "status", "absent"],
         cwd=experiment_files.FOLDER.parent,

@@ -1,3 +1,5 @@
+"""Tables print what rows hold, and the same numbers in every format."""
+
 import csv
 
 import pandas as pd

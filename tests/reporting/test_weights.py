@@ -9,7 +9,7 @@ from bigain.errors import BiGainError
 from bigain.experiments.composition import composed
 from bigain.experiments.configuration import settings_of
 from bigain.reporting import weights as module
-from bigain.reporting.racing import Errors
+from bigain.reporting.all_trials import Errors
 from bigain.reporting.weights import cross_validated, discriminant_weights, weights
 from bigain.tasks.classify import Classify
 

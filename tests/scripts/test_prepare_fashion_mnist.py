@@ -1,3 +1,5 @@
+"""Fashion-MNIST is taken as published, and what is missing is named with where to put it."""
+
 import gzip
 import hashlib
 import struct

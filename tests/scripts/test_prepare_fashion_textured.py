@@ -68,9 +68,7 @@ def test_garments_stay_and_labels_keep_their_order(root: Path, garments: torch.T
     assert data.ids() == plain.ids()[:40]
 
 
-def test_textures_reach_the_edge_of_the_frame_and_stay_dark(
-    root: Path, garments: torch.Tensor
-) -> None:
+def test_textures_reach_the_edge_of_the_frame_and_stay_dark(root: Path) -> None:
     edge = np.ones((SIZE, SIZE), bool)
     edge[2:-2, 2:-2] = False
     border = made(root)[:, edge]

@@ -1,3 +1,5 @@
+"""The dashboard shows what runs log, and its errors take one line."""
+
 import json
 import sys
 from types import SimpleNamespace

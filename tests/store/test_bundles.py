@@ -13,8 +13,9 @@ import pytest
 from bigain.errors import BiGainError
 from bigain.store import bundles as module
 from bigain.store.bundles import Bundles
-from bigain.store.runs import Run, runs
-from bigain.utils.images import read_sheet, write_sheet
+from bigain.store.runs import Run
+from bigain.utils.contact_sheets import read_sheet, write_sheet
+from tests.runs import runs_in
 
 FORK = multiprocessing.get_context("fork")
 
@@ -72,7 +73,7 @@ def test_a_bundled_run_reads_as_before(root):
         assert found.read_record("sessions") is None and found.running() == []
         assert len(found.require(["00003", "00001"])) == 2
         assert not run.path.exists()  # reading unpacks nothing
-    assert [run.path for run in runs(root)] == sorted(run.path for run in made)
+    assert [run.path for run in runs_in(root)] == sorted(run.path for run in made)
     files = {path.name for path in (root.parent / "bundles").iterdir()}
     assert files == {"index.json.xz", "classify-toy.parquet", "generate-toy.parquet"}
 
@@ -135,7 +136,7 @@ def test_a_folder_stands_before_its_bundle(root):
     run.append([row(5)])
     assert len(Run.open(run.path).rows()) == 6
     bundle(run)
-    assert len(Run.open(run.path).rows()) == 6 and len(list(runs(root))) == 1
+    assert len(Run.open(run.path).rows()) == 6 and len(runs_in(root)) == 1
 
 
 def test_a_kill_before_the_index_leaves_all_as_it_was(root, monkeypatch):
@@ -153,7 +154,7 @@ def test_a_kill_before_the_index_leaves_all_as_it_was(root, monkeypatch):
     assert len(Run.open(first.path).rows()) == 5 and Run.open(first.path).bundled
     assert not Run.open(second.path).bundled and second.path.name not in Bundles.beside(root)
     bundle(second)
-    assert [run.bundled for run in runs(root)] == [True, True]
+    assert [run.bundled for run in runs_in(root)] == [True, True]
     assert not list((root.parent / "bundles").glob(".*"))
 
 

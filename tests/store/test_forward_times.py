@@ -1,9 +1,11 @@
+"""The times of forwards belong to the runs of the same compression, and tables print them."""
+
 import json
 
 import pytest
 
 from bigain.errors import BiGainError
-from bigain.experiments.configuration import metric_kinds
+from bigain.experiments.scoring_settings import metric_kinds
 from bigain.reporting import build, figures, tables
 from bigain.store.forward_times import conditions_of, key, time_of
 from bigain.store.runs import Run
@@ -87,7 +89,7 @@ def test_the_table_prints_times_and_where_they_come_from(tmp_path):
     assert (tmp_path / "t.csv").read_text().splitlines()[1].endswith("0.9,0.8,1.0")
 
 
-def test_the_baseline_s_time_alone_is_no_column(tmp_path):
+def test_the_baseline_s_time_alone_is_no_column():
     row = {**generation_row("a", METRICS), **dict.fromkeys(tables.TIMES, 1.0)}
     assert not tables.Section("", [row, generation_row("b", METRICS)], []).timed
 
@@ -116,9 +118,9 @@ def test_figures_are_against_the_time_of_a_forward():
     assert [panel.x for panel in figures.panels_of(Classify.panels)] == ["gflops", "seconds"]
 
 
-def test_rows_carry_the_time(tmp_path):
-    folder = measured(tmp_path / "b", "cpu")
+def test_rows_carry_the_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "BENCHMARKS", measured(tmp_path / "b", "cpu"))
     found = {"none": {}, "x": {"classify": build.Found(run=run_of(tmp_path, LGTM))}}
     row = type("Row", (), {"name": "x", "title": "x", "published": {}})
-    line = build._row(row, found, "x", folder)
+    line = build._row(row, found, "x")
     assert [line[name] for name in tables.TIMES] == pytest.approx([0.9, 0.85, 0.95])

@@ -1,3 +1,5 @@
+"""A run on disk: no row is lost or doubled, whatever ends a process, and damage is named."""
+
 import contextlib
 import errno
 import json
@@ -16,7 +18,9 @@ import pytest
 
 from bigain.errors import BiGainError
 from bigain.store import parts as parts_module
-from bigain.store.runs import LockedError, MissingImagesError, Run, fingerprint, runs
+from bigain.store.identity import fingerprint
+from bigain.store.locks import LockedError
+from bigain.store.runs import MissingImagesError, Run
 from bigain.store.shards import WHOLE, Shard
 
 IDENTITY = {"task": "classify", "compressor": {"name": "lgtm", "ratio": 0.5}}
@@ -141,13 +145,6 @@ def test_a_damaged_run_file_is_refused_and_written_anew(run, tmp_path):
 def test_no_run_is_an_error_that_says_where(tmp_path):
     with pytest.raises(BiGainError, match=r"no run at .*nowhere"):
         Run.open(tmp_path / "nowhere")
-
-
-def test_runs_lists_them_by_name(tmp_path):
-    assert list(runs(tmp_path / "none")) == []
-    made = [Run.create(tmp_path, prefix, IDENTITY, CONFIG) for prefix in ("b", "a")]
-    (tmp_path / "something else").mkdir()
-    assert [run.path for run in runs(tmp_path)] == sorted(run.path for run in made)
 
 
 # --- rows

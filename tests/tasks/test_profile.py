@@ -10,8 +10,9 @@ from diffusers import DiTTransformer2DModel
 from bigain.compression import architecture_of
 from bigain.compressors import LGTM, Anchored, ToMe
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.runner import execute
+from bigain.experiments.targets import build
 from bigain.profiling import timing
 from bigain.profiling.flops import count
 from bigain.profiling.timing import forward_side, fused_attention, in_turn, measure
@@ -185,12 +186,12 @@ def test_a_damaged_record_is_not_overwritten(run):
 def test_the_papers_models_in_bfloat16_under_every_compressor(configure):
     """One forward of each side, at full size; about 5 GB of GPU memory."""
     for name in ("sd2", "dit_xl2_256"):
-        model = configuration.build(configure([f"model={name}"]), "model").skeleton()
+        model = build(configure([f"model={name}"]), "model").skeleton()
         for chosen in COMPRESSORS:
             cfg = configure(["task=profile", f"compressor={chosen}"])
             found = measure(
                 model,
-                configuration.settings_of(cfg).setup.compressor,
+                settings_of(cfg).setup.compressor,
                 device=torch.device("cuda"),
                 dtype=torch.bfloat16,
                 warmup=1,

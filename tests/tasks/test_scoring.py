@@ -16,9 +16,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from bigain.errors import BiGainError
-from bigain.experiments import configuration
-from bigain.experiments.configuration import scoring_of, settings_of
+from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
+from bigain.experiments.scoring_settings import metric_kinds, scoring_of
 from bigain.metrics.frechet import FID, SpatialFID
 from bigain.metrics.image_metric import Generated, ImageMetric, MetricColumn, Real, Value
 from bigain.metrics.inception_score import InceptionScoreMetric
@@ -296,7 +296,7 @@ def test_a_setting_of_one_metric_leaves_the_others_as_they_are(overrides, run, r
 
 
 def test_a_new_metric_has_a_column_and_a_missing_score_is_a_dash():
-    kinds = [*configuration.metric_kinds(), Brightness]
+    kinds = [*metric_kinds(), Brightness]
     frame = pd.DataFrame({"evaluations": [2.0], "seconds": [0.5]})
     known: dict[str, Any] = {key: 1.0 for key in score_keys(kinds)} | {"brightness": 0.25}
     known |= {"features": "f", "reference_name": "r", "reference_n": 9}

@@ -8,15 +8,7 @@ import torch
 from PIL import Image
 
 from bigain.errors import BiGainError
-from bigain.utils.images import (
-    contact_sheet,
-    open_folder,
-    pixels,
-    read_image,
-    read_sheet,
-    write_png,
-    write_sheet,
-)
+from bigain.utils.images import open_folder, pixels, read_image, write_png
 
 
 def random_image(seed: int, *shape: int) -> np.ndarray:
@@ -77,39 +69,6 @@ def test_pixels_are_rounded_and_clipped() -> None:
     assert np.array_equal(pixels((levels - 0.4) / 127.5 - 1)[..., 0], levels[0])
     assert pixels(torch.tensor([-1.2, 1.2]).view(2, 1, 1, 1)).flatten().tolist() == [0, 255]
     assert pixels(torch.zeros(2, 3, 4, 5)).shape == (2, 4, 5, 3)
-
-
-def test_sheet_shows_every_image_enlarged() -> None:
-    images = [random_image(i, 24, 32, 1) for i in range(5)]
-    sheet = contact_sheet(images, columns=3)
-    assert sheet.dtype == np.uint8
-    assert sheet.shape == (2 * (72 + 4) + 4, 3 * (96 + 4) + 4, 3)
-    second = sheet[4 : 4 + 72 : 3, 104 : 104 + 96 : 3]
-    assert np.array_equal(second, images[1].repeat(3, 2))
-    assert (sheet[80:152, 204:300] == 255).all()  # the sixth place is empty
-
-
-def test_large_images_stay_as_they_are() -> None:
-    assert contact_sheet([random_image(0, 64, 64, 3)] * 2).shape == (72, 140, 3)
-
-
-@pytest.mark.parametrize("count", [1, 3, 8, 11])
-@pytest.mark.parametrize(("height", "width", "channels"), [(32, 40, 1), (70, 64, 3)])
-def test_a_sheet_comes_apart_again(tmp_path, count, height, width, channels):
-    images = [random_image(i, height, width, channels) for i in range(count)]
-    write_sheet(tmp_path / "sheet.png", images)
-    found = read_sheet(tmp_path / "sheet.png")
-    factor = 2 if height == 32 else 1
-    assert len(found) == count
-    for image, tile in zip(images, found, strict=True):
-        wanted = np.broadcast_to(image, (height, width, 3)).repeat(factor, 0).repeat(factor, 1)
-        assert np.array_equal(tile, wanted)
-
-
-def test_another_image_is_no_sheet(tmp_path):
-    write_png(tmp_path / "a.png", random_image(0, 72, 72, 3), {})
-    with pytest.raises(BiGainError, match="no contact sheet"):
-        read_sheet(tmp_path / "a.png")
 
 
 def test_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

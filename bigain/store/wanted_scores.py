@@ -1,4 +1,4 @@
-"""What a run must hold to be complete, in plain values."""
+"""The scores that a run must hold to be complete, in plain values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

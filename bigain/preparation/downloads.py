@@ -1,4 +1,4 @@
-"""Shared by the scripts that download a data set for sd2: the download, then what to run next."""
+"""What scripts/prepare_*.py share: the download of a data set, then what to run next."""
 
 import argparse
 import contextlib
@@ -15,7 +15,7 @@ from bigain.utils.paths import given_path
 
 
 def command(prepare: Callable[[Path], str], dataset: str, about: str) -> None:
-    """The ``main`` of such a script.
+    """The ``main`` of a script that downloads a data set for sd2.
 
     Args:
         prepare: prepares the data set in the given folder, and returns in words what is there.
@@ -35,7 +35,7 @@ def command(prepare: Callable[[Path], str], dataset: str, about: str) -> None:
 
 
 def say_next(found: str, root: Path, dataset: str) -> None:
-    """Print what is there, and the commands to run next."""
+    """Print what is there, and the commands to run next with sd2."""
     chosen = f"model=sd2 dataset={dataset} dataset.root={root}"
     print(f"{found} are in {root}")
     print(f"classify them:             python run.py task=classify {chosen}")
