@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bigain.experiments.configuration import settings_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.store.runs import Run
+from tests.family_cases import FAMILIES
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # several processes share the cores; this is for those that tests start as well
@@ -214,3 +216,18 @@ def traced() -> Callable[..., pd.DataFrame]:
         return pd.DataFrame(rows)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a family's tiny pipeline, by its name in `FAMILIES`; made once per file."""
+    root = tmp_path_factory.mktemp("families")
+    return cache(lambda name: FAMILIES[name].make(root / name, **FAMILIES[name].settings))
+
+
+@pytest.fixture
+def dynamo() -> Iterator[Any]:
+    """torch._dynamo, which remembers nothing of other tests."""
+    torch._dynamo.reset()
+    yield torch._dynamo
+    torch._dynamo.reset()

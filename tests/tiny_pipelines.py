@@ -15,9 +15,11 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from bigain.utils.byte_symbols import byte_symbols
+from bigain.backbones.schedule import NoiseSchedule
+from bigain.backbones.text import byte_symbols
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 MERGES = ["p h", "ph o", "pho t", "phot o</w>", "o f</w>"]
@@ -161,3 +163,16 @@ def _name_as_published(folder: Path) -> None:
     for new, name in old.items():
         tensors = {k.replace(f".{new}.", f".{name}."): v for k, v in tensors.items()}
     save_file(tensors, path, {"format": "pt"})
+
+
+class TextUNet:
+    """A U-Net whose conditions are text embeddings, under Stable Diffusion's schedule."""
+
+    def __init__(self, unet: Any) -> None:
+        self.denoiser = unet
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+        self.schedule = NoiseSchedule({}, (1 - betas).cumprod(0).float())
+
+    def predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        found: Tensor = self.denoiser(x, t, condition, return_dict=False)[0]
+        return found

@@ -10,8 +10,8 @@ from bigain.compressors.constant import positions
 from bigain.compressors.matching import cell_tokens
 from bigain.compressors.spectrum import score
 from bigain.compressors.tokens import TokenGrid, TokenMap
-from bigain.utils.argument_checks import check_choice, check_number
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import check_choice, check_number
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Not in the paper. It is a control variate: evaluations that differ little lose a
 from dataclasses import dataclass
 
 from bigain.compressors.base import Compressor, Wrapper, plain_numbers
-from bigain.utils.argument_checks import check_whole
+from bigain.utils.setting_types import check_whole
 
 
 @dataclass(frozen=True)

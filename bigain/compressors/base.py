@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from bigain.compressors.tokens import TokenGrid, TokenMap
-from bigain.utils.argument_checks import check_whole
 from bigain.utils.randomness import KeyedStream
-from bigain.utils.setting_types import fits
+from bigain.utils.setting_types import check_whole, fits
 
 
 @dataclass(frozen=True)

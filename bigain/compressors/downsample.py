@@ -9,8 +9,8 @@ from torch import Tensor
 from bigain.compressors import places
 from bigain.compressors.constant import constant
 from bigain.compressors.tokens import TokenGrid, TokenMap, take
-from bigain.utils.argument_checks import check_whole
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import check_whole
 
 # Which token of each cell is taken for it: the one nearest to its centre, one place that changes
 # from block to block, or a random one.

@@ -10,8 +10,8 @@ from bigain.compressors import downsample
 from bigain.compressors.base import Compressor, Plan, plain_numbers
 from bigain.compressors.constant import positions
 from bigain.compressors.tokens import TokenGrid, precise
-from bigain.utils.argument_checks import check_choice, check_whole
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import check_choice, check_whole
 
 
 @dataclass(frozen=True)

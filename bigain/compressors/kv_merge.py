@@ -9,8 +9,8 @@ from bigain.compressors.base import Compressor, Plan, check_ratio, plain_numbers
 from bigain.compressors.matching import cell_tokens, merge_into, split_cells
 from bigain.compressors.spectrum import SCORES, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
-from bigain.utils.argument_checks import check_choice
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import check_choice
 
 DESTINATIONS = ("random", "first", "cycle", "lowest", "highest")
 

@@ -9,8 +9,8 @@ from bigain.compressors.base import Compressor, Plan, plain_numbers, strength
 from bigain.compressors.matching import cell_tokens
 from bigain.compressors.spectrum import SCORES, score, score_name
 from bigain.compressors.tokens import TokenGrid, take
-from bigain.utils.argument_checks import check_choice, check_number, check_whole
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import check_choice, check_number, check_whole
 
 
 @dataclass(frozen=True)

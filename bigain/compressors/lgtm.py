@@ -13,8 +13,8 @@ from bigain.compressors.matching import cell_tokens, merge_into, split_cells
 from bigain.compressors.protect import Protect
 from bigain.compressors.spectrum import SCORES, score, score_name
 from bigain.compressors.tokens import MERGES, TokenGrid
-from bigain.utils.argument_checks import check_choice, check_whole
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import check_choice, check_whole
 
 
 @dataclass(frozen=True)

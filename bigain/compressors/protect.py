@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bigain.compressors.base import plain_numbers
-from bigain.utils.argument_checks import check_choice, check_number
+from bigain.utils.setting_types import check_choice, check_number
 
 ORDERS = ("highest", "lowest", "lowest_first", "highest_first")
 

@@ -9,8 +9,8 @@ from bigain.compressors.base import Compressor, Plan, check_ratio, keyed, plain_
 from bigain.compressors.constant import positions
 from bigain.compressors.matching import cell_tokens, lengths, nearest_destination, split_cells
 from bigain.compressors.tokens import TokenGrid, TokenMap, marked, precise
-from bigain.utils.argument_checks import check_number
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import check_number
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 from bigain.compressors import downsample
 from bigain.compressors.base import Compressor, Plan, plain_numbers, strength
 from bigain.compressors.tokens import TokenGrid
-from bigain.utils.argument_checks import check_choice
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import check_choice
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from bigain.compressors import places
 from bigain.compressors.base import Compressor, Plan, check_ratio, plain_numbers, strength
 from bigain.compressors.matching import merge_into, split_cells
 from bigain.compressors.tokens import MERGES, TokenGrid
-from bigain.utils.argument_checks import check_choice, check_whole
 from bigain.utils.randomness import KeyedStream
+from bigain.utils.setting_types import check_choice, check_whole
 
 DESTINATIONS = ("random", "first", "cycle", "unpaired")
 

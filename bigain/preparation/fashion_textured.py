@@ -15,8 +15,8 @@ from bigain.datasets.fashion_textured import FashionTextured
 from bigain.errors import BiGainError
 from bigain.preparation.texture_kinds import AMPLITUDE, KINDS
 from bigain.preparation.textures import BAND, SOFT, Texture, compose, texture
-from bigain.utils.contact_sheets import write_sheet
 from bigain.utils.files import atomic, explained, is_stray, remove_stray, write_text
+from bigain.utils.images import write_sheet
 from bigain.utils.paths import REPOSITORY
 
 RECIPE = "recipe.json"

@@ -25,9 +25,9 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from bigain.backbones.architectures import ARCHITECTURES
+from bigain.backbones.text import byte_symbols
 from bigain.errors import BiGainError
 from bigain.preparation import random_images
-from bigain.utils.byte_symbols import byte_symbols
 from bigain.utils.files import explained
 
 TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}

@@ -19,7 +19,7 @@ from bigain.store.locks import Locks
 from bigain.store.parts import Parts
 from bigain.store.shards import WHOLE, Shard
 from bigain.utils import files
-from bigain.utils.contact_sheets import enlarged, read_sheet, reduced, write_sheet
+from bigain.utils.images import enlarged, read_sheet, reduced, write_sheet
 from bigain.utils.paths import NAME
 
 _RUN = "run.json"

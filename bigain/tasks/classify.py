@@ -40,9 +40,9 @@ from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.racing import Track, order
 from bigain.tasks.stages import Stages
 from bigain.tasks.trials import LOSSES, Prepared, keyed_noise, rows
-from bigain.utils.argument_checks import check_choice
 from bigain.utils.prefetch import prefetch
 from bigain.utils.progress import Progress
+from bigain.utils.setting_types import check_choice
 
 STRATEGIES = ("staged", "race")
 DECIDERS = ("compressed", "uncompressed")

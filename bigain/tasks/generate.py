@@ -28,8 +28,6 @@ from bigain.store.runs import Run
 from bigain.tasks.base import Task, Work
 from bigain.tasks.columns import Columns, Metrics, Panel, Results, Row
 from bigain.tasks.generate_columns import PANEL, generation_columns, generation_row
-from bigain.utils.argument_checks import check_choice
-from bigain.utils.contact_sheets import write_sheet
 from bigain.utils.images import (
     FINGERPRINT,
     IMAGE_ID,
@@ -37,10 +35,11 @@ from bigain.utils.images import (
     pixels,
     read_image,
     write_png,
+    write_sheet,
 )
 from bigain.utils.progress import Progress
 from bigain.utils.randomness import KeyedStream
-from bigain.utils.setting_types import fits
+from bigain.utils.setting_types import check_choice, fits
 
 SHEET = 64  # images on the contact sheet
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from bigain.utils.byte_symbols import byte_symbols
+from bigain.backbones.text import byte_symbols
 
 END = "</w>"
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")

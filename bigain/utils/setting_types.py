@@ -1,4 +1,7 @@
-"""Check the types of settings, from a command line or a model's config, against annotations."""
+"""Check settings against annotations, and the arguments of a class.
+
+Settings come from a command line or a model's config.
+"""
 
 import inspect
 import math
@@ -110,3 +113,23 @@ def shown(value: Any) -> str:
     known = {None: "null", True: "true", False: "false"}
     text = known[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def check_number(name: str, field: str, value: Any) -> None:
+    """Raise ValueError unless the value is a number; NaN and infinity are none."""
+    if not fits(value, float):
+        raise ValueError(f"{name}: {field} must be a number, got {value!r}")
+
+
+def check_whole(name: str, field: str, value: Any, least: int) -> None:
+    """Raise ValueError unless the value is a whole number of at least ``least``."""
+    if not fits(value, int) or value < least:
+        raise ValueError(
+            f"{name}: {field} must be a whole number of at least {least}, got {value!r}"
+        )
+
+
+def check_choice(name: str, field: str, value: Any, accepted: tuple[str, ...]) -> None:
+    """Raise ValueError unless the value is one of ``accepted``."""
+    if value not in accepted:
+        raise ValueError(f"{name}: {field} must be one of {', '.join(accepted)}; got {value!r}")

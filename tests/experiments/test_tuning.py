@@ -16,8 +16,7 @@ from bigain.experiments.configuration import settings_of, shard_of
 from bigain.experiments.job import Job
 from bigain.experiments.runner import execute
 from bigain.experiments.schema import explain
-from bigain.experiments.tuning import Tuning
-from bigain.experiments.tuning_space import override_text
+from bigain.experiments.tuning import Tuning, override_text
 from bigain.store.runs import Run
 from tests.runs import finish
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor
 from torchmetrics.functional.multimodal import clip_score
 from transformers import (
@@ -16,7 +17,9 @@ from transformers import (
 )
 
 from bigain.errors import BiGainError
+from bigain.features import pretrained
 from bigain.features.clip import ClipScore
+from bigain.utils import hub
 
 CPU = torch.device("cpu")
 PROMPTS = ["a photo of a cat.", "dog", "a bag", "red hat", "b", "a coat and a shirt"]
@@ -106,3 +109,12 @@ def test_identity_and_what_is_no_clip(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(BiGainError, match="bert"):
         ClipScore(str(tmp_path)).load(CPU)
+
+
+def test_a_network_that_cannot_be_fetched_names_its_setting(monkeypatch):
+    def fail(*_, **__):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(hub, "snapshot_download", fail)
+    with pytest.raises(BiGainError, match=r"evaluation\.clip=FOLDER"):
+        pretrained.folder("some/clip", "evaluation.clip")

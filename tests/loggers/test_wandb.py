@@ -31,8 +31,7 @@ from bigain.reporting.bundling import Reads, bundle
 from bigain.store.runs import Run
 from bigain.tasks import Classify
 from bigain.tasks.classify_columns import accuracy_row
-from bigain.utils.contact_sheets import read_sheet
-from bigain.utils.images import read_image
+from bigain.utils.images import read_image, read_sheet
 from bigain.utils.paths import REPOSITORY
 
 

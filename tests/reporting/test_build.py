@@ -15,7 +15,7 @@ from bigain.reporting.figures import panels_of, tradeoff
 from bigain.store.runs import Run
 from bigain.tasks.classify_columns import PANEL
 from bigain.tasks.generate_columns import score_keys
-from bigain.utils.contact_sheets import write_sheet
+from bigain.utils.images import write_sheet
 
 IDS = [f"{i:03d}" for i in range(20)]
 

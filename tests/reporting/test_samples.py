@@ -7,7 +7,7 @@ from PIL import Image
 
 from bigain.reporting.pictures import save_figure
 from bigain.reporting.samples import GAP, GREYS, LARGEST, draw
-from bigain.utils.contact_sheets import read_sheet, write_sheet
+from bigain.utils.images import read_sheet, write_sheet
 
 
 def method(folder, images):

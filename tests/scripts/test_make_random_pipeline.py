@@ -12,10 +12,10 @@ from safetensors import safe_open
 from transformers import CLIPTokenizer
 
 from bigain.backbones import DiT, StableDiffusion
+from bigain.backbones.text import byte_symbols
 from bigain.datasets import ImageNet, Pets
 from bigain.errors import BiGainError
 from bigain.preparation import random_pipeline
-from bigain.utils.byte_symbols import byte_symbols
 from bigain.utils.paths import REPOSITORY
 
 CPU = torch.device("cpu")

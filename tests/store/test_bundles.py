@@ -14,7 +14,7 @@ from bigain.errors import BiGainError
 from bigain.store import bundles as module
 from bigain.store.bundles import Bundles
 from bigain.store.runs import Run
-from bigain.utils.contact_sheets import read_sheet, write_sheet
+from bigain.utils.images import read_sheet, write_sheet
 from tests.runs import runs_in
 
 FORK = multiprocessing.get_context("fork")

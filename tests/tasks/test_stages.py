@@ -14,7 +14,7 @@ from bigain.compressors import IEKVD, LGTM, ToMe
 from bigain.errors import BiGainError
 from bigain.tasks.classify import Classify
 from bigain.tasks.trials import rows
-from tests.text_unet import TextUNet
+from tests.tiny_pipelines import TextUNet
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 COMPRESSORS = {

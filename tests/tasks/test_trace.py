@@ -31,7 +31,7 @@ from bigain.tasks.trace import Trace, shrink, trace
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT
 from bigain.tasks.watching import coarse_sides
 from bigain.utils.paths import REPOSITORY
-from tests.text_unet import TextUNet
+from tests.tiny_pipelines import TextUNet
 
 COMPRESSORS = sorted(
     {p.stem for p in (REPOSITORY / "configs" / "compressor").glob("*.yaml")} - {"anchored", "none"}

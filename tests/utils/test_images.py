@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 
 from bigain.errors import BiGainError
-from bigain.utils.images import open_folder, pixels, read_image, write_png
+from bigain.utils.images import (
+    contact_sheet,
+    open_folder,
+    pixels,
+    read_image,
+    read_sheet,
+    write_png,
+    write_sheet,
+)
 
 
 def random_image(seed: int, *shape: int) -> np.ndarray:
@@ -154,3 +162,36 @@ def test_sha256_follows_contents(tmp_path: Path) -> None:
     assert open_folder(fill(tmp_path / "b")).sha256() == first
     write_png(tmp_path / "b" / "003.png", random_image(9, 8, 8, 3), {"bigain.fingerprint": "a"})
     assert open_folder(tmp_path / "b").sha256() != first
+
+
+def test_sheet_shows_every_image_enlarged() -> None:
+    images = [random_image(i, 24, 32, 1) for i in range(11)]
+    sheet = contact_sheet(images)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (2 * (72 + 4) + 4, 8 * (96 + 4) + 4, 3)
+    second = sheet[4 : 4 + 72 : 3, 104 : 104 + 96 : 3]
+    assert np.array_equal(second, images[1].repeat(3, 2))
+    assert (sheet[80:152, 304:] == 255).all()  # the last five places are empty
+
+
+def test_large_images_stay_as_they_are() -> None:
+    assert contact_sheet([random_image(0, 64, 64, 3)] * 2).shape == (72, 140, 3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 11])
+@pytest.mark.parametrize(("height", "width", "channels"), [(32, 40, 1), (70, 64, 3)])
+def test_a_sheet_comes_apart_again(tmp_path, count, height, width, channels):
+    images = [random_image(i, height, width, channels) for i in range(count)]
+    write_sheet(tmp_path / "sheet.png", images)
+    found = read_sheet(tmp_path / "sheet.png")
+    factor = 2 if height == 32 else 1
+    assert len(found) == count
+    for image, tile in zip(images, found, strict=True):
+        wanted = np.broadcast_to(image, (height, width, 3)).repeat(factor, 0).repeat(factor, 1)
+        assert np.array_equal(tile, wanted)
+
+
+def test_another_image_is_no_sheet(tmp_path):
+    write_png(tmp_path / "a.png", random_image(0, 72, 72, 3), {})
+    with pytest.raises(BiGainError, match="no contact sheet"):
+        read_sheet(tmp_path / "a.png")
