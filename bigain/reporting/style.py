@@ -86,8 +86,8 @@ def limits(low: float, high: float) -> tuple[float, float]:
     It begins at 0 unless that would leave more than half of it empty, and never magnifies
     differences by more than `MAGNIFIED`, compared with an axis that begins at 0.
 
-    >>> limits(20, 80)
-    (0, 84.8)
+    >>> limits(20, 50)
+    (0, 53.0)
     >>> limits(80, 84)
     (57.12, 85.68)
     """
