@@ -117,7 +117,8 @@ class Job:
         compressor = self.setup.compressor
         if self.flops is not None or compressor is None or compressor.anchor_every is None:
             return self.flops
-        return self._flops(run.rows())
+        rows = run.rows()
+        return None if rows.empty else self._flops(rows)
 
     def _flops(self, frame: pd.DataFrame | None) -> Flops | None:
         """FLOPs of one evaluation, with anchors at their share in ``frame``, or as expected."""

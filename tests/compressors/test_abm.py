@@ -83,7 +83,8 @@ def test_ragged_batch_equals_its_samples(name, request):
     with compress(golden.model, ABM(threshold=-1)) as attachment:
         attachment.planner = watch
         golden()
-    compressor = ABM(threshold=seen[0].median().item())
+    # between two scores, so that rounding decides nothing
+    compressor = ABM(threshold=seen[0].quantile(0.5).item())
     filled: list[Tensor] = []
 
     def count(compressor, x, grid, t, rng, block):
