@@ -34,6 +34,7 @@ from bigain.store.runs import Run
 from bigain.training import export
 from bigain.training.curves import Panel
 from bigain.training.loop import Trainer
+from bigain.utils.paths import REPOSITORY
 from tests.runs import runs_in
 
 pytestmark = pytest.mark.slow
@@ -338,8 +339,8 @@ def training_survives(template: Path, root: Path) -> None:
 
 def test_training(places: Any) -> None:
     # torch refuses to differentiate in forks of a process that has compiled a model
-    command = [sys.executable, __file__, *map(str, places)]
-    alone = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.test_crash_consistency", *map(str, places)]
+    alone = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert alone.returncode == 0, alone.stderr
 
 
