@@ -34,8 +34,6 @@ from bigain.store.runs import Run
 from bigain.training import export
 from bigain.training.curves import Panel
 from bigain.training.loop import Trainer
-from bigain.utils.paths import REPOSITORY
-from tests.runs import runs_in
 
 pytestmark = pytest.mark.slow
 KILLED = 137
@@ -139,10 +137,16 @@ def digests(root: Path, *patterns: str) -> dict[str, str]:
     }
 
 
+def all_runs(root: Path) -> list[Run]:
+    from tests.runs import runs_in  # which this file as a script cannot import
+
+    return runs_in(root)
+
+
 def results(root: Path) -> list[Any]:
     """What the runs under ``root`` hold, less what depends on the time."""
     found = []
-    for run in runs_in(root / "runs"):
+    for run in all_runs(root / "runs"):
         rows = run.rows().drop(columns=["seconds"]).to_dict("list")
         records = {name: run.read_record(name) for name in run.records("scores-")}
         sessions = run.sessions()
@@ -219,7 +223,7 @@ def test_generation_with_scores(small_dit: Path, real: Path, places: Any, config
     cfg = configure(generate(small_dit, root, real))
 
     def readable() -> None:
-        for run in runs_in(root / "runs"):
+        for run in all_runs(root / "runs"):
             run.rows()
 
     assert survives(template, root, lambda: execute(cfg), lambda: results(root), readable) > 20
@@ -339,8 +343,8 @@ def training_survives(template: Path, root: Path) -> None:
 
 def test_training(places: Any) -> None:
     # torch refuses to differentiate in forks of a process that has compiled a model
-    command = [sys.executable, "-m", "tests.test_crash_consistency", *map(str, places)]
-    alone = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    command = [sys.executable, __file__, *map(str, places)]
+    alone = subprocess.run(command, capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr
 
 
