@@ -310,13 +310,13 @@ def vocabulary(checkpoint: Checkpoint, suffix: str) -> list[Path]:
     return found
 
 
-def _short(text: str) -> str:
-    """A prompt in quotes, and no more than its beginning."""
-    return repr(text if len(text) <= 80 else f"{text[:79]}…")
-
-
 def byte_symbols() -> list[str]:
     """A printable character for each of the 256 bytes, by the byte; in CLIP's order if sorted."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))
     return [chr(b) if b in printable else chr(next(others)) for b in range(256)]
+
+
+def _short(text: str) -> str:
+    """A prompt in quotes, and no more than its beginning."""
+    return repr(text if len(text) <= 80 else f"{text[:79]}…")

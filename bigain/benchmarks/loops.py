@@ -1,4 +1,4 @@
-"""Two ways through one classification: this project's, and a plain loop like the published one."""
+"""One classification in stages, as a race, and by a plain loop like the published one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +19,11 @@ from bigain.tasks.trials import LOSSES, Scores, keyed_noise
 
 @dataclass(frozen=True)
 class Loop:
-    """One classification, which either way can carry out.
+    """One classification, to be carried out in any of the ways below.
 
     Attributes:
         noise, keys: as `bigain.tasks.trials.keyed_noise` returns them.
-        plans: as of `Sharing`. The plain loop's are per class.
+        plans: one of `bigain.compression.sharing.PLANS`; the plain loop decides per class.
     """
 
     model: Subject
@@ -102,7 +102,7 @@ def side(
     plans: str = "per_class",
     smallest_batch: int = 1,
 ) -> Iterator[Callable[[], Scores]]:
-    """A side to time: the classification by ``Loop.ours`` or ``Loop.plain``."""
+    """A side to time: the classification by one of the ways of `Loop`."""
     noise, keys = keyed_noise(protocol.trials, model.latents, first_ids(len(model.latents)), seed)
     with attached(model.backbone.denoiser, compressor, seed=seed) as attachment:
         loop = Loop(model, protocol, noise, keys, attachment, batch_size, plans, smallest_batch)

@@ -1,7 +1,7 @@
 """Stages, races and variants of them, replayed on the errors of every class and timestep.
 
-A race decides by an image's own errors alone, so these tell what any race takes and answers on the
-same noise; tests see to it that it is what `task.strategy=race` does.
+A race decides by an image's own errors alone, so these errors tell what any race takes and answers
+on the same noise. The tests check that `task.strategy=race` does the same.
 """
 
 from collections.abc import Iterator, Sequence
