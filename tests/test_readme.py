@@ -1,5 +1,7 @@
-"""The README and the pages of docs/ say what the code and the results say."""
+"""The README, the pages of docs/ and docstrings say what the code and the results say."""
 
+import doctest
+import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -31,6 +33,13 @@ BLOCKS = [
     block
     for page in PAGES
     for block in re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.S)
+]
+# modules with examples in docstrings that need no pipeline; the others have tests of their own
+WITH_EXAMPLES = [
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    for path in sorted((REPOSITORY / "bigain").rglob("*.py"))
+    if re.search(r"^ +>>> ", text := path.read_text(), re.M)
+    and not re.search(r"^ +(>>>|\.\.\.) .*\bpipe\b", text, re.M)
 ]
 # written by runs or put there by scripts, and not kept in the repository
 MADE = (
@@ -125,6 +134,12 @@ def test_the_example_metric_measures_features(monkeypatch):
 
 
 # Numbers
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_in_docstrings_give_what_they_say(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted and not found.failed
 
 
 def test_its_results_are_those_of_the_runs():

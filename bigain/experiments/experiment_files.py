@@ -28,6 +28,7 @@ from bigain.experiments.experiment_types import (
     GROUP_TYPES,
     KEYS,
     SCALE_TYPES,
+    TASK_NAMES,
     TYPES,
     check_names,
     check_rows,
@@ -139,6 +140,11 @@ class Group:
     title: str
     rows: list[Row]
 
+    @property
+    def tasks(self) -> list[str]:
+        """Those of the experiment's tasks that its rows run; all of them by default."""
+        return list(dict.fromkeys(task for row in self.rows for task in row.entries))
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -151,7 +157,7 @@ class Experiment:
         note: what stands under it: the protocol, and what it can and cannot show.
         baseline: the row that the others of a group are compared with.
         next: what to try after it; may be empty.
-        tasks: the tasks that every row runs.
+        tasks: the tasks that every row runs, unless its group takes part in some alone.
         figures: the figures to draw, by their names in `bigain.reporting.build.FIGURES`.
         maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
         overview: the methods that the figure "overview" shows, by name without a strength; empty
@@ -353,7 +359,11 @@ def _scale(scale: str) -> dict[str, Any]:
                 f"{shown_path(path)}: a group's name has only letters, digits and any of _.+=-; "
                 f"rename {shown(name)}"
             )
-        check_keys(f"{shown_path(path)}: group {name}", group, GROUP_TYPES, GROUP_KEYS)
+        where = f"{shown_path(path)}: group {name}"
+        check_keys(where, group, GROUP_TYPES, GROUP_KEYS)
+        if unknown := [task for task in group.get("tasks", []) if task not in TASK_NAMES]:
+            given = shown(unknown[0])
+            raise BiGainError(f"{where}: tasks names {given}; {suggestion(unknown[0], TASK_NAMES)}")
     return found
 
 
@@ -377,7 +387,7 @@ def _group(
             name=row.name,
             title=row.title,
             series=row.series,
-            entries={task: entry(task, row) for task in tasks},
+            entries={t: entry(t, row) for t in tasks if t in about.get("tasks", tasks)},
             published=_published(about, row),
             x=_place(row) if "axis" in found else None,
         )

@@ -27,12 +27,14 @@ TYPES: dict[str, Any] = {
 }
 SCALE_TYPES = {"tasks": TASKS, "groups": dict[str, dict[str, Any]], "spent": bool}
 GROUP_KEYS = frozenset({"title", "overrides"})
+TASK_NAMES = ("classify", "generate", "trace", "profile", "evaluate")
 # a task's name gives overrides for it alone
 GROUP_TYPES: dict[str, Any] = {
     "title": str,
     "overrides": list[str],
+    "tasks": list[str],  # those of an experiment that it takes part in; absent for all
     "published": dict[str, str],
-    **dict.fromkeys(("classify", "generate", "trace", "profile", "evaluate"), list[str]),
+    **dict.fromkeys(TASK_NAMES, list[str]),
 }
 
 

@@ -72,6 +72,8 @@ def execute(
         if (listing := job.dataset.listing()) is not None:
             run.record("files", {"files": listing})
         record_unlabelled(job, run)
+        if job.scoring is not None:  # before images are drawn in vain
+            job.scoring.check_images(run, len(job.ids))
         ids = shard.of(job.ids, job.setup.start)
         todo = job.task.unfinished(run, ids)
         if todo:

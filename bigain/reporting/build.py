@@ -95,7 +95,7 @@ def collect(experiment: Experiment) -> list[Collected]:
         section = None
         rows = [_row(row, found, experiment.baseline) for row in group.rows]
         columns = [
-            TASKS[task].columns(rows, metric_kinds(), experiment.spent) for task in experiment.tasks
+            TASKS[task].columns(rows, metric_kinds(), experiment.spent) for task in group.tasks
         ]
         if parts := [part for part in columns if part is not None]:
             section = tables.Section(group.title, rows, [*parts, *published(rows)])
@@ -148,6 +148,8 @@ def draw_overview(
     """
     models = []
     for part in collect(experiment) if collected is None else collected:
+        if part.group.tasks != experiment.tasks:  # it would have no points in some panels
+            continue
         series: dict[str, list[Row]] = {}
         baseline: Row = {}
         lines = list(zip(part.group.rows, part.rows, strict=True))
@@ -192,7 +194,7 @@ def _tradeoff(
     timed = tables.Section("", rows, []).timed
     panels = [
         panel
-        for task in experiment.tasks
+        for task in group.tasks
         for panel in figures.panels_of(
             TASKS[task].panels, experiment.axis, timed or not experiment.spent
         )

@@ -131,6 +131,18 @@ class Scoring:
         every = {metric.name: self.record(metric, n) for metric in self.chosen}
         return WantedScores(every, compared or list(every))
 
+    def check_images(self, run: Run, n: int) -> None:
+        """Refuse to score a run's first n images if they were archived without these scores.
+
+        Raises:
+            BiGainError: if they are to be drawn again first.
+        """
+        found = self._found(run, n)
+        missing = [m for m in self.chosen if m.name not in found]
+        archived = run.read_record(run_images.ARCHIVED) is not None
+        if missing and archived and not self._against(found):
+            raise BiGainError(f"{run.path} {_archived(missing)}")
+
     def of_run(self, run: Run, n: int) -> dict[str, Any]:
         """Scores of a run's first n images, each computed once and kept as a record of the run.
 
@@ -139,12 +151,10 @@ class Scoring:
         Raises:
             BiGainError: if they cannot be scored; `TooFewImagesError` if they are too few.
         """
+        self.check_images(run, n)
         found = self._found(run, n)
         missing = [m for m in self.chosen if m.name not in found]
-        archived = run.read_record(run_images.ARCHIVED) is not None
-        if missing and archived and not self._against(found):
-            raise BiGainError(f"{run.path} {_archived(missing)}")
-        if missing and not archived:
+        if missing and run.read_record(run_images.ARCHIVED) is None:
             made = self._of(self._images(run, n), missing)
             for metric in missing:
                 run.record(self.record(metric, n), made[metric.name])

@@ -82,7 +82,10 @@ def test_every_experiment_loads(name, scale):
     names = [row.name for group in experiment.groups for row in group.rows]
     assert len(names) == len(experiment.rows) and experiment.baseline in names
     every = [entry for row in experiment.rows for entry in row.entries.values()]
-    assert len(every) == len(names) * len(experiment.tasks)
+    assert all(set(row.entries) <= set(experiment.tasks) for row in experiment.rows)
+    assert {len(row.entries) for row in experiment.groups[0].rows} == {len(experiment.tasks)}
+    for group in experiment.groups:
+        assert len({tuple(row.entries) for row in group.rows}) == 1
     overrides = [tuple(entry.overrides) for entry in every]
     assert len(set(overrides)) == len(overrides), "two rows are the same run"
     assert all(entry.command.startswith("python run.py task=") for entry in every)
@@ -94,7 +97,7 @@ def test_rows_compose(name):
     experiment = experiment_files.load(name)
     groups = {kind_of(group): group for group in reversed(experiment.groups)}
     for group in groups.values():
-        for task in experiment.tasks:
+        for task in group.rows[0].entries:
             paths = {row.entries[task].run_path for row in group.rows}
             assert len(paths) == len(group.rows), "two rows are the same run"
     entries = [e for g in groups.values() for row in g.rows for e in row.entries.values()]
@@ -236,6 +239,22 @@ def test_an_unknown_experiment_names_those_there_are():
 def test_an_unknown_scale_names_those_there_are():
     with pytest.raises(BiGainError, match="table18 has no scale mini; it has paper"):
         experiment_files.load("table18", "mini")
+
+
+def test_a_group_takes_part_in_the_tasks_that_it_names():
+    entries = {g.name: set(g.rows[0].entries) for g in experiment_files.load("budgets").groups}
+    assert entries["dit_fashion"] == {"classify", "generate"}
+    assert entries["dit_fashion_second"] == entries["sd_fashion_textured"] == {"classify"}
+
+
+def test_a_group_that_names_an_unknown_task_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "scales").mkdir()
+    group = "{title: x, overrides: [], tasks: [classfy]}"
+    (tmp_path / "scales" / "mini.yaml").write_text(f"tasks: {{}}\ngroups: {{here: {group}}}\n")
+    (tmp_path / "bad.yaml").write_text(GOOD + "groups: {mini: [here]}\nrows: [none]")
+    monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
+    with pytest.raises(BiGainError, match=r"group here: tasks names 'classfy'; .*classify"):
+        experiment_files.load("bad")
 
 
 def test_a_table_adds_what_is_its_own(tmp_path, monkeypatch):

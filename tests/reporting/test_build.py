@@ -3,12 +3,14 @@
 import csv
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from bigain.errors import BiGainError
+from bigain.experiments.experiment_files import Group
 from bigain.experiments.scoring_settings import metric_kinds
 from bigain.reporting.build import build
 from bigain.reporting.figures import panels_of, tradeoff
@@ -69,13 +71,6 @@ class Experiment:
     @property
     def groups(self):
         return [Group("", "", self.rows)]
-
-
-@dataclass(frozen=True)
-class Group:
-    name: str
-    title: str
-    rows: list
 
 
 def compressed(name):
@@ -312,6 +307,21 @@ def test_groups_have_their_own_baselines_and_published_values(tmp_path):
     assert "Published accuracy" not in second.split("\n\n")[1]
     assert runs[0].fingerprint[:8] in first
     assert {p.name for p in out.glob("*.png")} == {"toy-pets.png", "toy-coco.png"}
+
+
+def test_a_group_has_the_columns_of_its_own_tasks(tmp_path, figures):
+    fids = {"none": scored(10.0, [9.0, 10.0, 11.0]), "tome": scored(14.0, [13.0, 13.0, 16.0])}
+    classified = {name: make(tmp_path, name, 15).path for name in fids}
+    drawn = {name: draw(tmp_path, name, scores=scores).path for name, scores in fids.items()}
+    both = [Row(name, classified[name], drawn[name]) for name in fids]
+    one = [Row(name, classified[name]) for name in fids]
+    groups = [Group("both", "Both", both), Group("one", "One", one)]
+    assert [group.tasks for group in groups] == [["classify", "generate"], ["classify"]]
+    text = build(SimpleNamespace(**vars(Experiment(both + one)), groups=groups), tmp_path / "out")
+    first, second = text.split("## One")
+    assert "FID (fashion)" in first and "Accuracy (%)" in second
+    assert "FID" not in second.split("\n\n")[1]
+    assert len(figures[0].axes) > len(figures[-1].axes) > 0
 
 
 def test_a_series_is_one_line_that_goes_from_left_to_right(tmp_path, figures):
