@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bigain.reporting import curves
-from bigain.reporting.pictures import save_figure
 from bigain.reporting.row_chart import row_chart
 from bigain.reporting.style import BASELINE, HEADING, LETTERS, SOFT, styles, wrapped
 from bigain.tasks.columns import Panel, Row
 from bigain.utils import files
+from bigain.utils.pictures import save_figure
 
 SIZE = (4.4, 3.4)  # inches a panel spans
 SETTING = "setting"  # the key of a row's value of what an experiment varies

@@ -15,9 +15,9 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from bigain.errors import BiGainError
-from bigain.reporting.pictures import save_figure
 from bigain.reporting.style import HEADING, LETTERS, wrapped
 from bigain.tasks.trace_rows import ALONE, GONE, KEPT, assignment, block_title, image, time_of
+from bigain.utils.pictures import save_figure
 
 SIDE = 1.5  # inches that an image spans
 # Okabe and Ito (2008), safe for the colour-blind

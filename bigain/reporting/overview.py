@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bigain.reporting import curves
-from bigain.reporting.pictures import save_figure
 from bigain.reporting.style import HEADING, LETTERS, MAGNIFIED, SOFT, styles, wrapped
 from bigain.tasks.columns import Panel, Row
+from bigain.utils.pictures import save_figure
 
 X, X_LABEL = "gflops", "GFLOPs per evaluation"
 DPI = 150  # for the README, where it is shown large

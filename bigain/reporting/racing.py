@@ -12,7 +12,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from bigain.metrics.accuracy import hits, paired, top1
 from bigain.reporting.all_trials import MODELS, Errors, read
 from bigain.reporting.overview import DPI
-from bigain.reporting.pictures import save_figure
 from bigain.reporting.race_replay import Answers, needed, race, resampled, staged, variants
 from bigain.reporting.style import (
     BASELINE,
@@ -27,6 +26,7 @@ from bigain.reporting.style import (
 )
 from bigain.tasks.classify_columns import PANEL
 from bigain.utils import files
+from bigain.utils.pictures import save_figure
 from bigain.utils.tables import DASH, interval, markdown
 
 AGREEMENTS = (0.9, 0.95, 0.98, 0.99, 0.999)

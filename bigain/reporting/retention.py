@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from bigain.errors import BiGainError
 from bigain.metrics.accuracy import Z
 from bigain.metrics.spectrum import coherence, retention
-from bigain.reporting.pictures import save_figure
 from bigain.reporting.style import HEADING, LETTERS, SMALLEST, styles, wrapped
 from bigain.tasks.trace_rows import block_title, spectra_at, time_of
+from bigain.utils.pictures import save_figure
 
 DPI = 110
 COLUMNS = (4, 3, 2)  # panels in one line, the first that leaves the fewest empty

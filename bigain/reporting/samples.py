@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from bigain.reporting.pictures import DPI, save_figure
 from bigain.reporting.style import SMALLEST
+from bigain.utils.pictures import DPI, save_figure
 
 COLUMNS = 10
 SMALLEST_SIDE, LARGEST = 64, 128  # pixels of an image's longer side, which is made to fit

@@ -30,13 +30,13 @@ def draw_curves(
         panel: what to draw on the right.
         out: the .png file to write.
     """
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from bigain.utils.pictures import save_figure
 
     seen = [row["images"] / 1000 for row in rows]
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2)
     axes[0].plot(seen, [row["train_loss"] for row in rows], label="train", color="#0072B2")
     axes[0].plot(seen, [row["val_loss"] for row in rows], label="held out, EMA", color="#D55E00")
     axes[0].set(xlabel="images seen (thousand)", ylabel=loss_name, yscale="log")
@@ -45,5 +45,4 @@ def draw_curves(
     axes[1].set(xlabel="images seen (thousand)", ylabel=panel.label)
     for axis in axes:
         axis.grid(alpha=0.3)
-    figure.savefig(out, dpi=150)
-    plt.close(figure)
+    save_figure(figure, out, dpi=150)

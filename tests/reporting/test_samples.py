@@ -5,9 +5,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bigain.reporting.pictures import save_figure
 from bigain.reporting.samples import GAP, GREYS, LARGEST, draw
 from bigain.utils.images import read_sheet, write_sheet
+from bigain.utils.pictures import save_figure
 
 
 def method(folder, images):
