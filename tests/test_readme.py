@@ -34,7 +34,8 @@ BLOCKS = [
     for page in PAGES
     for block in re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.S)
 ]
-# modules with examples in docstrings that need no pipeline; the others have tests of their own
+# modules with examples in docstrings, none of which needs a pipeline; those of public names that do
+# run in tests/compression/test_handle.py
 WITH_EXAMPLES = [
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
     for path in sorted((REPOSITORY / "bigain").rglob("*.py"))
@@ -133,13 +134,13 @@ def test_the_example_metric_measures_features(monkeypatch):
     assert module.FeatureNorm().compute(generated, None, 0) == {"feature_norm": 3.0}
 
 
-# Numbers
-
-
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_in_docstrings_give_what_they_say(name):
     found = doctest.testmod(importlib.import_module(name))
     assert found.attempted and not found.failed
+
+
+# Numbers
 
 
 def test_its_results_are_those_of_the_runs():

@@ -157,7 +157,7 @@ class Experiment:
         note: what stands under it: the protocol, and what it can and cannot show.
         baseline: the row that the others of a group are compared with.
         next: what to try after it; may be empty.
-        tasks: the tasks that every row runs, unless its group takes part in some alone.
+        tasks: the tasks that every row runs, unless its group takes part in only some of them.
         figures: the figures to draw, by their names in `bigain.reporting.build.FIGURES`.
         maps: the ``block`` and ``timestep`` that figures of traces show; may be empty.
         overview: the methods that the figure "overview" shows, by name without a strength; empty
@@ -377,6 +377,14 @@ def _group(
 ) -> Group:
     """The experiment's rows on one group's model and data."""
 
+    taken = [task for task in tasks if task in about.get("tasks", tasks)]
+    if not taken:
+        raise BiGainError(
+            f"group {name} takes part only in {', '.join(about['tasks']) or 'no task'}, and the "
+            f"experiment has {', '.join(tasks)}; leave the group out, or change its tasks in the "
+            "file of the scale"
+        )
+
     def entry(task: str, row: Written) -> Entry:
         own = about.get(task, [])  # the group's, for this task alone
         parts = (about["overrides"], tasks[task], own, row.overrides, after)
@@ -387,7 +395,7 @@ def _group(
             name=row.name,
             title=row.title,
             series=row.series,
-            entries={t: entry(t, row) for t in tasks if t in about.get("tasks", tasks)},
+            entries={task: entry(task, row) for task in taken},
             published=_published(about, row),
             x=_place(row) if "axis" in found else None,
         )

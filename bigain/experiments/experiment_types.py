@@ -32,7 +32,7 @@ TASK_NAMES = ("classify", "generate", "trace", "profile", "evaluate")
 GROUP_TYPES: dict[str, Any] = {
     "title": str,
     "overrides": list[str],
-    "tasks": list[str],  # those of an experiment that it takes part in; absent for all
+    "tasks": list[str],  # those that the group takes part in; all of them if absent
     "published": dict[str, str],
     **dict.fromkeys(TASK_NAMES, list[str]),
 }

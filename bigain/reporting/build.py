@@ -148,7 +148,8 @@ def draw_overview(
     """
     models = []
     for part in collect(experiment) if collected is None else collected:
-        if part.group.tasks != experiment.tasks:  # it would have no points in some panels
+        left = [task for task in experiment.tasks if task not in part.group.tasks]
+        if any(TASKS[task].panels for task in left):  # some panels would have no points of it
             continue
         series: dict[str, list[Row]] = {}
         baseline: Row = {}
@@ -170,6 +171,14 @@ def figures_of(experiment: Experiment) -> list[str]:
     """The names of its figures: one each for every group, but for those in `ACROSS`."""
     usual = [figure for task in experiment.tasks for figure in TASKS[task].figures]
     return list(experiment.figures) or ["tradeoff", *usual]
+
+
+def pictures_of(experiment: Experiment, figure: str) -> int:
+    """How many pictures a figure consists of, once all runs are finished."""
+    if figure in ACROSS:
+        return 1
+    tasks = {task for task in experiment.tasks if figure in TASKS[task].figures}
+    return sum(not tasks or not tasks.isdisjoint(group.tasks) for group in experiment.groups)
 
 
 def _row(row: ExperimentRow, found: Entries, baseline: str) -> Row:

@@ -378,7 +378,7 @@ TABLES: dict[str, tuple[Sequence[str], Line, Callable[[Groups], Iterator[Line]]]
     ),
     "breaking": (["figure2"], [MODEL, "Method", "Accuracy kept", "FID, times"], _each(_breaking)),
     "anchored": (["figure2", "budgets"], PAIRED, partial(_pooled, OURS)),
-    "anchored-fid": (["budgets"], FIDS, _each(partial(_fids, OURS))),
+    "anchored-fid": (["figure2", "budgets"], FIDS, _each(partial(_fids, OURS))),
     "retention": (
         ["figure2", "retention"],
         [MODEL, "Of", "Methods", "Low bands", "High bands", "All bands"],

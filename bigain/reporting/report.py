@@ -15,13 +15,13 @@ from bigain.experiments.experiment_files import Entry, Experiment
 from bigain.reporting import tables
 from bigain.reporting.answer import Answer, answer
 from bigain.reporting.build import (
-    ACROSS,
     BENCHMARKS,
     Collected,
     Found,
     collect,
     draw_overview,
     figures_of,
+    pictures_of,
 )
 from bigain.reporting.page import (
     LARGEST,
@@ -174,7 +174,7 @@ def _section(
         _picture(path, f"{label}, {experiment.title}", stale, newest)
         for path in _files(folder, name)
     ]
-    wanted = sum(1 if f in ACROSS else len(collected) for f in figures_of(experiment))
+    wanted = sum(pictures_of(experiment, figure) for figure in figures_of(experiment))
     return Section(
         name=name,
         label=label,

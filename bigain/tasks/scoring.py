@@ -132,10 +132,10 @@ class Scoring:
         return WantedScores(every, compared or list(every))
 
     def check_images(self, run: Run, n: int) -> None:
-        """Refuse to score a run's first n images if they were archived without these scores.
+        """Refuse a run whose first n images were archived without any score against the reference.
 
         Raises:
-            BiGainError: if they are to be drawn again first.
+            BiGainError: if those images must be drawn again before they can be scored.
         """
         found = self._found(run, n)
         missing = [m for m in self.chosen if m.name not in found]

@@ -257,6 +257,15 @@ def test_a_group_that_names_an_unknown_task_is_refused(tmp_path, monkeypatch):
         experiment_files.load("bad")
 
 
+def test_a_group_without_any_of_the_tasks_is_refused(tmp_path, monkeypatch):
+    text = GOOD.replace("classify", "generate") + "groups: {mini: [dit_fashion_textured]}\n"
+    (tmp_path / "bad.yaml").write_text(text + "rows: [none]")
+    (tmp_path / "scales").symlink_to(experiment_files.FOLDER / "scales")
+    monkeypatch.setattr(experiment_files, "FOLDER", tmp_path)
+    with pytest.raises(BiGainError, match=r"takes part only in classify, .* has generate;"):
+        experiment_files.load("bad")
+
+
 def test_a_table_adds_what_is_its_own(tmp_path, monkeypatch):
     text = """
     title: x

@@ -12,7 +12,7 @@ from PIL import Image
 from bigain.errors import BiGainError
 from bigain.experiments.experiment_files import Group
 from bigain.experiments.scoring_settings import metric_kinds
-from bigain.reporting.build import build
+from bigain.reporting.build import build, draw_overview, pictures_of
 from bigain.reporting.figures import panels_of, tradeoff
 from bigain.store.runs import Run
 from bigain.tasks.classify_columns import PANEL
@@ -317,11 +317,19 @@ def test_a_group_has_the_columns_of_its_own_tasks(tmp_path, figures):
     one = [Row(name, classified[name]) for name in fids]
     groups = [Group("both", "Both", both), Group("one", "One", one)]
     assert [group.tasks for group in groups] == [["classify", "generate"], ["classify"]]
-    text = build(SimpleNamespace(**vars(Experiment(both + one)), groups=groups), tmp_path / "out")
+    shape = Experiment(both + one, tasks=("classify", "generate"))
+    experiment = SimpleNamespace(**vars(shape), groups=groups)
+    counts = {name: pictures_of(experiment, name) for name in ("tradeoff", "samples", "overview")}
+    assert counts == {"tradeoff": 2, "samples": 1, "overview": 1}
+    text = build(experiment, tmp_path / "out")
     first, second = text.split("## One")
     assert "FID (fashion)" in first and "Accuracy (%)" in second
     assert "FID" not in second.split("\n\n")[1]
-    assert len(figures[0].axes) > len(figures[-1].axes) > 0
+    written = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert written == {"toy-both.png", "toy-both-samples.png", "toy-one.png"}
+    figures.clear()
+    draw_overview(SimpleNamespace(**vars(experiment), overview=()), tmp_path / "a.png")
+    assert len(figures[0].axes) == 2, "a group that lacks a task is no column"
 
 
 def test_a_series_is_one_line_that_goes_from_left_to_right(tmp_path, figures):

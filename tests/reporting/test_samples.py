@@ -1,13 +1,11 @@
-"""The figure of generated images, and how figures are written."""
+"""The figure of generated images."""
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image
 
 from bigain.reporting.samples import GAP, GREYS, LARGEST, draw
 from bigain.utils.images import read_sheet, write_sheet
-from bigain.utils.pictures import save_figure
 
 
 def method(folder, images):
@@ -63,15 +61,3 @@ def test_large_images_are_made_smaller(tmp_path):
     with Image.open(tmp_path / "a-samples.png") as picture:
         assert LARGEST < picture.height < 2 * LARGEST
         assert picture.mode == "RGB", "a palette would not show them"
-
-
-def test_figures_are_the_same_bytes_and_of_a_palette(tmp_path):
-    for name in ("a", "b"):
-        figure = Figure()
-        figure.subplots().plot([1, 2], [3, 1], color="#0072B2")
-        save_figure(figure, tmp_path / f"{name}.png")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    picture = Image.open(tmp_path / "a.png")
-    assert picture.mode == "P" and picture.info.keys() <= {"dpi"}
-    assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
-    assert (0, 0x72, 0xB2) in {colour for _, colour in picture.convert("RGB").getcolors(1000)}

@@ -1,10 +1,11 @@
-"""Image files: what is written comes back, and what is wrong is named."""
+"""Image files: what is written comes back, and what is wrong is named. Figures are small files."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bigain.errors import BiGainError
@@ -17,6 +18,7 @@ from bigain.utils.images import (
     write_png,
     write_sheet,
 )
+from bigain.utils.pictures import save_figure
 
 
 def random_image(seed: int, *shape: int) -> np.ndarray:
@@ -195,3 +197,15 @@ def test_another_image_is_no_sheet(tmp_path):
     write_png(tmp_path / "a.png", random_image(0, 72, 72, 3), {})
     with pytest.raises(BiGainError, match="no contact sheet"):
         read_sheet(tmp_path / "a.png")
+
+
+def test_figures_are_the_same_bytes_and_of_a_palette(tmp_path):
+    for name in ("a", "b"):
+        figure = Figure()
+        figure.subplots().plot([1, 2], [3, 1], color="#0072B2")
+        save_figure(figure, tmp_path / f"{name}.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    picture = Image.open(tmp_path / "a.png")
+    assert picture.mode == "P" and picture.info.keys() <= {"dpi"}
+    assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert (0, 0x72, 0xB2) in {colour for _, colour in picture.convert("RGB").getcolors(1000)}
