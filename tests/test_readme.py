@@ -34,8 +34,8 @@ BLOCKS = [
     for page in PAGES
     for block in re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.S)
 ]
-# modules with examples in docstrings, none of which needs a pipeline; those of public names that do
-# run in tests/compression/test_handle.py
+# modules whose docstrings have examples, none of which needs a pipeline; tests/compression/
+# test_handle.py runs those of the public names that need one
 WITH_EXAMPLES = [
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
     for path in sorted((REPOSITORY / "bigain").rglob("*.py"))

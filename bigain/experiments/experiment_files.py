@@ -380,9 +380,8 @@ def _group(
     taken = [task for task in tasks if task in about.get("tasks", tasks)]
     if not taken:
         raise BiGainError(
-            f"group {name} takes part only in {', '.join(about['tasks']) or 'no task'}, and the "
-            f"experiment has {', '.join(tasks)}; leave the group out, or change its tasks in the "
-            "file of the scale"
+            f"group {name} takes part in none of the experiment's tasks ({', '.join(tasks)}); "
+            "leave the group out, or change its tasks in the file of the scale"
         )
 
     def entry(task: str, row: Written) -> Entry:

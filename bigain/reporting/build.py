@@ -148,8 +148,8 @@ def draw_overview(
     """
     models = []
     for part in collect(experiment) if collected is None else collected:
-        left = [task for task in experiment.tasks if task not in part.group.tasks]
-        if any(TASKS[task].panels for task in left):  # some panels would have no points of it
+        absent = [task for task in experiment.tasks if task not in part.group.tasks]
+        if any(TASKS[task].panels for task in absent):  # some panels would have no points of it
             continue
         series: dict[str, list[Row]] = {}
         baseline: Row = {}

@@ -138,7 +138,7 @@ class Scoring:
             BiGainError: if those images must be drawn again before they can be scored.
         """
         found = self._found(run, n)
-        missing = [m for m in self.chosen if m.name not in found]
+        missing = self._missing(found)
         archived = run.read_record(run_images.ARCHIVED) is not None
         if missing and archived and not self._against(found):
             raise BiGainError(f"{run.path} {_archived(missing)}")
@@ -153,7 +153,7 @@ class Scoring:
         """
         self.check_images(run, n)
         found = self._found(run, n)
-        missing = [m for m in self.chosen if m.name not in found]
+        missing = self._missing(found)
         if missing and run.read_record(run_images.ARCHIVED) is None:
             made = self._of(self._images(run, n), missing)
             for metric in missing:
@@ -167,13 +167,16 @@ class Scoring:
 
     def left_out(self, run: Run, n: int) -> str | None:
         """Why the run lacks some of its scores and what would give them; None if it has all."""
-        found = self._found(run, n)
-        missing = [m for m in self.chosen if m.name not in found]
+        missing = self._missing(self._found(run, n))
         return f"the run {_archived(missing)}" if missing else None
 
     def _found(self, run: Run, n: int) -> dict[str, dict[str, Any]]:
         records = {m.name: run.read_record(self.record(m, n)) for m in self.chosen}
         return {name: record for name, record in records.items() if record is not None}
+
+    def _missing(self, found: Mapping[str, Any]) -> list[ImageMetric]:
+        """The metrics of which there is no score."""
+        return [metric for metric in self.chosen if metric.name not in found]
 
     def _against(self, found: Mapping[str, Any]) -> bool:
         """Whether some scores are of the reference, if any are to be."""

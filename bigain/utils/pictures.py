@@ -21,6 +21,9 @@ def save_figure(figure: Figure, path: Path, dpi: float = DPI) -> None:
     Its colours become those of a palette: exactly, if there are at most 256, else the nearest. A
     figure whose colours a palette cannot show, such as one of photographs, keeps them all.
 
+    Args:
+        dpi: pixels per inch of the figure's size.
+
     Raises:
         BiGainError: if the file cannot be written.
     """
